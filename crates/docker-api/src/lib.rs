@@ -1,0 +1,1 @@
+//! The Docker Engine API as a server: routes, models, version negotiation, hijacking.

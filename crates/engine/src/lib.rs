@@ -1,0 +1,1 @@
+//! The container engine: containers, execs, logs, events and their durable state.

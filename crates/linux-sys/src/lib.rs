@@ -1,0 +1,1 @@
+//! Safe wrappers over the Linux system calls that rustix does not cover.

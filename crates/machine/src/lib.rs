@@ -1,0 +1,1 @@
+//! The life of one guest: boot on demand, deadlines, idle stop, recovery.

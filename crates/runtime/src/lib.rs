@@ -1,0 +1,1 @@
+//! The container runtime: an OCI runtime spec in, a process out.

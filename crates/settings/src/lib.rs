@@ -1,0 +1,1 @@
+//! Settings and every path the product uses.

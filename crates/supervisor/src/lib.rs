@@ -1,0 +1,1 @@
+//! The parent of every container: reaps, remembers exit statuses, keeps descriptors.

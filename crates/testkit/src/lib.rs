@@ -1,0 +1,1 @@
+//! What tests share: images, registries, the docker CLI, running engines.

@@ -1,0 +1,1 @@
+//! Virtual machine backends behind one trait.

@@ -1,0 +1,1 @@
+//! End-to-end scenarios, the same for every backend.
