@@ -1,0 +1,84 @@
+//! Where the agent keeps things: one place for every path below its root.
+
+use std::ffi::OsString;
+use std::fs;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use skiff_supervisor::Service;
+
+/// The data disk's mount point in the guest: the engine's root.
+pub const GUEST_DATA: &str = "/data";
+/// Sockets and other things of one boot, in the guest.
+const GUEST_RUN: &str = "/run/skiff";
+
+/// Every path of one agent.
+#[derive(Debug, Clone)]
+pub struct Layout {
+    /// The engine's root: images, containers, volumes, state.
+    pub root: PathBuf,
+    /// The Docker API's socket.
+    pub docker_socket: PathBuf,
+    /// The router's socket on which the engine asks the host for things; absent when there is no daemon.
+    pub host_socket: Option<PathBuf>,
+    /// The bridge of the default network.
+    pub bridge: String,
+}
+
+impl Layout {
+    /// The guest's.
+    pub fn guest() -> Self {
+        let run = Path::new(GUEST_RUN);
+        Self {
+            root: PathBuf::from(GUEST_DATA),
+            docker_socket: run.join("docker.sock"),
+            host_socket: Some(run.join("host.sock")),
+            bridge: "docker0".to_owned(),
+        }
+    }
+
+    /// Creates the directories that must exist before the services start.
+    pub fn create(&self) -> anyhow::Result<()> {
+        for path in [Some(self.root.as_path()), self.docker_socket.parent()].into_iter().flatten() {
+            fs::DirBuilder::new()
+                .recursive(true)
+                .mode(0o711)
+                .create(path)
+                .with_context(|| format!("create {}", path.display()))?;
+        }
+        Ok(())
+    }
+
+    /// How the supervisor starts the engine.
+    pub fn engine_service(&self, mirrors: &[String]) -> Service {
+        let mut args: Vec<OsString> = vec!["engine".into()];
+        let mut option = |name: &str, value: OsString| args.extend([OsString::from(name), value]);
+        option("--root", self.root.clone().into());
+        option("--socket", self.docker_socket.clone().into());
+        option("--bridge", self.bridge.clone().into());
+        if let Some(host) = &self.host_socket {
+            option("--host-socket", host.clone().into());
+        }
+        for mirror in mirrors {
+            option("--registry-mirror", mirror.into());
+        }
+        Service { name: "engine", program: own_program(), args }
+    }
+}
+
+/// The running program, for starting itself in another role.
+pub fn own_program() -> PathBuf {
+    // The link names the file even after it was replaced on disk; an open one is what runs in both cases.
+    std::env::current_exe().unwrap_or_else(|_| PathBuf::from("/proc/self/exe"))
+}
+
+/// The built-in image: beside the program, in a build tree or in the guest's root.
+pub fn toolbox() -> Option<PathBuf> {
+    let program = own_program();
+    let directory = program.parent()?;
+    ["../share/skiff/guest/toolbox.tar", "../guest/toolbox.tar", "../../guest/toolbox.tar", "toolbox.tar"]
+        .into_iter()
+        .map(|candidate| directory.join(candidate))
+        .find(|path| path.is_file())
+}

@@ -1,0 +1,190 @@
+//! `skiff-agent supervise`: PID 1 of the guest.
+//!
+//! ```text
+//! first byte on the console → file systems → modules → data disk, grown → engine and link router → … → power off
+//! ```
+//!
+//! Nothing here parses anything from outside. What fails says so on the console, whose tail the host shows to the user.
+
+use std::fs;
+use std::io;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use rustix::mount::{MountFlags, mount, mount_move, mount_bind, unmount, UnmountFlags};
+use skiff_linux_sys::module::{self, Compression};
+use skiff_linux_sys::{ext4, reboot};
+use skiff_supervisor::{Server, ServerConfig, Service};
+
+use crate::layout::{GUEST_DATA, Layout};
+
+const DATA_DISK: &str = "/dev/vda";
+/// How long the data disk may take to appear after its driver is loaded.
+const DISK_APPEARS: Duration = Duration::from_secs(5);
+/// How long the engine may take to stop all containers at shutdown. Docker's default stop timeout is 10 s.
+const STOP_GRACE: Duration = Duration::from_secs(15);
+
+/// Runs the guest until it is told to stop, then powers it off. Never returns to a kernel that would panic.
+pub fn run() -> anyhow::Result<()> {
+    // The host waits for this first byte: it tells a kernel that runs from one that hangs.
+    println!("skiff-agent {}", env!("CARGO_PKG_VERSION"));
+    match boot_and_serve() {
+        Ok(()) => println!("skiff-agent: stopped"),
+        Err(error) => println!("skiff-agent: {error:#}"),
+    }
+    put_to_rest();
+    reboot::power_off().context("power off")
+}
+
+fn boot_and_serve() -> anyhow::Result<()> {
+    let started = Instant::now();
+    mount_kernel_filesystems()?;
+    make_root_pivotable().context("prepare the root file system")?;
+    crate::logging::init();
+    load_modules()?;
+    mount_data_disk()?;
+    settle_kernel()?;
+    tracing::info!(elapsed_ms = millis(started), "guest is set up");
+
+    let layout = Layout::guest();
+    layout.create()?;
+    let server = Server::new(ServerConfig {
+        engine: layout.engine_service(&[]),
+        helpers: vec![Service {
+            name: "link",
+            program: crate::layout::own_program(),
+            args: vec!["link".into(), "--transport".into(), "virtio:skiff.link".into(), "--root".into(), GUEST_DATA.into()],
+        }],
+        stop_grace: STOP_GRACE,
+    })
+    .context("prepare the supervisor")?;
+    server.run().context("supervise")?;
+    Ok(())
+}
+
+fn mount_kernel_filesystems() -> anyhow::Result<()> {
+    let safe = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+    let table = [
+        ("proc", "/proc", "proc", safe, ""),
+        ("sysfs", "/sys", "sysfs", safe, ""),
+        ("devtmpfs", "/dev", "devtmpfs", MountFlags::NOSUID | MountFlags::NOEXEC, "mode=0755"),
+        ("tmpfs", "/run", "tmpfs", MountFlags::NOSUID | MountFlags::NODEV, "mode=0755"),
+        ("tmpfs", "/tmp", "tmpfs", MountFlags::NOSUID | MountFlags::NODEV, "mode=1777"),
+        ("devpts", "/dev/pts", "devpts", MountFlags::NOSUID | MountFlags::NOEXEC, "gid=5,mode=0620,ptmxmode=0666"),
+        ("tmpfs", "/dev/shm", "tmpfs", safe, "mode=1777"),
+        ("cgroup2", "/sys/fs/cgroup", "cgroup2", safe, "nsdelegate,memory_recursiveprot"),
+    ];
+    for (source, target, kind, flags, data) in table {
+        fs::create_dir_all(target).with_context(|| format!("create {target}"))?;
+        let data = std::ffi::CString::new(data).expect("the table holds no NUL");
+        match mount(source, target, kind, flags, data.as_c_str()) {
+            Ok(()) => {}
+            // A kernel may mount devtmpfs itself (CONFIG_DEVTMPFS_MOUNT).
+            Err(rustix::io::Errno::BUSY) => {}
+            Err(errno) => return Err(errno).with_context(|| format!("mount {target}")),
+        }
+    }
+    Ok(())
+}
+
+/// Puts a mount of its own under `/`: pivot_root(2) refuses to leave the initial ramfs, so containers could not be
+/// given a root of their own. A bind mount of the same files costs no copy.
+fn make_root_pivotable() -> io::Result<()> {
+    fs::create_dir_all("/newroot")?;
+    mount_bind("/", "/newroot")?;
+    for name in ["proc", "sys", "dev", "run", "tmp"] {
+        mount_move(format!("/{name}").as_str(), format!("/newroot/{name}").as_str())?;
+    }
+    std::env::set_current_dir("/newroot")?;
+    mount_move(".", "/")?;
+    rustix::process::chroot(".")?;
+    std::env::set_current_dir("/")?;
+    Ok(())
+}
+
+fn load_modules() -> anyhow::Result<()> {
+    let order = Path::new("/lib/modules/order");
+    let names = fs::read_to_string(order).with_context(|| format!("read {}", order.display()))?;
+    for name in names.lines().filter(|line| !line.is_empty()) {
+        let path = order.with_file_name(name);
+        let file = fs::File::open(&path).with_context(|| format!("open {}", path.display()))?;
+        module::load(file.as_fd(), c"", Compression::None).with_context(|| format!("load kernel module {name}"))?;
+    }
+    Ok(())
+}
+
+fn mount_data_disk() -> anyhow::Result<()> {
+    let deadline = Instant::now() + DISK_APPEARS;
+    while !Path::new(DATA_DISK).exists() {
+        if Instant::now() > deadline {
+            bail!("the data disk {DATA_DISK} did not appear: the host started the guest without it");
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    fs::create_dir_all(GUEST_DATA).with_context(|| format!("create {GUEST_DATA}"))?;
+    // noinit_itable: growing a fresh disk to many gigabytes must not start a long write of empty inode tables.
+    // discard is left to FITRIM in batches: it is cheaper than one request per freed extent.
+    mount(DATA_DISK, GUEST_DATA, "ext4", MountFlags::NOATIME, c"noinit_itable,errors=remount-ro")
+        .with_context(|| format!("mount the data disk {DATA_DISK}: its file system is damaged or no ext4"))?;
+    grow_data_disk().context("grow the data disk")
+}
+
+/// Grows the file system to the size of the disk, online (`EXT4_IOC_RESIZE_FS`).
+fn grow_data_disk() -> anyhow::Result<()> {
+    let sectors: u64 = fs::read_to_string("/sys/block/vda/size")?.trim().parse()?;
+    let root = fs::File::open(GUEST_DATA)?;
+    let stat = rustix::fs::fstatvfs(&root)?;
+    let disk_blocks = sectors * 512 / stat.f_frsize;
+    // statvfs leaves the file system's own tables out: only a real difference in size counts.
+    if disk_blocks.saturating_sub(stat.f_blocks) > disk_blocks / 16 {
+        let started = Instant::now();
+        ext4::resize(root.as_fd(), disk_blocks)?;
+        tracing::info!(blocks = disk_blocks, elapsed_ms = millis(started), "data disk grown");
+    }
+    Ok(())
+}
+
+/// What containers expect of the machine below them.
+fn settle_kernel() -> anyhow::Result<()> {
+    rustix::system::sethostname(b"skiff").context("set the host name")?;
+    skiff_network::NetNs::current_loopback_up().context("bring the loopback up")?;
+    let values = [
+        ("/proc/sys/net/ipv4/ip_forward", "1"),
+        ("/proc/sys/net/ipv4/ping_group_range", "0 2147483647"),
+        ("/proc/sys/net/ipv4/ip_unprivileged_port_start", "1024"),
+        ("/proc/sys/fs/inotify/max_user_watches", "1048576"),
+        ("/proc/sys/fs/inotify/max_user_instances", "8192"),
+        ("/proc/sys/vm/max_map_count", "1048576"),
+        ("/proc/sys/kernel/panic", "-1"),
+        // Containers can have all there is: limits are theirs to set.
+        ("/sys/fs/cgroup/cgroup.subtree_control", "+cpu +cpuset +io +memory +pids"),
+    ];
+    for (path, value) in values {
+        if let Err(error) = fs::write(path, value) {
+            tracing::warn!(path, %error, "kernel setting is not available");
+        }
+    }
+    Ok(())
+}
+
+/// Leaves the data disk clean.
+fn put_to_rest() {
+    rustix::fs::sync();
+    if let Err(errno) = unmount(GUEST_DATA, UnmountFlags::empty()) {
+        // Something still holds it: what matters is on the disk, and the journal covers the rest.
+        println!("skiff-agent: data disk stays mounted: {errno}");
+        let _ = rustix::mount::mount_remount(GUEST_DATA, MountFlags::RDONLY, c"");
+    }
+    rustix::fs::sync();
+}
+
+fn millis(since: Instant) -> u64 {
+    since.elapsed().as_millis().try_into().unwrap_or(u64::MAX)
+}
+
+/// Tells whether this process is the guest's init.
+pub fn is_init() -> bool {
+    rustix::process::getpid().is_init() && std::env::args_os().next().is_some_and(|name| PathBuf::from(name) == Path::new("/init"))
+}
