@@ -1,1 +1,37 @@
-//! Container networks: bridges, veth pairs, address management.
+//! Container networks: bridges, veth pairs, network namespaces and address management.
+//!
+//! Everything here is synchronous: a request to the kernel over rtnetlink is answered before `send` returns to user
+//! space, so there is nothing to wait for. The pieces, from the outside in:
+//!
+//! - [`Ipam`] hands out the addresses of one subnet; [`choose_subnet`] finds a subnet that the host does not use.
+//! - [`NetNs`] is a network namespace kept alive by one descriptor only: no bind mount outlives a killed engine.
+//! - [`Bridge`] is a Linux bridge; [`Bridge::attach`] puts a namespace on it through a veth pair.
+//! - [`remove_stale_links`] deletes what a previous engine left behind.
+//!
+//! # What an attachment costs
+//!
+//! `attach` sends one message that creates both ends of the pair, the inner one directly inside the container's namespace
+//! under its final name, the outer one up and on the bridge; then, from a short-lived thread inside the namespace, one
+//! batch with the link's state, the address and the default route. Deleting a link makes the kernel wait for an RCU grace
+//! period (tens of milliseconds), whereas a namespace whose last descriptor goes away is torn down by a kernel worker
+//! together with its links. So the fast way to detach a container is to drop its [`NetNs`].
+#![forbid(unsafe_code)]
+
+mod bridge;
+mod endpoint;
+mod error;
+mod ipam;
+mod links;
+mod netlink;
+mod netns;
+mod stale;
+mod subnet;
+mod sysctl;
+
+pub use bridge::{Bridge, BridgeConfig};
+pub use endpoint::{Endpoint, mac_of};
+pub use error::Error;
+pub use ipam::{Ipam, IpamError};
+pub use netns::NetNs;
+pub use stale::remove_stale_links;
+pub use subnet::{SubnetError, choose_subnet, default_pools, host_routes};

@@ -1,0 +1,31 @@
+use std::collections::HashSet;
+use std::hash::BuildHasher;
+
+use crate::netlink::Socket;
+use crate::{Error, links};
+
+/// Deletes the interfaces whose name starts with `prefix` and is not in `keep`; returns the names of the deleted ones.
+///
+/// For the start of an engine: links of containers that died with the previous one. Interfaces that vanish meanwhile are
+/// fine.
+pub fn remove_stale_links<S: BuildHasher>(
+    prefix: &str,
+    keep: &HashSet<String, S>,
+) -> Result<Vec<String>, Error> {
+    let mut socket = Socket::open()?;
+    let mut removed = Vec::new();
+    for link in links::all(&mut socket)? {
+        if !link.name.starts_with(prefix) || keep.contains(&link.name) {
+            continue;
+        }
+        match socket.request(links::delete(&link.name)) {
+            Ok(_) => removed.push(link.name),
+            Err(error) if error.is_not_found() => {}
+            Err(error) => return Err(error),
+        }
+    }
+    if !removed.is_empty() {
+        tracing::info!(count = removed.len(), "removed links of a previous engine");
+    }
+    Ok(removed)
+}
