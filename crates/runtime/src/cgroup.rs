@@ -1,0 +1,215 @@
+//! One container's directory in a cgroup v2 hierarchy (Documentation/admin-guide/cgroup-v2.rst).
+
+mod limits;
+
+use crate::error::Error;
+use oci_spec::runtime::LinuxResources;
+use rustix::fs::{Mode, OFlags};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// Controllers that limits need; those that a machine lacks are left out.
+const CONTROLLERS: [&str; 5] = ["cpu", "cpuset", "io", "memory", "pids"];
+
+/// How long a killed cgroup may take to empty before removal gives up.
+const REMOVE_PATIENCE: Duration = Duration::from_secs(5);
+
+/// A cgroup v2 directory.
+#[derive(Debug)]
+pub struct Cgroup {
+    path: PathBuf,
+    directory: OwnedFd,
+}
+
+impl Cgroup {
+    /// Whether `parent` lies in a cgroup v2 hierarchy in which limits can be set.
+    ///
+    /// False on machines with cgroup v1 or a mixed hierarchy: containers then run without limits.
+    pub fn available(parent: &Path) -> bool {
+        // The directory itself may not exist yet; its nearest ancestor decides.
+        let existing = parent.ancestors().find(|path| path.is_dir());
+        let controllers =
+            existing.and_then(|path| std::fs::read_to_string(path.join("cgroup.controllers")).ok());
+        let controllers = controllers.unwrap_or_default();
+        let has = |name: &str| controllers.split_whitespace().any(|word| word == name);
+        has("memory") && has("pids")
+    }
+
+    /// Makes the cgroup `id` below `parent`, with every controller that the machine has handed down to it.
+    pub fn create(parent: &Path, id: &str) -> Result<Self, Error> {
+        std::fs::create_dir_all(parent).map_err(|source| failed(parent, source))?;
+        let mut ancestors: Vec<&Path> =
+            parent.ancestors().take_while(|path| path.join("cgroup.controllers").is_file()).collect();
+        ancestors.reverse();
+        for ancestor in ancestors {
+            delegate(ancestor)?;
+        }
+        let path = parent.join(id);
+        match std::fs::create_dir(&path) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(failed(&path, error)),
+            _ => {}
+        }
+        Self::open(&path)
+    }
+
+    /// Opens an existing cgroup.
+    pub fn open(path: &Path) -> Result<Self, Error> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let directory =
+            rustix::fs::open(path, flags, Mode::empty()).map_err(|error| failed(path, error.into()))?;
+        Ok(Self { path: path.to_owned(), directory })
+    }
+
+    /// Its directory.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Sets limits; what the resources leave out stays as it is.
+    pub fn apply(&self, resources: &LinuxResources) -> Result<(), Error> {
+        for (file, value) in limits::settings(resources) {
+            match self.write(&file, &value) {
+                // The machine has no swap, or lacks a controller: nothing to limit.
+                Err(Error::Cgroup { source, .. })
+                    if source.kind() == io::ErrorKind::NotFound && limits::is_optional(&file) => {}
+                other => other?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Kills every process in it and below it.
+    pub fn kill(&self) -> Result<(), Error> {
+        self.write("cgroup.kill", "1")
+    }
+
+    /// Stops all its processes, or lets them go on, and waits until it has happened.
+    pub fn freeze(&self, frozen: bool) -> Result<(), Error> {
+        self.write("cgroup.freeze", if frozen { "1" } else { "0" })?;
+        let deadline = Instant::now() + REMOVE_PATIENCE;
+        let wanted = if frozen { 1 } else { 0 };
+        while self.field("cgroup.events", "frozen")? != Some(wanted) {
+            if Instant::now() > deadline {
+                return Err(failed(&self.path.join("cgroup.freeze"), io::ErrorKind::TimedOut.into()));
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        Ok(())
+    }
+
+    /// The ids of its processes, in the caller's pid namespace.
+    pub fn procs(&self) -> Result<Vec<i32>, Error> {
+        Ok(self.read("cgroup.procs")?.lines().filter_map(|line| line.parse().ok()).collect())
+    }
+
+    /// Whether the kernel has killed a process of it because its memory limit was reached.
+    pub fn oom_killed(&self) -> Result<bool, Error> {
+        Ok(self.field("memory.events", "oom_kill")?.unwrap_or(0) > 0)
+    }
+
+    /// Removes the directory and those below it, after killing what is left in them. Gone already is fine.
+    pub fn remove(self) -> Result<(), Error> {
+        if !self.path.exists() {
+            return Ok(());
+        }
+        self.kill()?;
+        let deadline = Instant::now() + REMOVE_PATIENCE;
+        loop {
+            match remove_tree(&self.path) {
+                Err(error) if error.raw_os_error() == Some(libc::EBUSY) && Instant::now() < deadline => {
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+                other => return other.map_err(|source| failed(&self.path, source)),
+            }
+        }
+    }
+
+    fn read(&self, file: &str) -> Result<String, Error> {
+        let path = self.path.join(file);
+        std::fs::read_to_string(&path).map_err(|source| failed(&path, source))
+    }
+
+    fn write(&self, file: &str, value: &str) -> Result<(), Error> {
+        let path = self.path.join(file);
+        write_existing(&path, value).map_err(|source| failed(&path, source))
+    }
+
+    fn field(&self, file: &str, name: &str) -> Result<Option<u64>, Error> {
+        let text = match self.read(file) {
+            Err(Error::Cgroup { source, .. }) if source.kind() == io::ErrorKind::NotFound => return Ok(None),
+            other => other?,
+        };
+        Ok(field(&text, name))
+    }
+}
+
+impl AsFd for Cgroup {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.directory.as_fd()
+    }
+}
+
+fn failed(path: &Path, source: io::Error) -> Error {
+    Error::Cgroup { path: path.to_owned(), source }
+}
+
+/// A value of a file of "name value" lines.
+fn field(text: &str, name: &str) -> Option<u64> {
+    text.lines().filter_map(|line| line.split_once(' ')).find(|(key, _)| *key == name)?.1.trim().parse().ok()
+}
+
+fn write_existing(path: &Path, value: &str) -> io::Result<()> {
+    use std::io::Write as _;
+    std::fs::OpenOptions::new().write(true).open(path)?.write_all(value.as_bytes())
+}
+
+/// Hands the controllers of a directory down to its children.
+fn delegate(path: &Path) -> Result<(), Error> {
+    let read = |file: &str| {
+        let path = path.join(file);
+        std::fs::read_to_string(&path).map_err(|source| failed(&path, source))
+    };
+    let (has, handed) = (read("cgroup.controllers")?, read("cgroup.subtree_control")?);
+    let has: Vec<&str> = has.split_whitespace().collect();
+    let handed: Vec<&str> = handed.split_whitespace().collect();
+    for name in CONTROLLERS {
+        if has.contains(&name) && !handed.contains(&name) {
+            let file = path.join("cgroup.subtree_control");
+            write_existing(&file, &format!("+{name}")).map_err(|source| failed(&file, source))?;
+        }
+    }
+    Ok(())
+}
+
+/// Removes a cgroup and its children; cgroup directories are never removed by unlinking their files.
+fn remove_tree(path: &Path) -> io::Result<()> {
+    for entry in std::fs::read_dir(path)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            remove_tree(&entry.path())?;
+        }
+    }
+    match std::fs::remove_dir(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fields_are_found_by_their_whole_name() {
+        let text = "low 0\noom 3\noom_kill 2\noom_group_kill 0\n";
+        assert_eq!(field(text, "oom_kill"), Some(2));
+        assert_eq!(field(text, "kill"), None);
+    }
+
+    #[test]
+    fn a_directory_outside_of_cgroup_v2_is_not_available() {
+        assert!(!Cgroup::available(Path::new("/tmp/skiff/containers")));
+    }
+}

@@ -1,0 +1,113 @@
+//! Seccomp: Docker's default profile, profiles in Docker's JSON, and a compiler for both.
+
+mod bpf;
+mod docker;
+mod json;
+mod syscalls;
+
+pub use json::from_docker_json;
+
+use crate::capability::DEFAULT_CAPABILITIES;
+use oci_spec::runtime::{
+    Capabilities, LinuxSeccomp, LinuxSeccompArg, LinuxSeccompArgBuilder, LinuxSeccompFilterFlag,
+    LinuxSeccompOperator,
+};
+use skiff_linux_sys::seccomp::Instruction;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Why a profile cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// It uses something that is not supported.
+    #[error("{what} is not supported")]
+    Unsupported {
+        /// What it uses.
+        what: &'static str,
+    },
+    /// It looks at an argument that no system call has.
+    #[error("system call {name} has no argument {index}")]
+    Argument {
+        /// The system call.
+        name: String,
+        /// The argument's index.
+        index: usize,
+    },
+    /// The filter is longer than the kernel takes.
+    #[error("the filter has {length} instructions, the kernel takes 4096")]
+    TooLong {
+        /// Its length.
+        length: usize,
+    },
+    /// A JSON text is no profile.
+    #[error("decoding seccomp profile failed")]
+    Json {
+        /// Why.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// A JSON profile contradicts itself or names something unknown.
+    #[error("seccomp profile: {what}")]
+    Profile {
+        /// What is wrong with it.
+        what: String,
+    },
+}
+
+/// How many compiled filters are kept; one machine uses a handful of profiles.
+const KEPT: usize = 16;
+
+/// Docker's default profile for a container with Docker's default capabilities.
+pub fn docker_default() -> LinuxSeccomp {
+    docker::profile(&DEFAULT_CAPABILITIES.into_iter().collect())
+}
+
+/// Docker's default profile for a container with these capabilities: some bring system calls with them.
+pub fn docker_default_for(capabilities: &Capabilities) -> LinuxSeccomp {
+    docker::profile(capabilities)
+}
+
+/// Compiles a profile to a filter for this machine.
+pub fn compile(profile: &LinuxSeccomp) -> Result<Vec<Instruction>, Error> {
+    bpf::compile(profile)
+}
+
+/// As [`compile`], with the result kept for the next container that has the same profile.
+pub(crate) fn compile_cached(profile: &LinuxSeccomp) -> Result<Arc<[Instruction]>, Error> {
+    static CACHE: Mutex<Vec<(LinuxSeccomp, Arc<[Instruction]>)>> = Mutex::new(Vec::new());
+    let lock = || CACHE.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some((_, filter)) = lock().iter().find(|(known, _)| known == profile) {
+        return Ok(Arc::clone(filter));
+    }
+    let filter: Arc<[Instruction]> = compile(profile)?.into();
+    let mut cache = lock();
+    if cache.len() == KEPT {
+        cache.remove(0);
+    }
+    cache.push((profile.clone(), Arc::clone(&filter)));
+    Ok(filter)
+}
+
+/// Makes a condition; the OCI type has no setters.
+fn argument(index: usize, op: LinuxSeccompOperator, value: u64, value_two: Option<u64>) -> LinuxSeccompArg {
+    let builder = LinuxSeccompArgBuilder::default().index(index).op(op).value(value);
+    let builder = match value_two {
+        Some(second) => builder.value_two(second),
+        None => builder,
+    };
+    // The builder has a default for every field and checks none.
+    builder.build().unwrap_or_default()
+}
+
+/// The flags for seccomp(2).
+pub(crate) fn flags(profile: &LinuxSeccomp) -> u32 {
+    profile.flags().iter().flatten().fold(0, |flags, flag| {
+        flags
+            | match flag {
+                // A clone has one thread: there is nothing to synchronise. Waiting is for notifications only.
+                LinuxSeccompFilterFlag::SeccompFilterFlagTsync
+                | LinuxSeccompFilterFlag::SeccompFilterFlagWaitKillableRecv => 0,
+                LinuxSeccompFilterFlag::SeccompFilterFlagLog => 1 << 1,
+                LinuxSeccompFilterFlag::SeccompFilterFlagSpecAllow => 1 << 2,
+            }
+    })
+}
