@@ -1,0 +1,209 @@
+//! What an engine must not leave behind.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::fs;
+use std::path::Path;
+
+/// Processes, mounts, links and listeners that belong to one engine directory, or came up since a snapshot.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Leftovers {
+    /// `pid command line` of processes that name the directory in their command line or mounts.
+    pub processes: BTreeSet<String>,
+    /// Mount points of this namespace below the directory.
+    pub mounts: BTreeSet<String>,
+    /// Network interfaces of this namespace that an engine made (by name) and that were not there before.
+    pub links: BTreeSet<String>,
+    /// `address:port` of TCP listeners of this namespace that were not there before.
+    pub listeners: BTreeSet<String>,
+}
+
+/// What the machine had before an engine started.
+#[derive(Debug, Clone)]
+pub struct Before {
+    links: BTreeSet<String>,
+    listeners: BTreeSet<String>,
+}
+
+impl Before {
+    /// Takes the snapshot.
+    pub fn now() -> Self {
+        Self { links: links(), listeners: listeners() }
+    }
+}
+
+impl Leftovers {
+    /// Looks for everything that belongs to `root`. Programs of the test itself are not counted.
+    pub fn of(root: &Path, before: &Before) -> Self {
+        Self {
+            processes: processes(root)
+                .into_iter()
+                .map(|pid| format!("{pid} {}", command_line(pid)))
+                .collect(),
+            mounts: mounts(root),
+            links: links().difference(&before.links).cloned().collect(),
+            listeners: listeners().difference(&before.listeners).cloned().collect(),
+        }
+    }
+
+    /// Whether there is nothing.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// The same without what a running engine without containers may have: its own processes, its bridge.
+    #[must_use]
+    pub fn beside_idle_engine(mut self) -> Self {
+        self.processes.retain(|line| !line.contains("skiff-agent"));
+        self.links.retain(|name| name.starts_with("veth") || is_port(name));
+        self
+    }
+}
+
+impl fmt::Display for Leftovers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let parts = [
+            ("process", &self.processes),
+            ("mount", &self.mounts),
+            ("link", &self.links),
+            ("listener", &self.listeners),
+        ];
+        for (what, items) in parts {
+            items.iter().try_for_each(|item| writeln!(f, "  left over {what}: {item}"))?;
+        }
+        Ok(())
+    }
+}
+
+/// The processes that belong to `root`: it is in their command line, or in the mounts of their own mount namespace.
+pub fn processes(root: &Path) -> Vec<i32> {
+    let root = root.to_string_lossy();
+    let me = std::process::id().cast_signed();
+    let own = fs::read_link("/proc/self/ns/mnt").ok();
+    let mut found = Vec::new();
+    for pid in all_pids() {
+        if pid == me {
+            continue;
+        }
+        let elsewhere = fs::read_link(format!("/proc/{pid}/ns/mnt")).ok() != own;
+        let mounted =
+            || fs::read_to_string(format!("/proc/{pid}/mountinfo")).is_ok_and(|text| text.contains(&*root));
+        // The tests' own tools (a docker CLI with the socket in its arguments) are not the engine's.
+        let line = command_line(pid);
+        if (line.contains(&*root) && line.contains("skiff")) || (elsewhere && mounted()) {
+            found.push(pid);
+        }
+    }
+    found
+}
+
+/// All process ids of this PID namespace.
+pub fn all_pids() -> Vec<i32> {
+    let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
+    entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect()
+}
+
+/// The command line, words joined by spaces; empty when the process is gone.
+pub fn command_line(pid: i32) -> String {
+    let bytes = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    String::from_utf8_lossy(&bytes).trim_end_matches('\0').replace('\0', " ")
+}
+
+/// The parent, or `None` when the process is gone.
+pub fn parent(pid: i32) -> Option<i32> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name in parentheses may contain anything.
+    stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()
+}
+
+/// The process and everything below it.
+pub fn tree(pid: i32) -> Vec<i32> {
+    let pairs: Vec<_> = all_pids().into_iter().filter_map(|pid| Some((pid, parent(pid)?))).collect();
+    let mut found = vec![pid];
+    let mut next = 0;
+    while let Some(&above) = found.get(next) {
+        found.extend(pairs.iter().filter(|(_, parent)| *parent == above).map(|(pid, _)| *pid));
+        next += 1;
+    }
+    found
+}
+
+/// Kills at once; a process that is gone is fine.
+pub fn kill_hard(pid: i32) {
+    if let Some(pid) = rustix::process::Pid::from_raw(pid) {
+        let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+    }
+}
+
+fn mounts(root: &Path) -> BTreeSet<String> {
+    let root = root.to_string_lossy();
+    let text = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    text.lines()
+        .filter_map(|line| line.split(' ').nth(4))
+        .filter(|at| at.starts_with(&*root))
+        .map(str::to_owned)
+        .collect()
+}
+
+/// Interfaces with a name that an engine gives: bridges `skf…` and veth ends.
+fn links() -> BTreeSet<String> {
+    let Ok(entries) = fs::read_dir("/sys/class/net") else { return BTreeSet::new() };
+    entries
+        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+        .filter(|name| {
+            name.starts_with("veth") || name.starts_with("skf") || name.starts_with("docker") || is_port(name)
+        })
+        .collect()
+}
+
+fn is_port(name: &str) -> bool {
+    Path::new("/sys/class/net").join(name).join("master").exists()
+}
+
+fn listeners() -> BTreeSet<String> {
+    const LISTEN: &str = "0A";
+    ["tcp", "tcp6"]
+        .iter()
+        .flat_map(|file| {
+            let text = fs::read_to_string(format!("/proc/self/net/{file}")).unwrap_or_default();
+            let listening = text.lines().filter_map(|line| {
+                let mut words = line.split_whitespace();
+                let local = words.nth(1)?;
+                let (address, port) = local.split_once(':')?;
+                let port = u16::from_str_radix(port, 16).ok()?;
+                (words.nth(1)? == LISTEN).then(|| format!("{file} {address}:{port}"))
+            });
+            listening.collect::<Vec<_>>()
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_new_listener_is_noticed_and_an_old_one_is_not() {
+        let _old = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let before = Before::now();
+        let new = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = new.local_addr().unwrap().port();
+        let left = Leftovers::of(Path::new("/nonexistent/skiff-root"), &before);
+        assert!(left.listeners.contains(&format!("tcp 0100007F:{port}")), "{left}");
+        assert!(left.processes.is_empty() && left.mounts.is_empty(), "{left}");
+    }
+
+    #[test]
+    fn a_process_tree_contains_grandchildren() {
+        let child = std::process::Command::new("sh").args(["-c", "sleep 30 & wait"]).spawn().unwrap();
+        let pid = child.id().cast_signed();
+        let found = crate::wait_until("the grandchild", std::time::Duration::from_secs(5), || {
+            let tree = tree(pid);
+            (tree.len() == 2 && command_line(tree[1]).starts_with("sleep")).then_some(tree)
+        });
+        tree(pid).into_iter().for_each(kill_hard);
+        let mut child = child;
+        child.wait().unwrap();
+        found.unwrap();
+    }
+}
