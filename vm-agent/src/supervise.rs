@@ -51,7 +51,7 @@ fn boot_and_serve() -> anyhow::Result<()> {
     let layout = Layout::guest();
     layout.create()?;
     let server = Server::new(ServerConfig {
-        engine: layout.engine_service(&[]),
+        engine: layout.engine_service(&registry_mirrors()),
         helpers: vec![Service {
             name: "link",
             program: crate::layout::own_program(),
@@ -62,6 +62,12 @@ fn boot_and_serve() -> anyhow::Result<()> {
     .context("prepare the supervisor")?;
     server.run().context("supervise")?;
     Ok(())
+}
+
+/// The mirrors that the host put on the kernel's command line (`skiff.registry-mirror=URL`, any number).
+fn registry_mirrors() -> Vec<String> {
+    let line = fs::read_to_string("/proc/cmdline").unwrap_or_default();
+    line.split_whitespace().filter_map(|word| word.strip_prefix("skiff.registry-mirror=")).map(str::to_owned).collect()
 }
 
 fn mount_kernel_filesystems() -> anyhow::Result<()> {

@@ -1,0 +1,32 @@
+//! Benchmarks: ratios against a peer or a floor in the same run.
+//!
+//! Machines are noisy, so every figure is a median of interleaved rounds and comes with the spread of its rounds.
+
+#![forbid(unsafe_code)]
+
+mod boot;
+mod http;
+mod process;
+mod run;
+mod sample;
+
+const USAGE: &str = "Usage: skiff-bench boot|run…
+
+  boot  process start to the first /_ping, beside the same kernel with an empty init
+  run   create+start+wait+remove of `true` over the API on this host, beside `runc run` of the same root file system,
+        and in the guest beside `crun run` there";
+
+fn main() -> anyhow::Result<()> {
+    let names: Vec<String> = std::env::args().skip(1).collect();
+    if names.is_empty() || names.iter().any(|name| name != "boot" && name != "run") {
+        eprintln!("{USAGE}");
+        std::process::exit(2);
+    }
+    for name in names {
+        match name.as_str() {
+            "boot" => boot::bench()?,
+            _ => run::bench()?,
+        }
+    }
+    Ok(())
+}

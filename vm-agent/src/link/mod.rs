@@ -1,0 +1,205 @@
+//! `skiff-agent link`: the router between the host's streams and what serves them here.
+//!
+//! ```text
+//! host ──api─────► engine's Docker socket          engine ──publish, egress, resolve──► host.sock ──► host
+//!      ──dial────► a container's ip:port
+//!      ──shell───► SSH server (guest only)
+//!      ──control─► this process
+//! ```
+//!
+//! It is a process of its own so that the link, its connections and the shell outlive an engine that dies.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use skiff_link::{Args, Incoming, Link, ReplyCode, copy_both, mux};
+use tokio::net::{TcpStream, UnixStream};
+
+use crate::layout::Layout;
+use crate::ssh::{AuthorizedKeys, SshServer};
+
+mod control;
+mod port;
+
+/// How long a stream waits for an engine that is starting.
+const ENGINE_STARTS: Duration = Duration::from_secs(60);
+
+/// What `link` takes.
+#[derive(Debug, clap::Args)]
+pub struct Options {
+    /// `virtio:NAME` or `unix:LISTEN:HOST`
+    #[arg(long)]
+    transport: String,
+    /// The engine's root
+    #[arg(long)]
+    root: PathBuf,
+    /// The engine's Docker socket (default: the guest's)
+    #[arg(long)]
+    docker_socket: Option<PathBuf>,
+}
+
+/// Routes streams until the process is ended.
+pub fn run(options: Options) -> anyhow::Result<()> {
+    crate::logging::init();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .context("start the async runtime")?;
+    runtime.block_on(route(options))
+}
+
+async fn route(options: Options) -> anyhow::Result<()> {
+    let docker_socket = options.docker_socket.unwrap_or_else(|| Layout::guest().docker_socket);
+    let keys = AuthorizedKeys::default();
+    if let Some(paths) = options.transport.strip_prefix("unix:") {
+        let (listen, host) = paths.split_once(':').context("the unix transport is unix:LISTEN:HOST")?;
+        let router = Arc::new(Router { docker_socket, root: options.root, keys, ssh: None });
+        let link = skiff_link::unix::link(Some(Path::new(listen)), Some(Path::new(host)))?;
+        return Ok(router.serve(link).await);
+    }
+    let Some(name) = options.transport.strip_prefix("virtio:") else {
+        bail!("unknown transport {}", options.transport);
+    };
+    let ssh = SshServer::new(keys.clone())?;
+    let router = Arc::new(Router { docker_socket, root: options.root, keys, ssh: Some(ssh) });
+    let host = tokio::net::UnixListener::bind(Layout::guest().host_socket.context("the guest has one")?)?;
+    let current = Arc::new(tokio::sync::watch::Sender::new(None::<Link>));
+    tokio::spawn(forward_to_host(host, Arc::clone(&current)));
+    loop {
+        let device = port::open(name).await?;
+        // Each session ends when the host daemon goes; the next one begins on the same port.
+        match mux::connect(device, mux::Role::Guest, mux::Config::default()).await {
+            Ok(link) => {
+                tracing::info!("link is up");
+                current.send_replace(Some(link.clone()));
+                Arc::clone(&router).serve(link).await;
+                current.send_replace(None);
+                tracing::info!("link is down");
+            }
+            Err(error) => {
+                tracing::warn!(%error, "link handshake");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+/// Carries the engine's requests to the host: same header, same reply, then bytes.
+async fn forward_to_host(listener: tokio::net::UnixListener, current: Arc<tokio::sync::watch::Sender<Option<Link>>>) {
+    loop {
+        let Ok((mut stream, _)) = listener.accept().await else {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            continue;
+        };
+        let mut current = current.subscribe();
+        tokio::spawn(async move {
+            let header = skiff_link::read_header(&mut stream).await?;
+            // A host daemon that restarts is back within moments: the engine waits instead of failing.
+            let link = tokio::time::timeout(ENGINE_STARTS, current.wait_for(Option::is_some)).await;
+            let link = match link {
+                Ok(Ok(link)) => link.clone(),
+                _ => None,
+            };
+            let Some(link) = link else {
+                let reply = skiff_link::Reply::refused(ReplyCode::Unreachable, "the host daemon is not connected");
+                return skiff_link::write_reply(&mut stream, &reply).await;
+            };
+            match link.open_with_data(&header).await {
+                Ok((remote, reply)) => {
+                    skiff_link::write_reply(&mut stream, &reply).await?;
+                    // A broken connection concerns its two ends only.
+                    let _ = copy_both(stream, remote).await;
+                    Ok(())
+                }
+                Err(error) => skiff_link::write_reply(&mut stream, &error.into_reply()).await,
+            }
+        });
+    }
+}
+
+struct Router {
+    docker_socket: PathBuf,
+    root: PathBuf,
+    keys: AuthorizedKeys,
+    ssh: Option<SshServer>,
+}
+
+impl Router {
+    async fn serve(self: Arc<Self>, link: Link) {
+        loop {
+            match link.accept().await {
+                Ok(incoming) => {
+                    let router = Arc::clone(&self);
+                    tokio::spawn(async move {
+                        if let Err(error) = router.stream(incoming).await {
+                            tracing::debug!(error = format!("{error:#}"), "stream ended");
+                        }
+                    });
+                }
+                Err(error) => {
+                    tracing::debug!(%error, "link session ended");
+                    return;
+                }
+            }
+        }
+    }
+
+    async fn stream(&self, incoming: Incoming) -> anyhow::Result<()> {
+        match incoming.header.args.clone() {
+            Args::Api {} => {
+                let Some(engine) = connect_engine(&self.docker_socket).await else {
+                    return Ok(incoming.refuse(ReplyCode::Unreachable, "the engine does not start").await?);
+                };
+                copy_both(incoming.accept(None).await?, engine).await?;
+            }
+            Args::Dial { addr, protocol: skiff_link::Protocol::Tcp } => match TcpStream::connect(addr).await {
+                Ok(target) => {
+                    // Interactive protocols suffer from waiting for more bytes.
+                    target.set_nodelay(true)?;
+                    copy_both(incoming.accept(None).await?, target).await?;
+                }
+                Err(error) => incoming.refuse(reply_code(&error), error.to_string()).await?,
+            },
+            Args::Shell {} => match &self.ssh {
+                Some(ssh) => ssh.serve(incoming.accept(None).await?).await?,
+                None => incoming.refuse(ReplyCode::Unsupported, "the native backend has no guest to log in to").await?,
+            },
+            Args::Control {} => {
+                let context = control::Context { root: &self.root, docker_socket: &self.docker_socket, keys: &self.keys, in_guest: self.ssh.is_some() };
+                control::serve(incoming.accept(None).await?, &context).await?;
+            }
+            _ => incoming.refuse(ReplyCode::Unsupported, "the agent does not serve this").await?,
+        }
+        Ok(())
+    }
+}
+
+/// Connects to the engine, which may be starting or restarting at this moment.
+async fn connect_engine(socket: &Path) -> Option<UnixStream> {
+    let deadline = tokio::time::Instant::now() + ENGINE_STARTS;
+    let mut pause = Duration::from_millis(2);
+    loop {
+        if let Ok(stream) = UnixStream::connect(socket).await {
+            return Some(stream);
+        }
+        if tokio::time::Instant::now() > deadline {
+            return None;
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(Duration::from_millis(50));
+    }
+}
+
+fn reply_code(error: &std::io::Error) -> ReplyCode {
+    use std::io::ErrorKind;
+    match error.kind() {
+        ErrorKind::ConnectionRefused => ReplyCode::Refused,
+        ErrorKind::HostUnreachable | ErrorKind::NetworkUnreachable => ReplyCode::Unreachable,
+        ErrorKind::TimedOut => ReplyCode::TimedOut,
+        ErrorKind::PermissionDenied => ReplyCode::PermissionDenied,
+        _ => ReplyCode::Internal,
+    }
+}
