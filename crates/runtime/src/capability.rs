@@ -80,11 +80,15 @@ pub fn default_capabilities(list: impl IntoIterator<Item = Capability>) -> Linux
     sets
 }
 
-/// Every capability that this kernel knows.
+/// Every capability that can be given away: those of the calling process.
+///
+/// On a machine that is itself confined they are fewer than the kernel knows.
 pub fn all_capabilities() -> Vec<Capability> {
-    let last = std::fs::read_to_string("/proc/sys/kernel/cap_last_cap").ok();
-    let last = last.and_then(|text| text.trim().parse::<usize>().ok()).unwrap_or(NAMES.len() - 1);
-    NAMES.iter().take(last + 1).map(|&(_, capability)| capability).collect()
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let own = status.lines().find_map(|line| line.strip_prefix("CapPrm:"));
+    let own = own.and_then(|text| u64::from_str_radix(text.trim(), 16).ok()).unwrap_or(0);
+    let held = NAMES.iter().enumerate().filter(|(bit, _)| own & (1 << bit) != 0);
+    held.map(|(_, &(_, capability))| capability).collect()
 }
 
 /// Finds a capability by name, with or without `CAP_`, in any case.

@@ -167,8 +167,8 @@ fn clean(path: &Path) -> PathBuf {
 /// Whether the host has cgroup v2 and nothing else.
 pub(crate) fn unified_cgroups() -> bool {
     /// `CGROUP2_SUPER_MAGIC` (linux/magic.h).
-    const CGROUP2: i64 = 0x6367_7270;
-    rustix::fs::statfs("/sys/fs/cgroup").is_ok_and(|fs| i64::from(fs.f_type) == CGROUP2)
+    const CGROUP2: u32 = 0x6367_7270;
+    rustix::fs::statfs("/sys/fs/cgroup").is_ok_and(|fs| fs.f_type as u32 == CGROUP2)
 }
 
 #[cfg(test)]

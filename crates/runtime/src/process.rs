@@ -130,22 +130,22 @@ fn candidates(name: &str, environment: &[String]) -> Vec<String> {
 fn resource(kind: PosixRlimitType) -> u32 {
     use PosixRlimitType as R;
     match kind {
-        R::RlimitCpu => libc::RLIMIT_CPU as u32,
-        R::RlimitFsize => libc::RLIMIT_FSIZE as u32,
-        R::RlimitData => libc::RLIMIT_DATA as u32,
-        R::RlimitStack => libc::RLIMIT_STACK as u32,
-        R::RlimitCore => libc::RLIMIT_CORE as u32,
-        R::RlimitRss => libc::RLIMIT_RSS as u32,
-        R::RlimitNproc => libc::RLIMIT_NPROC as u32,
-        R::RlimitNofile => libc::RLIMIT_NOFILE as u32,
-        R::RlimitMemlock => libc::RLIMIT_MEMLOCK as u32,
-        R::RlimitAs => libc::RLIMIT_AS as u32,
-        R::RlimitLocks => libc::RLIMIT_LOCKS as u32,
-        R::RlimitSigpending => libc::RLIMIT_SIGPENDING as u32,
-        R::RlimitMsgqueue => libc::RLIMIT_MSGQUEUE as u32,
-        R::RlimitNice => libc::RLIMIT_NICE as u32,
-        R::RlimitRtprio => libc::RLIMIT_RTPRIO as u32,
-        R::RlimitRttime => libc::RLIMIT_RTTIME as u32,
+        R::RlimitCpu => libc::RLIMIT_CPU,
+        R::RlimitFsize => libc::RLIMIT_FSIZE,
+        R::RlimitData => libc::RLIMIT_DATA,
+        R::RlimitStack => libc::RLIMIT_STACK,
+        R::RlimitCore => libc::RLIMIT_CORE,
+        R::RlimitRss => libc::RLIMIT_RSS,
+        R::RlimitNproc => libc::RLIMIT_NPROC,
+        R::RlimitNofile => libc::RLIMIT_NOFILE,
+        R::RlimitMemlock => libc::RLIMIT_MEMLOCK,
+        R::RlimitAs => libc::RLIMIT_AS,
+        R::RlimitLocks => libc::RLIMIT_LOCKS,
+        R::RlimitSigpending => libc::RLIMIT_SIGPENDING,
+        R::RlimitMsgqueue => libc::RLIMIT_MSGQUEUE,
+        R::RlimitNice => libc::RLIMIT_NICE,
+        R::RlimitRtprio => libc::RLIMIT_RTPRIO,
+        R::RlimitRttime => libc::RLIMIT_RTTIME,
     }
 }
 

@@ -47,8 +47,14 @@ fn attach_over_root(mount: i32) -> Result<()> {
 fn attach(mount: i32, target: i32) -> Result<()> {
     let flags = MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH;
     // SAFETY: strings are constants.
-    unsafe { call!(libc::SYS_move_mount, mount, EMPTY, target, EMPTY, flags) }?;
-    Ok(())
+    match unsafe { call!(libc::SYS_move_mount, mount, EMPTY, target, EMPTY, flags) } {
+        Ok(_) => Ok(()),
+        // mount(2) has a better word for a directory over a file, and users know it.
+        Err(Errno(libc::EINVAL)) if is_directory(&status(mount)?) != is_directory(&status(target)?) => {
+            Err(Errno(libc::ENOTDIR))
+        }
+        Err(errno) => Err(errno),
+    }
 }
 
 fn set_attributes(mount: i32, scope: Scope, attr: &MountAttr) -> Result<()> {

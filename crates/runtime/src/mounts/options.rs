@@ -123,7 +123,7 @@ mod tests {
     #[test]
     fn words_are_sorted_into_attributes_and_data() {
         let options = parse(&["nosuid", "strictatime", "mode=755", "size=64k", "rro", "rslave"]);
-        assert_eq!(options.attributes, MountAttr::new(NOSUID | STRICTATIME, ATIME & !STRICTATIME, 0));
+        assert_eq!(options.attributes, MountAttr::new(NOSUID | STRICTATIME, ATIME, 0));
         assert_eq!(options.tree_attributes, MountAttr::new(RDONLY, 0, 0));
         assert_eq!(options.propagation, Some((Scope::Tree, libc::MS_SLAVE)));
         assert_eq!(options.data, [("mode".into(), Some("755".into())), ("size".into(), Some("64k".into()))]);
