@@ -1,1 +1,39 @@
 //! Images: registry client, content store, layer applier.
+//!
+//! ```text
+//! registry ──┐                     ┌─ layer (decompress, hash, apply) ─► layers/DIFFID
+//! archive ───┼─► pull·load·import ─┤
+//! rootfs ────┘                     └─ store (leases, commit, names) ──► images.redb, blobs/
+//! ```
+//! [`Store`] is the way in. It promises that a committed image survives a kill of the process or the machine at
+//! any instant, and that nothing half-made is ever seen.
+#![forbid(unsafe_code)]
+
+mod changes;
+mod chunks;
+mod config;
+mod digest;
+mod error;
+mod image;
+mod import;
+pub mod layer;
+mod load;
+mod manifest;
+mod platform;
+mod progress;
+mod pull;
+mod reference;
+mod registry;
+mod store;
+mod tree;
+
+pub use config::{Config, Timeouts};
+pub use digest::{Digest, DigestError};
+pub use error::{Code, Error};
+pub use image::{HistoryEntry, Image};
+pub use load::Loaded;
+pub use platform::Platform;
+pub use progress::{Progress, ProgressDetail, ProgressEvent, Silent};
+pub use reference::{DEFAULT_DOMAIN, ParseError, Reference, Target};
+pub use registry::{Auth, Dial, Io, Secret, TcpDial};
+pub use store::{InUse, Removed, Store};

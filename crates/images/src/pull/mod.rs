@@ -1,0 +1,203 @@
+//! Pulling an image: manifest, configuration, then all layers at once, then one commit.
+
+mod layer;
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use futures_util::future::try_join_all;
+
+use crate::digest::Digest;
+use crate::error::Error;
+use crate::image::{Image, ParsedConfig};
+use crate::manifest::{CONFIG_LIMIT, Document, ImageManifest};
+use crate::platform::Platform;
+use crate::progress::{Progress, ProgressEvent};
+use crate::reference::Reference;
+use crate::registry::{Auth, Endpoint, Repository};
+use crate::store::{NewImage, Store};
+
+/// How long a failed pull waits for its own threads to put things away.
+const SETTLE: Duration = Duration::from_secs(5);
+
+impl Store {
+    /// Pulls an image from its registry, or from a mirror of it.
+    ///
+    /// Dropping the future cancels the pull; what has been downloaded is kept for the next one. `platform` is
+    /// `os/architecture[/variant]`, by default this machine's.
+    ///
+    /// # Errors
+    /// Docker's texts for what registries refuse; digest and layer errors; storage errors.
+    pub async fn pull(
+        &self,
+        reference: &str,
+        platform: Option<&str>,
+        auth: Option<Auth>,
+        progress: &dyn Progress,
+    ) -> Result<Image, Error> {
+        let reference = Reference::parse(reference)?.or_latest();
+        let wanted = reference.clone().prefer_digest();
+        let platform = Store::platform(platform)?;
+        let shown = wanted
+            .tag()
+            .map_or_else(|| wanted.digest().map(Digest::to_string).unwrap_or_default(), str::to_owned);
+        progress.event(ProgressEvent {
+            id: Some(shown),
+            status: format!("Pulling from {}", reference.path()),
+            progress_detail: None,
+        });
+        let mut endpoints = self.inner.client.endpoints(&reference);
+        // The registry itself is the last one, and its error is the one to show.
+        let origin = endpoints.pop().ok_or(Error::Interrupted)?;
+        for mirror in &endpoints {
+            match self.pull_from(mirror, &wanted, &platform, None, progress).await {
+                Ok(image) => return Ok(image),
+                Err(error) => {
+                    tracing::warn!(mirror = mirror.authority, image = %wanted, %error, "mirror did not serve the image");
+                }
+            }
+        }
+        self.pull_from(&origin, &wanted, &platform, auth, progress).await
+    }
+
+    async fn pull_from(
+        &self,
+        endpoint: &Endpoint,
+        wanted: &Reference,
+        platform: &Platform,
+        auth: Option<Auth>,
+        progress: &dyn Progress,
+    ) -> Result<Image, Error> {
+        let repository = self.inner.client.repository(endpoint, wanted, auth).await?;
+        let Found { manifests, manifest } = find_manifest(&repository, wanted, platform).await?;
+        let top = manifests.first().map(|(digest, _)| digest.clone()).ok_or(Error::Interrupted)?;
+        let config = self.config_bytes(&repository, &manifest).await?;
+        let parsed = ParsedConfig::parse(&config)?;
+        if parsed.diff_ids.len() != manifest.layers.len() {
+            return Err(Error::Malformed {
+                what: "manifest".to_owned(),
+                reason: "layers from manifest don't match image configuration".to_owned(),
+            });
+        }
+        if parsed.config.os().to_string() != "linux" {
+            return Err(Error::Invalid {
+                message: format!(
+                    "image operating system \"{}\" cannot be used on this platform",
+                    parsed.config.os()
+                ),
+            });
+        }
+        let mut names = vec![wanted.at_digest(top.clone())];
+        if wanted.tag().is_some() {
+            names.push(wanted.clone());
+        }
+        let id = parsed.id.to_string();
+        let up_to_date = names.iter().all(|name| self.name_is(name, &id));
+        let leases = match self.pull_layers(&repository, &manifest, &parsed, progress).await {
+            Ok(leases) => leases,
+            Err(error) => {
+                // The other layers' threads were told to stop; wait until they have cleaned up.
+                let settled = async {
+                    for diff_id in &parsed.diff_ids {
+                        self.inner.work.lock(diff_id.as_str()).await;
+                    }
+                };
+                let _ = tokio::time::timeout(SETTLE, settled).await;
+                return Err(error);
+            }
+        };
+        let new = NewImage {
+            config,
+            parsed,
+            manifests,
+            layer_blobs: manifest.layers.iter().map(|l| l.digest.clone()).collect(),
+            names,
+            seed: None,
+            leases,
+        };
+        self.commit(new).await?;
+        progress.event(ProgressEvent::line(format!("Digest: {top}")));
+        let what = if up_to_date { "Image is up to date for" } else { "Downloaded newer image for" };
+        progress.event(ProgressEvent::line(format!("Status: {what} {}", wanted.familiar())));
+        self.get(&id)
+    }
+
+    async fn pull_layers(
+        &self,
+        repository: &Repository,
+        manifest: &ImageManifest,
+        parsed: &ParsedConfig,
+        progress: &dyn Progress,
+    ) -> Result<Vec<crate::store::LayerLease>, Error> {
+        // One layer may be in an image several times, the empty one in particular.
+        let mut seen = HashSet::new();
+        let layers: Vec<_> = manifest
+            .layers
+            .iter()
+            .zip(&parsed.diff_ids)
+            .filter(|(_, diff_id)| seen.insert((*diff_id).clone()))
+            .collect();
+        for (descriptor, _) in &layers {
+            progress.event(ProgressEvent::about(descriptor.digest.short(), "Pulling fs layer"));
+        }
+        let work = layers
+            .into_iter()
+            .map(|(descriptor, diff_id)| self.pull_layer(repository, descriptor, diff_id, progress));
+        try_join_all(work).await
+    }
+
+    /// Reads the configuration from the store if it is here, else from the registry.
+    async fn config_bytes(
+        &self,
+        repository: &Repository,
+        manifest: &ImageManifest,
+    ) -> Result<Vec<u8>, Error> {
+        let descriptor = &manifest.config;
+        if let Ok(bytes) = tokio::fs::read(self.inner.layout.blob(&descriptor.digest)).await
+            && Digest::of(&bytes) == descriptor.digest
+        {
+            return Ok(bytes);
+        }
+        repository.small_blob(&descriptor.digest, descriptor.size, CONFIG_LIMIT).await
+    }
+
+    /// Commits on a blocking thread, to the end even when the caller goes away.
+    pub(crate) async fn commit(&self, new: NewImage) -> Result<(), Error> {
+        let inner = std::sync::Arc::clone(&self.inner);
+        let done = tokio::task::spawn_blocking(move || inner.commit_image(new)).await;
+        done.map_err(|_| Error::Interrupted)?
+    }
+}
+
+struct Found {
+    /// What led to the image, the list first if there is one.
+    manifests: Vec<(Digest, Vec<u8>)>,
+    manifest: ImageManifest,
+}
+
+async fn find_manifest(
+    repository: &Repository,
+    wanted: &Reference,
+    platform: &Platform,
+) -> Result<Found, Error> {
+    let named = match (wanted.digest(), wanted.tag()) {
+        (Some(digest), _) => digest.to_string(),
+        (None, tag) => tag.unwrap_or("latest").to_owned(),
+    };
+    let top = repository.manifest(&named, wanted.digest()).await?;
+    let list = match Document::parse(&top.bytes, top.media_type.as_deref())? {
+        Document::Image(manifest) => return Ok(Found { manifests: vec![(top.digest, top.bytes)], manifest }),
+        Document::List(list) => list,
+    };
+    let chosen = &list.choose(platform)?.digest;
+    let inner = repository.manifest(chosen.as_str(), Some(chosen)).await?;
+    match Document::parse(&inner.bytes, inner.media_type.as_deref())? {
+        Document::Image(manifest) => {
+            Ok(Found { manifests: vec![(top.digest, top.bytes), (inner.digest, inner.bytes)], manifest })
+        }
+        Document::List(_) => Err(Error::Malformed {
+            what: "manifest list".to_owned(),
+            reason: "an entry is a manifest list itself".to_owned(),
+        }),
+    }
+}

@@ -1,0 +1,659 @@
+//! Registry client: manifests and blobs over HTTP (OCI distribution specification), nothing about images.
+//!
+//! One [`Client`] per store keeps connections and tokens. A [`Repository`] is one repository on one server.
+//! Every wait has an end: connecting, the answer's head, and each piece of a body.
+
+mod answer;
+mod auth;
+mod connect;
+mod endpoint;
+mod tls;
+
+use std::collections::HashMap;
+use std::error::Error as _;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::header::{
+    ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST, LOCATION, RANGE, RETRY_AFTER, USER_AGENT, WWW_AUTHENTICATE,
+};
+use http::{HeaderMap, Method, Request, Response, StatusCode, Uri};
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::Incoming;
+use hyper_util::client::legacy;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+
+pub use auth::{Auth, Secret};
+use auth::{Challenge, TokenAnswer};
+use connect::{ConnectError, Connector, bare_host};
+pub use connect::{Dial, Io, TcpDial};
+pub(crate) use endpoint::Endpoint;
+use endpoint::{Endpoints, Protocol, host_of};
+
+use crate::config::{Config, Timeouts};
+use crate::digest::Digest;
+use crate::error::Error;
+use crate::manifest::{DOCKER_LIST, DOCKER_MANIFEST, MANIFEST_LIMIT, OCI_INDEX, OCI_MANIFEST};
+use crate::reference::Reference;
+
+const MAX_REDIRECTS: usize = 10;
+const MAX_ATTEMPTS: u32 = 5;
+const MAX_RETRY_WAIT: Duration = Duration::from_secs(10);
+const MAX_RETRY_AFTER: Duration = Duration::from_secs(60);
+const ERROR_BODY_LIMIT: u64 = 64 << 10;
+const TOKEN_LIMIT: u64 = 1 << 20;
+/// How long a registry that may speak plain HTTP gets to answer a TLS greeting.
+const TLS_PROBE: Duration = Duration::from_secs(2);
+
+/// Talks to registries.
+pub(crate) struct Client {
+    http: legacy::Client<Connector, Full<Bytes>>,
+    connector: Connector,
+    endpoints: Endpoints,
+    pub timeouts: Timeouts,
+    /// Insecure registries that turned out to speak TLS or not.
+    speaks_tls: Mutex<HashMap<String, bool>>,
+    tokens: Mutex<HashMap<TokenKey, (Secret, Instant)>>,
+}
+
+#[derive(Clone, PartialEq, Eq, Hash)]
+struct TokenKey {
+    base: String,
+    repository: String,
+    user: String,
+    /// Digest of the credentials: a token must not outlive a change of the password.
+    credentials: String,
+}
+
+/// One repository on one server.
+#[derive(Clone)]
+pub(crate) struct Repository {
+    client: Arc<Client>,
+    reference: Reference,
+    /// `https://host:port`
+    base: String,
+    auth: Option<Auth>,
+}
+
+/// A manifest as it came.
+pub(crate) struct FetchedManifest {
+    pub bytes: Vec<u8>,
+    pub digest: Digest,
+    pub media_type: Option<String>,
+}
+
+/// The bytes of a blob, arriving.
+pub(crate) struct BlobBody {
+    body: Incoming,
+    stall: Duration,
+    url: String,
+    /// Where in the blob the first byte belongs: the server may have ignored the range.
+    pub offset: u64,
+}
+
+impl Client {
+    pub fn new(config: &Config) -> Result<Arc<Client>, Error> {
+        let (tls, lax_tls) = tls::connectors(&config.ca_files)?;
+        let endpoints = Endpoints::new(&config.mirrors, &config.insecure)?;
+        let rules = endpoints.clone();
+        let connector = Connector {
+            dial: Arc::clone(&config.dial),
+            tls,
+            lax_tls,
+            insecure: Arc::new(move |host| rules.is_insecure(host)),
+            timeout: config.timeouts.connect,
+        };
+        let http = legacy::Client::builder(TokioExecutor::new())
+            .pool_timer(TokioTimer::new())
+            .pool_idle_timeout(Duration::from_secs(30))
+            .pool_max_idle_per_host(4)
+            .build(connector.clone());
+        Ok(Arc::new(Client {
+            http,
+            connector,
+            endpoints,
+            timeouts: config.timeouts,
+            speaks_tls: Mutex::default(),
+            tokens: Mutex::default(),
+        }))
+    }
+
+    /// Lists the servers to ask for a reference.
+    pub fn endpoints(&self, reference: &Reference) -> Vec<Endpoint> {
+        self.endpoints.of(reference)
+    }
+
+    /// Opens a repository; finds out first whether an insecure registry speaks TLS.
+    pub async fn repository(
+        self: &Arc<Client>,
+        endpoint: &Endpoint,
+        reference: &Reference,
+        auth: Option<Auth>,
+    ) -> Result<Repository, Error> {
+        let tls = match endpoint.protocol {
+            Protocol::Http => false,
+            Protocol::Https => true,
+            Protocol::Either => self.probe(&endpoint.authority).await?,
+        };
+        Ok(Repository {
+            client: Arc::clone(self),
+            reference: reference.clone(),
+            base: format!("{}://{}", if tls { "https" } else { "http" }, endpoint.authority),
+            auth: auth.filter(|_| !endpoint.mirror),
+        })
+    }
+
+    async fn probe(&self, authority: &str) -> Result<bool, Error> {
+        let known = |map: &HashMap<String, bool>| map.get(authority).copied();
+        if let Some(tls) = known(&self.speaks_tls.lock().unwrap_or_else(PoisonError::into_inner)) {
+            return Ok(tls);
+        }
+        let port = authority.parse::<http::uri::Authority>().ok().and_then(|a| a.port_u16());
+        let attempt = self.connector.connect(true, host_of(authority), port.unwrap_or(443));
+        let tls = match tokio::time::timeout(TLS_PROBE, attempt).await {
+            Ok(Ok(_)) => true,
+            Ok(Err(error @ (ConnectError::Dial { .. } | ConnectError::NoSuchHost { .. })))
+                if port.is_some() =>
+            {
+                return Err(request_error("Get", &format!("http://{authority}/v2/"), error.to_string()));
+            }
+            _ => false,
+        };
+        self.speaks_tls.lock().unwrap_or_else(PoisonError::into_inner).insert(authority.to_owned(), tls);
+        Ok(tls)
+    }
+
+    /// Sends one request and waits for the head of its answer.
+    async fn send(
+        &self,
+        method: Method,
+        url: &Uri,
+        headers: &HeaderMap,
+        body: Bytes,
+    ) -> Result<Response<Incoming>, Error> {
+        let name = if method == Method::POST { "Post" } else { "Get" };
+        let mut request = Request::builder().method(method).uri(url.clone());
+        if let Some(all) = request.headers_mut() {
+            all.extend(headers.clone());
+            all.insert(
+                USER_AGENT,
+                http::HeaderValue::from_static(concat!("skiff/", env!("CARGO_PKG_VERSION"))),
+            );
+            if let Some(host) = url.authority().and_then(|a| a.as_str().parse().ok()) {
+                all.insert(HOST, host);
+            }
+        }
+        let request = request
+            .body(Full::new(body))
+            .map_err(|e| request_error(name, &url.to_string(), e.to_string()))?;
+        // Connecting has its own limit inside; this one is for a server that accepts and says nothing.
+        let limit = self.timeouts.stall + self.timeouts.connect;
+        match tokio::time::timeout(limit, self.http.request(request)).await {
+            Ok(Ok(response)) => Ok(response),
+            Ok(Err(error)) => match connect_error(&error) {
+                Some(reason) => {
+                    let shown = format!("{}://{}/v2/", url.scheme_str().unwrap_or_default(), authority(url));
+                    Err(request_error(name, &shown, reason))
+                }
+                None => Err(request_error(name, &shown_url(url), innermost(&error))),
+            },
+            Err(_) => {
+                let reason = "net/http: timeout awaiting response headers".to_owned();
+                Err(request_error(name, &shown_url(url), reason))
+            }
+        }
+    }
+}
+
+impl Repository {
+    /// Fetches a manifest by tag or digest; a digest is verified.
+    pub async fn manifest(
+        &self,
+        tag_or_digest: &str,
+        want: Option<&Digest>,
+    ) -> Result<FetchedManifest, Error> {
+        let url = format!("{}/v2/{}/manifests/{tag_or_digest}", self.base, self.reference.path());
+        let accept = [OCI_INDEX, OCI_MANIFEST, DOCKER_LIST, DOCKER_MANIFEST].join(", ");
+        let mut attempt = 0;
+        loop {
+            attempt += 1;
+            match self.manifest_once(&url, &accept).await {
+                Ok(manifest) => {
+                    return match want {
+                        Some(want) if *want != manifest.digest => {
+                            Err(Error::ManifestMismatch { digest: want.to_string() })
+                        }
+                        _ => Ok(manifest),
+                    };
+                }
+                Err(Failure::Again(error)) if attempt < 3 => {
+                    tracing::debug!(%error, attempt, "manifest request is repeated");
+                    tokio::time::sleep(self.client.backoff(attempt)).await;
+                }
+                Err(failure) => return Err(failure.into_error()),
+            }
+        }
+    }
+
+    async fn manifest_once(&self, url: &str, accept: &str) -> Result<FetchedManifest, Failure> {
+        let response = self.get(url, Some(accept), None).await?;
+        if response.status() != StatusCode::OK {
+            return Err(self.refusal(response).await);
+        }
+        let media_type = response
+            .headers()
+            .get(CONTENT_TYPE)
+            .and_then(|v| v.to_str().ok())
+            .map(|v| v.split(';').next().unwrap_or(v).trim().to_owned());
+        let bytes = self.client.collect(response, MANIFEST_LIMIT, url).await?;
+        Ok(FetchedManifest { digest: Digest::of(&bytes), bytes, media_type })
+    }
+
+    /// Starts reading a blob at an offset.
+    ///
+    /// # Errors
+    /// [`Failure::Again`] for what may pass; the caller counts the attempts.
+    pub async fn blob(&self, digest: &Digest, offset: u64) -> Result<BlobBody, Failure> {
+        let url = format!("{}/v2/{}/blobs/{digest}", self.base, self.reference.path());
+        let range = (offset > 0).then(|| format!("bytes={offset}-"));
+        let response = self.get(&url, None, range.as_deref()).await?;
+        let offset = match response.status() {
+            StatusCode::OK => 0,
+            StatusCode::PARTIAL_CONTENT => content_range_start(response.headers()).unwrap_or(offset),
+            // The range was not to its taking: from the start, then.
+            StatusCode::RANGE_NOT_SATISFIABLE if offset > 0 => return Err(Failure::RangeRefused),
+            _ => return Err(self.refusal(response).await),
+        };
+        Ok(BlobBody { body: response.into_body(), stall: self.client.timeouts.stall, url, offset })
+    }
+
+    /// Fetches a small blob whole and verifies it.
+    pub async fn small_blob(&self, digest: &Digest, size: u64, limit: u64) -> Result<Vec<u8>, Error> {
+        let too_large = || Error::Malformed {
+            what: format!("blob {digest}"),
+            reason: format!("more than {limit} bytes"),
+        };
+        if size > limit {
+            return Err(too_large());
+        }
+        let mut attempt = 0;
+        loop {
+            attempt += 1;
+            let result = match self.blob(digest, 0).await {
+                Ok(mut body) => body.collect(limit).await,
+                Err(failure) => Err(failure),
+            };
+            match result {
+                Ok(bytes) if Digest::of(&bytes) == *digest => return Ok(bytes),
+                Ok(_) => return Err(Error::ManifestMismatch { digest: digest.to_string() }),
+                Err(Failure::Again(error)) if attempt < MAX_ATTEMPTS => {
+                    tracing::debug!(%error, attempt, "blob request is repeated");
+                    tokio::time::sleep(self.client.backoff(attempt)).await;
+                }
+                Err(failure) => return Err(failure.into_error()),
+            }
+        }
+    }
+
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
+    async fn refusal(&self, response: Response<Incoming>) -> Failure {
+        let (status, headers) = (response.status(), response.headers().clone());
+        let body = self.client.collect(response, ERROR_BODY_LIMIT, &self.base).await.unwrap_or_default();
+        let error = answer::refusal(&self.reference, status, &headers, &body);
+        if status.is_server_error()
+            || status == StatusCode::TOO_MANY_REQUESTS
+            || status == StatusCode::REQUEST_TIMEOUT
+        {
+            Failure::Again(error)
+        } else {
+            Failure::Final(error)
+        }
+    }
+
+    /// Sends a GET, answering one challenge, waiting when told to, following redirects.
+    async fn get(
+        &self,
+        url: &str,
+        accept: Option<&str>,
+        range: Option<&str>,
+    ) -> Result<Response<Incoming>, Failure> {
+        let uri: Uri = url
+            .parse()
+            .map_err(|e: http::uri::InvalidUri| Failure::Final(request_error("Get", url, e.to_string())))?;
+        let mut authorization = self.known_authorization();
+        let (mut challenged, mut waited) = (false, 0);
+        loop {
+            let mut headers = HeaderMap::new();
+            for (name, value) in [(ACCEPT, accept), (RANGE, range)] {
+                if let Some(value) = value.and_then(|v| v.parse().ok()) {
+                    headers.insert(name, value);
+                }
+            }
+            let response = self.follow(uri.clone(), headers, authorization.as_ref()).await?;
+            match response.status() {
+                StatusCode::UNAUTHORIZED if !challenged => {
+                    challenged = true;
+                    match self.answer_challenge(&response, url).await? {
+                        Some(value) => authorization = Some(value),
+                        None => return Ok(response),
+                    }
+                }
+                StatusCode::TOO_MANY_REQUESTS if waited + 1 < MAX_ATTEMPTS => {
+                    let told = response
+                        .headers()
+                        .get(RETRY_AFTER)
+                        .and_then(|v| v.to_str().ok()?.trim().parse().ok());
+                    waited += 1;
+                    let wait = told.map_or_else(|| self.client.backoff(waited), Duration::from_secs);
+                    if wait > MAX_RETRY_AFTER {
+                        return Ok(response);
+                    }
+                    tracing::info!(registry = %self.base, seconds = wait.as_secs(), "registry asks to wait");
+                    tokio::time::sleep(wait).await;
+                }
+                _ => return Ok(response),
+            }
+        }
+    }
+
+    /// Follows redirects; credentials go to the registry itself and nowhere else.
+    async fn follow(
+        &self,
+        start: Uri,
+        headers: HeaderMap,
+        authorization: Option<&Secret>,
+    ) -> Result<Response<Incoming>, Failure> {
+        let mut uri = start.clone();
+        for _ in 0..MAX_REDIRECTS {
+            let mut headers = headers.clone();
+            if let Some(value) = authorization.filter(|_| same_origin(&uri, &start)) {
+                let mut value: http::HeaderValue = value.expose().parse().map_err(|_| {
+                    Failure::Final(Error::RegistryUnauthorized {
+                        message: "unauthorized: malformed token".to_owned(),
+                    })
+                })?;
+                value.set_sensitive(true);
+                headers.insert(AUTHORIZATION, value);
+            }
+            let response =
+                self.client.send(Method::GET, &uri, &headers, Bytes::new()).await.map_err(Failure::Again)?;
+            if !matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308) {
+                return Ok(response);
+            }
+            let location = response.headers().get(LOCATION).and_then(|v| v.to_str().ok()).unwrap_or_default();
+            uri = resolve(&uri, location).ok_or_else(|| {
+                Failure::Final(request_error("Get", &shown_url(&uri), "malformed redirect".to_owned()))
+            })?;
+        }
+        Err(Failure::Final(request_error("Get", &shown_url(&start), "stopped after 10 redirects".to_owned())))
+    }
+
+    fn token_key(&self) -> TokenKey {
+        let auth = self.auth.clone().unwrap_or_default();
+        let secrets = format!("{}\0{}", auth.password.expose(), auth.identity_token.expose());
+        TokenKey {
+            base: self.base.clone(),
+            repository: self.reference.path().to_owned(),
+            user: auth.username,
+            credentials: Digest::of(secrets.as_bytes()).to_string(),
+        }
+    }
+
+    fn known_authorization(&self) -> Option<Secret> {
+        if let Some(bearer) = self.auth.as_ref().and_then(Auth::bearer) {
+            return Some(bearer);
+        }
+        let tokens = self.client.tokens.lock().unwrap_or_else(PoisonError::into_inner);
+        tokens
+            .get(&self.token_key())
+            .filter(|(_, until)| *until > Instant::now())
+            .map(|(token, _)| token.clone())
+    }
+
+    /// Gets what a 401 asks for; `None` when the challenge says that asking again is no use.
+    async fn answer_challenge(
+        &self,
+        response: &Response<Incoming>,
+        url: &str,
+    ) -> Result<Option<Secret>, Failure> {
+        let challenges: Vec<Challenge> = response
+            .headers()
+            .get_all(WWW_AUTHENTICATE)
+            .iter()
+            .filter_map(|value| Challenge::parse(value.to_str().ok()?))
+            .collect();
+        let bearer = challenges.iter().find(|c| matches!(c, Challenge::Bearer { .. }));
+        let (value, seconds) = match bearer.or(challenges.first()) {
+            None => return Ok(None),
+            Some(Challenge::Basic) => {
+                let basic = self.auth.as_ref().and_then(Auth::basic);
+                let value = basic.ok_or_else(|| {
+                    let Error::Request { method, url, reason } =
+                        request_error("Get", url, "no basic auth credentials".to_owned())
+                    else {
+                        return Failure::Final(Error::Interrupted);
+                    };
+                    Failure::Final(Error::RegistryUnauthorized {
+                        message: format!("{method} \"{url}\": {reason}"),
+                    })
+                })?;
+                (value, 3600)
+            }
+            Some(Challenge::Bearer { realm, service, scope, .. }) => {
+                self.fetch_token(realm, service.as_deref(), scope.as_deref()).await?
+            }
+        };
+        let until = Instant::now() + Duration::from_secs(seconds * 9 / 10);
+        let mut tokens = self.client.tokens.lock().unwrap_or_else(PoisonError::into_inner);
+        tokens.retain(|_, (_, until)| *until > Instant::now());
+        tokens.insert(self.token_key(), (value.clone(), until));
+        Ok(Some(value))
+    }
+
+    /// Asks the token server.
+    async fn fetch_token(
+        &self,
+        realm: &str,
+        service: Option<&str>,
+        scope: Option<&str>,
+    ) -> Result<(Secret, u64), Failure> {
+        let own_scope = format!("repository:{}:pull", self.reference.path());
+        let scope = scope.unwrap_or(&own_scope);
+        let fail = |reason: &str| Failure::Final(request_error("Get", realm, reason.to_owned()));
+        let realm_uri: Uri = realm.parse().map_err(|_| fail("malformed token realm"))?;
+        let plain = realm_uri.scheme_str() == Some("http");
+        if !plain && realm_uri.scheme_str() != Some("https") {
+            return Err(fail("malformed token realm"));
+        }
+        if plain && self.base.starts_with("https:") && self.auth.is_some() {
+            return Err(fail("refusing to send credentials over plain http"));
+        }
+        let identity = self.auth.as_ref().and_then(Auth::identity);
+        let mut pairs: Vec<(&str, &str)> = service.map(|s| ("service", s)).into_iter().collect();
+        pairs.push(("scope", scope));
+        let mut headers = HeaderMap::new();
+        let (method, uri, body) = if let Some(token) = identity {
+            pairs.extend([
+                ("grant_type", "refresh_token"),
+                ("refresh_token", token.expose()),
+                ("client_id", "skiff"),
+            ]);
+            headers.insert(CONTENT_TYPE, http::HeaderValue::from_static("application/x-www-form-urlencoded"));
+            (Method::POST, realm_uri, Bytes::from(auth::form(&pairs)))
+        } else {
+            if let Some(auth) = &self.auth
+                && let Some(basic) = auth.basic()
+            {
+                pairs.push(("account", &auth.username));
+                if let Ok(mut value) = http::HeaderValue::from_str(basic.expose()) {
+                    value.set_sensitive(true);
+                    headers.insert(AUTHORIZATION, value);
+                }
+            }
+            let separator = if realm.contains('?') { '&' } else { '?' };
+            let uri = format!("{realm}{separator}{}", auth::form(&pairs))
+                .parse()
+                .map_err(|_| fail("malformed token realm"))?;
+            (Method::GET, uri, Bytes::new())
+        };
+        let response = self.client.send(method, &uri, &headers, body).await.map_err(Failure::Again)?;
+        let status = response.status();
+        if status != StatusCode::OK {
+            return match status {
+                // Docker's words for a wrong password.
+                StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
+                    Err(Failure::Final(Error::RegistryUnauthorized {
+                        message: format!(
+                            "Get \"{}\": unauthorized: incorrect username or password",
+                            shown_url(&uri)
+                        ),
+                    }))
+                }
+                _ => Err(self.refusal(response).await),
+            };
+        }
+        let bytes = self.client.collect(response, TOKEN_LIMIT, realm).await?;
+        let answer: TokenAnswer =
+            serde_json::from_slice(&bytes).map_err(|_| fail("malformed token answer"))?;
+        let token = answer
+            .token()
+            .ok_or_else(|| fail("authorization server did not include a token in the response"))?;
+        // The specification's default is sixty seconds.
+        Ok((auth::bearer(token), answer.expires_in.unwrap_or(60).clamp(10, 86_400)))
+    }
+}
+
+impl Client {
+    /// Returns how long to wait before the next attempt.
+    pub fn backoff(&self, attempt: u32) -> Duration {
+        (self.timeouts.retry * 2u32.saturating_pow(attempt.saturating_sub(1).min(16))).min(MAX_RETRY_WAIT)
+    }
+
+    async fn collect(&self, response: Response<Incoming>, limit: u64, url: &str) -> Result<Vec<u8>, Failure> {
+        let mut body = BlobBody {
+            body: response.into_body(),
+            stall: self.timeouts.stall,
+            url: url.to_owned(),
+            offset: 0,
+        };
+        body.collect(limit).await
+    }
+}
+
+impl BlobBody {
+    /// Waits for the next bytes; `None` at the end, which may come too early.
+    pub async fn next(&mut self) -> Result<Option<Bytes>, Error> {
+        loop {
+            match tokio::time::timeout(self.stall, self.body.frame()).await {
+                Ok(None) => return Ok(None),
+                Ok(Some(Ok(frame))) => {
+                    if let Ok(data) = frame.into_data() {
+                        return Ok(Some(data));
+                    }
+                }
+                Ok(Some(Err(error))) => return Err(request_error("Get", &self.url, innermost(&error))),
+                Err(_) => {
+                    return Err(request_error("Get", &self.url, "i/o timeout: no data arrives".to_owned()));
+                }
+            }
+        }
+    }
+
+    async fn collect(&mut self, limit: u64) -> Result<Vec<u8>, Failure> {
+        let mut bytes = Vec::new();
+        while let Some(data) = self.next().await.map_err(Failure::Again)? {
+            if (bytes.len() + data.len()) as u64 > limit {
+                return Err(Failure::Final(Error::Registry {
+                    message: format!("{}: answer is larger than {limit} bytes", self.url),
+                }));
+            }
+            bytes.extend_from_slice(&data);
+        }
+        Ok(bytes)
+    }
+}
+
+/// Whether trying again may help.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    Again(Error),
+    Final(Error),
+    /// The server does not give that part of the blob.
+    RangeRefused,
+}
+
+impl Failure {
+    pub fn into_error(self) -> Error {
+        match self {
+            Failure::Again(error) | Failure::Final(error) => error,
+            Failure::RangeRefused => {
+                Error::Registry { message: "requested range not satisfiable".to_owned() }
+            }
+        }
+    }
+}
+
+pub(crate) fn request_error(method: &'static str, url: &str, reason: String) -> Error {
+    Error::Request { method, url: url.to_owned(), reason }
+}
+
+fn authority(uri: &Uri) -> &str {
+    uri.authority().map_or("", |a| a.as_str())
+}
+
+/// Returns an address without its query, which may be a signature that opens a private blob.
+fn shown_url(uri: &Uri) -> String {
+    format!("{}://{}{}", uri.scheme_str().unwrap_or_default(), authority(uri), uri.path())
+}
+
+fn same_origin(a: &Uri, b: &Uri) -> bool {
+    let port = |uri: &Uri| uri.port_u16().unwrap_or(if uri.scheme_str() == Some("https") { 443 } else { 80 });
+    a.scheme() == b.scheme() && a.host().map(bare_host) == b.host().map(bare_host) && port(a) == port(b)
+}
+
+/// Resolves a redirect; one from `https` to `http` is not followed.
+fn resolve(base: &Uri, location: &str) -> Option<Uri> {
+    let absolute = if location.starts_with("//") {
+        format!("{}:{location}", base.scheme_str()?)
+    } else if location.starts_with('/') {
+        format!("{}://{}{location}", base.scheme_str()?, authority(base))
+    } else {
+        location.to_owned()
+    };
+    let uri: Uri = absolute.split('#').next()?.parse().ok()?;
+    let fine = match uri.scheme_str()? {
+        "https" => true,
+        "http" => base.scheme_str() == Some("http"),
+        _ => false,
+    };
+    (fine && uri.host().is_some()).then_some(uri)
+}
+
+fn content_range_start(headers: &HeaderMap) -> Option<u64> {
+    let value = headers.get(http::header::CONTENT_RANGE)?.to_str().ok()?;
+    value.trim().strip_prefix("bytes ")?.split('-').next()?.trim().parse().ok()
+}
+
+fn connect_error(error: &legacy::Error) -> Option<String> {
+    let mut source = error.source();
+    while let Some(error) = source {
+        if let Some(connect) = error.downcast_ref::<ConnectError>() {
+            return Some(connect.to_string());
+        }
+        source = error.source();
+    }
+    None
+}
+
+/// Returns the text of the last error of a chain, the one that says what happened.
+fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut last = error;
+    while let Some(source) = last.source() {
+        last = source;
+    }
+    last.to_string()
+}
