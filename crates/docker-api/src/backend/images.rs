@@ -1,0 +1,166 @@
+//! Images.
+
+use std::fmt;
+use std::pin::Pin;
+
+use async_trait::async_trait;
+use bollard_stubs::models::{
+    ImageDeleteResponseItem, ImageHistoryResponseItem, ImageInspect, ImagePruneResponse, ImageSummary,
+};
+use futures_util::Stream;
+use serde::{Deserialize, Serialize};
+
+use super::BodyReader;
+use crate::error::Result;
+use crate::filters::Filters;
+
+/// Progress of a long operation. An error as the first item becomes the answer's status, a later one its last line.
+pub type ProgressStream = Pin<Box<dyn Stream<Item = Result<Progress>> + Send>>;
+
+/// One line of progress in Docker's JSON vocabulary.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct Progress {
+    /// Text for people, printed as it is (`Loaded image: …\n`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stream: Option<String>,
+    /// What happens (`Downloading`, `Pull complete`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub status: Option<String>,
+    /// How far it is.
+    #[serde(rename = "progressDetail", skip_serializing_if = "Option::is_none")]
+    pub detail: Option<ProgressDetail>,
+    /// The layer or tag that the line is about.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
+    /// A result for programs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub aux: Option<serde_json::Value>,
+}
+
+impl Progress {
+    /// Makes a line that has only a status.
+    pub fn status(status: impl Into<String>) -> Self {
+        Self { status: Some(status.into()), ..Self::default() }
+    }
+
+    /// Makes a line of text for people.
+    pub fn stream(text: impl Into<String>) -> Self {
+        Self { stream: Some(text.into()), ..Self::default() }
+    }
+}
+
+/// Bytes done and bytes in all; both absent is Docker's `{}`, which tells clients to draw no bar.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct ProgressDetail {
+    /// Bytes done.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub current: Option<u64>,
+    /// Bytes in all, where known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub total: Option<u64>,
+}
+
+/// Registry credentials of one request (`X-Registry-Auth`).
+#[derive(Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct Auth {
+    /// The user's name.
+    pub username: String,
+    /// The password.
+    pub password: String,
+    /// `base64(user:password)`, an older form.
+    pub auth: String,
+    /// The registry that the credentials are for.
+    pub serveraddress: String,
+    /// An OAuth2 refresh token, used instead of a password.
+    pub identitytoken: String,
+    /// A bearer token to be sent as it is.
+    pub registrytoken: String,
+}
+
+/// Secrets stay out of logs.
+impl fmt::Debug for Auth {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Auth")
+            .field("username", &self.username)
+            .field("serveraddress", &self.serveraddress)
+            .finish_non_exhaustive()
+    }
+}
+
+/// `POST /images/create?fromImage=…`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PullImage {
+    /// `name`, `name:tag` or `name@digest`, as the client wrote it.
+    pub reference: String,
+    /// All tags are wanted: the request named none (API rule: `tag` empty and no tag in `fromImage`).
+    pub all_tags: bool,
+    /// `os[/arch[/variant]]`.
+    pub platform: Option<String>,
+    /// Credentials; `None` when the client sent none.
+    pub auth: Option<Auth>,
+}
+
+/// `POST /images/create?fromSrc=-`: a root file system as a tar stream.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ImportImage {
+    /// `name[:tag]`; `None` imports without a name.
+    pub reference: Option<String>,
+    /// The image's comment.
+    pub message: String,
+    /// Dockerfile lines to apply (`CMD …`, `ENV …`).
+    pub changes: Vec<String>,
+    /// `os[/arch[/variant]]`.
+    pub platform: Option<String>,
+}
+
+/// `GET /images/json`.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct ListImages {
+    /// Intermediate images too.
+    pub all: bool,
+    /// `shared_size` must be computed.
+    pub shared_size: bool,
+    /// Any of `before dangling label label! reference since until`.
+    pub filters: Filters,
+}
+
+/// `DELETE /images/{name}`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct RemoveImage {
+    /// Remove even if stopped containers use it or several tags exist.
+    pub force: bool,
+    /// Keep untagged parents.
+    pub no_prune: bool,
+}
+
+/// The image store.
+#[async_trait]
+pub trait Images: Send + Sync + 'static {
+    /// Pulls from a registry.
+    async fn pull_image(&self, request: PullImage) -> Result<ProgressStream>;
+
+    /// Makes an image of a root file system; returns its id (`sha256:…`).
+    async fn import_image(&self, request: ImportImage, tar: BodyReader) -> Result<String>;
+
+    /// Loads the images of a `docker save` or OCI layout archive; `quiet` leaves out the layers' progress.
+    async fn load_images(&self, archive: BodyReader, quiet: bool) -> Result<ProgressStream>;
+
+    /// Lists images, newest first.
+    async fn list_images(&self, options: ListImages) -> Result<Vec<ImageSummary>>;
+
+    /// Describes an image, by name, id or unique prefix of an id.
+    async fn inspect_image(&self, name: &str) -> Result<ImageInspect>;
+
+    /// Lists an image's layers and steps, newest first.
+    async fn image_history(&self, name: &str) -> Result<Vec<ImageHistoryResponseItem>>;
+
+    /// Gives an image one more name (`repository` without tag; an empty `tag` means `latest`).
+    async fn tag_image(&self, name: &str, repository: &str, tag: &str) -> Result<()>;
+
+    /// Removes a name, and the image with its last one.
+    async fn remove_image(&self, name: &str, options: RemoveImage) -> Result<Vec<ImageDeleteResponseItem>>;
+
+    /// Removes unused images; filters are any of `dangling label label! until`.
+    async fn prune_images(&self, filters: Filters) -> Result<ImagePruneResponse>;
+}

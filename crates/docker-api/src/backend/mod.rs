@@ -1,0 +1,49 @@
+//! What the server needs from an engine: one small trait per resource.
+//!
+//! Bodies are `bollard_stubs` models, options are structs already parsed and checked. A backend may leave any
+//! optional field of a model `None`: the server fills in the empty lists, nulls and zero values that dockerd's JSON
+//! has (see `shape`), and adds the fields that older API versions expect.
+
+mod containers;
+mod exec;
+mod images;
+mod networks;
+mod stream;
+mod system;
+mod volumes;
+
+pub use containers::{
+    AttachOptions, Containers, CreateContainer, ListContainers, LogsOptions, RemoveContainer, StatsOptions,
+    StatsStream, StopOptions, Tail, WaitCondition, WaitResult,
+};
+pub use exec::{Exec, StartExec};
+pub use images::{
+    Auth, ImportImage, Images, ListImages, Progress, ProgressDetail, ProgressStream, PullImage, RemoveImage,
+};
+pub use networks::{InspectNetwork, Networks};
+pub use stream::{AttachStreams, BodyReader, Chunk, ChunkStream, InputWriter, LogStreams, StreamKind};
+pub use system::{DiskUsage, DiskUsageKinds, EventStream, EventsOptions, System};
+pub use volumes::Volumes;
+
+/// A terminal's size in characters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TerminalSize {
+    /// Rows.
+    pub height: u16,
+    /// Columns.
+    pub width: u16,
+}
+
+/// A point in time as clients send it: seconds and nanoseconds since 1970, possibly negative.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct UnixTime {
+    /// Whole seconds.
+    pub seconds: i64,
+    /// Nanoseconds, below 1,000,000,000.
+    pub nanoseconds: u32,
+}
+
+/// Everything the server asks of an engine; implemented by whatever implements all the resources.
+pub trait Backend: System + Images + Containers + Exec + Networks + Volumes {}
+
+impl<T: System + Images + Containers + Exec + Networks + Volumes> Backend for T {}

@@ -1,0 +1,193 @@
+//! Images.
+
+use base64::Engine as _;
+use base64::alphabet::URL_SAFE;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use http::{HeaderMap, StatusCode};
+use serde_json::{Value, json};
+
+use super::{Answer, Call, page_not_found};
+use crate::backend::{Auth, ImportImage, ListImages, ProgressStream, PullImage, RemoveImage};
+use crate::body;
+use crate::error::{ApiError, Result};
+use crate::shape;
+use crate::version::ApiVersion;
+
+const LIST_FILTERS: &[&str] = &["before", "dangling", "label", "label!", "reference", "since", "until"];
+const PRUNE_FILTERS: &[&str] = &["dangling", "label", "label!", "until"];
+
+/// Clients differ on padding.
+const BASE64: GeneralPurpose = GeneralPurpose::new(
+    &URL_SAFE,
+    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
+);
+
+pub(super) async fn route(call: Call, path: &[&str]) -> Result<Answer> {
+    match (call.method.as_str(), path) {
+        ("GET", ["json"]) => list(call).await,
+        ("POST", ["create"]) => create(call).await,
+        ("POST", ["load"]) => load(call).await,
+        ("POST", ["prune"]) => {
+            let report = call.backend.prune_images(call.query.filters(PRUNE_FILTERS)?).await?;
+            Ok(body::json(StatusCode::OK, &shape::image_prune(report)?)?.into())
+        }
+        // Names contain slashes.
+        ("GET", [name @ .., "json"]) if !name.is_empty() => {
+            let image = call.backend.inspect_image(&name.join("/")).await?;
+            Ok(body::json(StatusCode::OK, &shape::image(image, call.version)?)?.into())
+        }
+        ("GET", [name @ .., "history"]) if !name.is_empty() => {
+            let history = call.backend.image_history(&name.join("/")).await?;
+            Ok(body::json(StatusCode::OK, &shape::image_history(history)?)?.into())
+        }
+        ("POST", [name @ .., "tag"]) if !name.is_empty() => {
+            let repository = call.query.get("repo").unwrap_or_default();
+            let tag = call.query.get("tag").unwrap_or_default();
+            call.backend.tag_image(&name.join("/"), repository, tag).await?;
+            Ok(body::empty(StatusCode::CREATED).into())
+        }
+        ("DELETE", name) if !name.is_empty() => remove(call, &name.join("/")).await,
+        _ => Err(page_not_found()),
+    }
+}
+
+async fn list(call: Call) -> Result<Answer> {
+    let mut filters = call.query.filters(LIST_FILTERS)?;
+    if call.version < ApiVersion::minor(41)
+        && let Some(pattern) = call.query.filled("filter")
+    {
+        filters.add("reference", pattern);
+    }
+    let options = ListImages { all: call.query.flag("all"), shared_size: call.query.flag("shared-size"), filters };
+    let images = call.backend.list_images(options).await?;
+    Ok(body::json(StatusCode::OK, &shape::image_list(images, call.version)?)?.into())
+}
+
+async fn create(call: Call) -> Result<Answer> {
+    let query = &call.query;
+    let platform = query
+        .filled("platform")
+        .filter(|_| call.version >= ApiVersion::minor(32))
+        .map(str::to_owned);
+    let tag = query.filled("tag");
+    if let Some(image) = query.filled("fromImage") {
+        let (reference, all_tags) = pull_reference(image, tag);
+        let request = PullImage { reference, all_tags, platform, auth: registry_auth(&call.headers) };
+        return progress(call.backend.pull_image(request).await?).await;
+    }
+    match query.filled("fromSrc") {
+        Some("-") => {}
+        Some(_) => {
+            return Err(ApiError::not_implemented(
+                "importing from a URL is not supported: download the file and import it from standard input",
+            ));
+        }
+        None => return Err(ApiError::bad_request("neither fromImage nor fromSrc is given")),
+    }
+    let request = ImportImage {
+        reference: query.filled("repo").map(|repository| join_tag(repository, tag)),
+        message: query.get("message").unwrap_or_default().to_owned(),
+        changes: query.all("changes").map(str::to_owned).collect(),
+        platform,
+    };
+    let backend = call.backend.clone();
+    let id = backend.import_image(request, call.into_reader()).await?;
+    Ok(body::json(StatusCode::OK, &json!({ "status": id }))?.into())
+}
+
+/// Merges `fromImage` and `tag`: the tag may also be a digest, and without either all tags are meant.
+fn pull_reference(image: &str, tag: Option<&str>) -> (String, bool) {
+    let last = image.rsplit('/').next().unwrap_or(image);
+    let named = last.contains(':') || image.contains('@');
+    match tag {
+        Some(tag) if image.contains('@') || tag == image => (join_tag(image.split('@').next().unwrap_or(image), Some(tag)), false),
+        Some(tag) if named => (join_tag(&image[..image.len() - last.len() + last.find(':').unwrap_or(last.len())], Some(tag)), false),
+        Some(tag) => (join_tag(image, Some(tag)), false),
+        None => (image.to_owned(), !named),
+    }
+}
+
+fn join_tag(repository: &str, tag: Option<&str>) -> String {
+    match tag {
+        None => repository.to_owned(),
+        Some(digest) if digest.contains(':') => format!("{repository}@{digest}"),
+        Some(tag) => format!("{repository}:{tag}"),
+    }
+}
+
+/// Credentials that cannot be read count as none: the registry will ask for them if it needs them.
+fn registry_auth(headers: &HeaderMap) -> Option<Auth> {
+    let decoded = BASE64.decode(headers.get("x-registry-auth")?.as_bytes()).ok()?;
+    let auth: Auth = serde_json::from_slice(&decoded).ok()?;
+    (auth != Auth::default()).then_some(auth)
+}
+
+async fn load(call: Call) -> Result<Answer> {
+    let quiet = call.query.flag_or("quiet", true);
+    let backend = call.backend.clone();
+    progress(backend.load_images(call.into_reader(), quiet).await?).await
+}
+
+async fn remove(call: Call, name: &str) -> Result<Answer> {
+    if name.trim().is_empty() {
+        return Err(ApiError::bad_request("image name cannot be blank"));
+    }
+    let options = RemoveImage { force: call.query.flag("force"), no_prune: call.query.flag("noprune") };
+    let removed = call.backend.remove_image(name, options).await?;
+    Ok(body::json(StatusCode::OK, &removed)?.into())
+}
+
+async fn progress(lines: ProgressStream) -> Result<Answer> {
+    fn last_line(error: &ApiError) -> Option<Value> {
+        Some(json!({ "errorDetail": { "message": error.message }, "error": error.message }))
+    }
+    Ok(body::json_lines(lines, last_line).await?.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tags_and_digests_join_their_image() {
+        let cases = [
+            ("busybox", None, ("busybox", true)),
+            ("busybox", Some("latest"), ("busybox:latest", false)),
+            ("busybox:1.36", None, ("busybox:1.36", false)),
+            ("busybox:1.36", Some("1.37"), ("busybox:1.37", false)),
+            ("localhost:5000/busybox", None, ("localhost:5000/busybox", true)),
+            ("localhost:5000/busybox", Some("a"), ("localhost:5000/busybox:a", false)),
+            ("localhost:5000/busybox:b", Some("a"), ("localhost:5000/busybox:a", false)),
+            ("busybox", Some("sha256:abc"), ("busybox@sha256:abc", false)),
+            ("busybox@sha256:abc", None, ("busybox@sha256:abc", false)),
+            ("busybox@sha256:abc", Some("sha256:abc"), ("busybox@sha256:abc", false)),
+        ];
+        for (image, tag, (reference, all)) in cases {
+            assert_eq!(pull_reference(image, tag), (reference.to_owned(), all), "{image} {tag:?}");
+        }
+    }
+
+    #[test]
+    fn credentials_are_read_with_and_without_padding() {
+        // {"username":"a","password":"b?>"}
+        for text in ["eyJ1c2VybmFtZSI6ImEiLCJwYXNzd29yZCI6ImI_PiJ9", "eyJ1c2VybmFtZSI6ImEiLCJwYXNzd29yZCI6ImI_PiJ9===="]
+        {
+            let mut headers = HeaderMap::new();
+            headers.insert("x-registry-auth", text.trim_end_matches("====").parse().unwrap());
+            let auth = registry_auth(&headers).unwrap();
+            assert_eq!((auth.username.as_str(), auth.password.as_str()), ("a", "b?>"));
+            assert!(!format!("{auth:?}").contains("b?>"), "secrets stay out of logs");
+        }
+    }
+
+    #[test]
+    fn unreadable_and_empty_credentials_are_none() {
+        // "e30" is {}, what the docker CLI sends when it isn't logged in.
+        for text in ["e30=", "e30", "!!", "bm9uc2Vuc2U="] {
+            let mut headers = HeaderMap::new();
+            headers.insert("x-registry-auth", text.parse().unwrap());
+            assert_eq!(registry_auth(&headers), None, "{text}");
+        }
+        assert_eq!(registry_auth(&HeaderMap::new()), None);
+    }
+}

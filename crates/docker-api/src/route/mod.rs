@@ -1,0 +1,129 @@
+//! From a request to a backend call: one file per resource, one `match` on method and path in each.
+
+mod containers;
+mod create;
+mod exec;
+mod images;
+mod networks;
+mod swarm;
+mod system;
+mod volumes;
+
+use std::sync::Arc;
+
+use http::header::UPGRADE;
+use http::request::Parts;
+use http::{HeaderMap, Method, Response};
+use percent_encoding::percent_decode_str;
+use serde::de::DeserializeOwned;
+
+use crate::backend::{AttachStreams, Backend, BodyReader};
+use crate::body::{self, Body};
+use crate::error::{ApiError, Result};
+use crate::query::Query;
+use crate::version::ApiVersion;
+
+pub(crate) use containers::{MULTIPLEXED_STREAM, RAW_STREAM};
+
+/// What a route ends in.
+pub(crate) enum Answer {
+    /// An ordinary answer.
+    Http(Response<Body>),
+    /// The connection becomes a container's stdio.
+    Hijack(Hijack),
+}
+
+/// A connection about to become a container's stdio.
+#[derive(Debug)]
+pub(crate) struct Hijack {
+    pub streams: AttachStreams,
+    /// The keys that detach, as bytes; empty turns detaching off.
+    pub detach_keys: Vec<u8>,
+    /// Whether the answer may announce the multiplexed format by its own content type.
+    pub announce_multiplexed: bool,
+}
+
+impl From<Response<Body>> for Answer {
+    fn from(response: Response<Body>) -> Self {
+        Self::Http(response)
+    }
+}
+
+/// A request, its path already taken apart.
+pub(crate) struct Call {
+    pub backend: Arc<dyn Backend>,
+    pub version: ApiVersion,
+    pub method: Method,
+    pub query: Query,
+    pub headers: HeaderMap,
+    body: Body,
+}
+
+impl Call {
+    /// Reads the JSON body.
+    pub async fn json<T: DeserializeOwned>(self) -> Result<T> {
+        body::read_json(&self.headers, self.body).await
+    }
+
+    /// Reads the JSON body if there is one, and keeps the rest of the call.
+    pub async fn take_optional_json<T: DeserializeOwned + Default>(&mut self) -> Result<T> {
+        let body = std::mem::replace(&mut self.body, body::full(""));
+        body::read_optional_json(&self.headers, body).await
+    }
+
+    /// Takes the body as a stream.
+    pub fn into_reader(self) -> BodyReader {
+        body::reader(self.body)
+    }
+
+    /// Returns whether the client asked to upgrade the connection.
+    pub fn wants_upgrade(&self) -> bool {
+        self.headers.contains_key(UPGRADE)
+    }
+}
+
+/// Answers a request.
+///
+/// # Errors
+/// Whatever the client is to be told.
+pub(crate) async fn dispatch(backend: Arc<dyn Backend>, head: Parts, body: Body) -> Result<Answer> {
+    let path = percent_decode_str(head.uri.path()).decode_utf8_lossy();
+    let mut segments: Vec<&str> = path.strip_prefix('/').ok_or_else(page_not_found)?.split('/').collect();
+    let mut version = ApiVersion::MAX;
+    if let Some(text) = segments[0].strip_prefix('v').filter(|text| is_version(text)) {
+        version = ApiVersion::negotiate(text)?;
+        segments.remove(0);
+    }
+    if head.method == Method::OPTIONS {
+        return Ok(body::empty(http::StatusCode::OK).into());
+    }
+    // The connection layer turns an upgrade-less POST that hijacks into a CONNECT (see `connection::gate`).
+    let method = if head.method == Method::CONNECT { Method::POST } else { head.method };
+    let call = Call {
+        backend,
+        version,
+        method,
+        query: Query::parse(head.uri.query().unwrap_or_default()),
+        headers: head.headers,
+        body,
+    };
+    match segments.as_slice() {
+        ["containers", rest @ .., "exec"] if !rest.is_empty() => exec::create(call, &rest.join("/")).await,
+        ["containers", rest @ ..] => containers::route(call, rest).await,
+        ["exec", rest @ ..] => exec::route(call, rest).await,
+        ["images", rest @ ..] => images::route(call, rest).await,
+        ["networks", rest @ ..] => networks::route(call, rest).await,
+        ["volumes", rest @ ..] => volumes::route(call, rest).await,
+        ["swarm" | "nodes" | "services" | "tasks" | "secrets" | "configs", ..] => swarm::route(&call.method),
+        other => system::route(call, other).await,
+    }
+}
+
+/// The answer to a method and path that nobody serves.
+pub(crate) fn page_not_found() -> ApiError {
+    ApiError::not_found("page not found")
+}
+
+fn is_version(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.')
+}
