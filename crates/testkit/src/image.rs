@@ -10,6 +10,8 @@ use anyhow::Context;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
+pub use tar::EntryType;
+
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 
@@ -61,25 +63,25 @@ impl Layer {
     /// Adds a directory of mode 0755.
     #[must_use]
     pub fn dir(self, path: &str) -> Self {
-        self.entry(tar::EntryType::Directory, path, 0o755, None, &[])
+        self.entry(EntryType::Directory, path, 0o755, None, &[])
     }
 
     /// Adds a file.
     #[must_use]
     pub fn file(self, path: &str, mode: u32, bytes: &[u8]) -> Self {
-        self.entry(tar::EntryType::Regular, path, mode, None, bytes)
+        self.entry(EntryType::Regular, path, mode, None, bytes)
     }
 
     /// Adds a symbolic link.
     #[must_use]
     pub fn symlink(self, path: &str, target: &str) -> Self {
-        self.entry(tar::EntryType::Symlink, path, 0o777, Some(target), &[])
+        self.entry(EntryType::Symlink, path, 0o777, Some(target), &[])
     }
 
     /// Adds a hard link to an earlier entry.
     #[must_use]
     pub fn hardlink(self, path: &str, target: &str) -> Self {
-        self.entry(tar::EntryType::Link, path, 0o755, Some(target), &[])
+        self.entry(EntryType::Link, path, 0o755, Some(target), &[])
     }
 
     /// Adds a whiteout: `path` of lower layers disappears.
@@ -99,14 +101,7 @@ impl Layer {
 
     /// Adds an entry exactly as given, also with names that well-behaved tools refuse (`../x`, `/x`).
     #[must_use]
-    pub fn entry(
-        mut self,
-        kind: tar::EntryType,
-        path: &str,
-        mode: u32,
-        link: Option<&str>,
-        bytes: &[u8],
-    ) -> Self {
+    pub fn entry(mut self, kind: EntryType, path: &str, mode: u32, link: Option<&str>, bytes: &[u8]) -> Self {
         let mut header = tar::Header::new_gnu();
         header.set_entry_type(kind);
         header.set_mode(mode);

@@ -192,6 +192,22 @@ impl Finished {
         }
         Ok(self)
     }
+
+    /// Fails unless standard output has so many lines.
+    pub fn has_lines(self, count: usize) -> anyhow::Result<Self> {
+        if self.out().lines().count() != count {
+            bail!("expected {count} lines in stdout\n{self}");
+        }
+        Ok(self)
+    }
+
+    /// Fails unless `text` is on either output: docker's exec writes some of its errors to the container's output.
+    pub fn complains_anywhere(self, text: &str) -> anyhow::Result<Self> {
+        if !self.err().contains(text) && !self.out().contains(text) {
+            bail!("expected {text:?} in stdout or stderr\n{self}");
+        }
+        Ok(self)
+    }
 }
 
 impl fmt::Display for Finished {

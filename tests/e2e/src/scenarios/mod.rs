@@ -1,0 +1,33 @@
+//! The scenarios, by what they are about.
+
+use crate::Scenario;
+
+mod attach;
+mod bad_input;
+mod exec;
+mod images;
+mod lifecycle;
+mod list;
+mod logs;
+mod network;
+mod run;
+mod terminal;
+mod versions;
+
+/// Every scenario.
+pub fn all() -> Vec<Scenario> {
+    [
+        versions::ALL,
+        run::ALL,
+        terminal::ALL,
+        attach::ALL,
+        exec::ALL,
+        logs::ALL,
+        lifecycle::ALL,
+        list::ALL,
+        network::ALL,
+        images::ALL,
+        bad_input::ALL,
+    ]
+    .concat()
+}

@@ -1,0 +1,115 @@
+//! An engine under test, whatever runs it.
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::Context;
+use skiff_testkit::process::Finished;
+use skiff_testkit::{Backend, DaemonUnderTest, DockerCli, Image, NativeEngine, Registry, http};
+
+/// A running engine with `busybox:latest` loaded, and a registry it can reach.
+pub struct Subject {
+    /// The docker CLI for this engine.
+    pub docker: DockerCli,
+    /// A registry on the host's loopback, also configured as mirror of Docker Hub.
+    pub registry: Registry,
+    /// How much longer things may take than on a native engine.
+    pub slowness: u32,
+    machine: Machine,
+}
+
+enum Machine {
+    Serve(NativeEngine),
+    Daemon(DaemonUnderTest),
+}
+
+impl Subject {
+    /// `skiff-agent serve` on this host.
+    pub fn serve() -> anyhow::Result<Self> {
+        let registry = Registry::start()?;
+        let engine = NativeEngine::with_mirrors(&[registry.url()])?;
+        Self { docker: engine.docker()?, registry, slowness: 1, machine: Machine::Serve(engine) }.prepared()
+    }
+
+    /// `skiff daemon` with the given backend.
+    pub fn daemon(backend: Backend) -> anyhow::Result<Self> {
+        let registry = Registry::start()?;
+        let daemon = DaemonUnderTest::start(backend, &[registry.url()])?;
+        let slowness = if backend == Backend::Qemu { 4 } else { 1 };
+        Self { docker: daemon.docker()?, registry, slowness, machine: Machine::Daemon(daemon) }.prepared()
+    }
+
+    fn prepared(self) -> anyhow::Result<Self> {
+        let load = || -> anyhow::Result<()> {
+            self.load(&Image::busybox()?, "busybox:latest")?;
+            Ok(())
+        };
+        load().with_context(|| format!("prepare the engine\n{}", self.log_tail()))?;
+        Ok(self)
+    }
+
+    /// Loads an image under a tag.
+    pub fn load(&self, image: &Image, tag: &str) -> anyhow::Result<Finished> {
+        self.docker.feed("load", image.archive(&[tag]))?.ok()
+    }
+
+    /// A patience of so many seconds on a native engine.
+    pub fn patience(&self, seconds: u32) -> Duration {
+        Duration::from_secs(u64::from(seconds * self.slowness))
+    }
+
+    /// Runs a container in the background that lives until it is killed.
+    pub fn sleeper(&self, name: &str) -> anyhow::Result<()> {
+        self.docker.run(&format!("run -d --name {name} busybox sleep 1000"))?.ok().map(drop)
+    }
+
+    /// Whether the engine answers.
+    pub fn answers(&self) -> bool {
+        http::unix_request("GET", &self.socket(), "/_ping", &[]).is_ok_and(|answer| answer.status == 200)
+    }
+
+    /// The engine's clock, in the form that `--since` and `--until` take. The guest's is not the host's.
+    pub fn now(&self) -> anyhow::Result<String> {
+        Ok(self.docker.args(&["info", "--format", "{{.SystemTime}}"])?.ok()?.out().trim().to_owned())
+    }
+
+    /// Removes all containers.
+    pub fn remove_containers(&self) -> anyhow::Result<()> {
+        let ids = self.docker.run("ps -aq --no-trunc")?.ok()?.out();
+        if !ids.trim().is_empty() {
+            self.docker.command("rm -f -v").args(ids.split_whitespace()).run()?.ok()?;
+        }
+        Ok(())
+    }
+
+    /// The last lines of every log there is.
+    pub fn log_tail(&self) -> String {
+        match &self.machine {
+            Machine::Serve(engine) => engine.log_tail(),
+            Machine::Daemon(daemon) => daemon.log_tail(),
+        }
+    }
+
+    /// Fails if anything but the idle engine is on the machine; only a `serve` engine can be looked into.
+    pub fn expect_no_leftovers(&self) -> anyhow::Result<()> {
+        match &self.machine {
+            Machine::Serve(engine) => engine.expect_no_leftovers(Duration::from_secs(10)),
+            Machine::Daemon(_) => Ok(()),
+        }
+    }
+
+    fn socket(&self) -> std::path::PathBuf {
+        match &self.machine {
+            Machine::Serve(engine) => engine.socket(),
+            Machine::Daemon(daemon) => daemon.socket(),
+        }
+    }
+
+    /// The directory all of this engine's files are in.
+    pub fn is_below(&self, path: &Path) -> bool {
+        match &self.machine {
+            Machine::Serve(engine) => path.starts_with(engine.root()),
+            Machine::Daemon(daemon) => path.starts_with(daemon.state()),
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! `kill -9` of the daemon and of QEMU: the guest is found again or booted anew, and what was committed is there.
+#![forbid(unsafe_code)]
+#![cfg(target_os = "linux")]
+
+use std::time::Duration;
+
+use anyhow::ensure;
+use skiff_testkit::leftovers::{command_line, kill_hard};
+use skiff_testkit::{Backend, DaemonUnderTest, DockerCli, Image, wait_until};
+
+/// A guest may have to boot.
+const BOOT: Duration = Duration::from_secs(120);
+
+fn on_guest(test: impl FnOnce(&mut DaemonUnderTest, &DockerCli) -> anyhow::Result<()>) {
+    let mut daemon = DaemonUnderTest::start(Backend::Qemu, &[]).unwrap_or_else(|error| panic!("{error:#}"));
+    let result = (|| {
+        let docker = daemon.docker()?;
+        docker.feed("load", Image::busybox()?.archive(&["busybox:latest"]))?.ok()?;
+        test(&mut daemon, &docker)
+    })();
+    if let Err(error) = result {
+        panic!("{error:#}\n{}", daemon.log_tail());
+    }
+}
+
+fn dead(pid: i32) -> bool {
+    command_line(pid).is_empty()
+}
+
+#[test]
+fn a_killed_daemon_finds_its_guest_again_or_boots_it_cleanly() {
+    on_guest(|daemon, docker| {
+        docker
+            .sh("run -d --name counter busybox", "i=0; while :; do i=$((i+1)); echo $i; sleep 0.05; done")?
+            .ok()?;
+        docker.sh("run --name done busybox", "exit 3")?.exits(3)?;
+        let qemu = daemon.qemu_pid()?;
+        daemon.kill_daemon()?;
+        daemon.start_again()?;
+        let pids = daemon.qemu_pids();
+        ensure!(pids.len() == 1, "QEMU processes {pids:?}");
+        let status = docker.inspect("counter", "{{.State.Status}}")?;
+        let expected = if pids[0] == qemu { "running" } else { "exited" };
+        ensure!(status == expected, "the container is {status} in guest {pids:?}, which was {qemu}");
+        ensure!(docker.inspect("done", "{{.State.ExitCode}}")? == "3");
+        let logs = docker.run("logs counter")?.ok()?.out();
+        for (number, line) in (1..).zip(logs.lines()) {
+            ensure!(line == number.to_string(), "expected {number}, found {line:?}");
+        }
+        docker.run("run --rm busybox echo works")?.ok()?.prints("works\n")?;
+        Ok(())
+    });
+}
+
+#[test]
+fn a_killed_guest_is_booted_by_the_next_call_and_keeps_what_was_committed() {
+    on_guest(|daemon, docker| {
+        docker.run("run -d --name sleeper busybox sleep 1000")?.ok()?;
+        docker.sh("run --name done busybox", "echo output; exit 3")?.exits(3)?;
+        let qemu = daemon.qemu_pid()?;
+        kill_hard(qemu);
+        wait_until("QEMU to be gone", Duration::from_secs(10), || dead(qemu).then_some(()))?;
+        docker.command("ps -q").timeout(BOOT).run()?.ok()?.prints("")?;
+        ensure!(daemon.qemu_pid()? != qemu);
+        let states =
+            (docker.inspect("sleeper", "{{.State.Status}}")?, docker.inspect("done", "{{.State.ExitCode}}")?);
+        ensure!(states == ("exited".into(), "3".into()), "states {states:?}");
+        docker.run("logs done")?.ok()?.prints("output\n")?;
+        docker.run("start sleeper")?.ok()?;
+        docker.run("rm -f sleeper done")?.ok()?;
+        Ok(())
+    });
+}
+
+#[test]
+fn stale_sockets_and_locks_do_not_stop_a_new_daemon() {
+    on_guest(|daemon, docker| {
+        let qemu = daemon.qemu_pid()?;
+        daemon.kill_daemon()?;
+        kill_hard(qemu);
+        wait_until("QEMU to be gone", Duration::from_secs(10), || dead(qemu).then_some(()))?;
+        ensure!(daemon.socket().exists(), "a killed daemon leaves its socket");
+        daemon.start_again()?;
+        docker.run("run --rm busybox echo works")?.ok()?.prints("works\n")?;
+        daemon.stop()?;
+        ensure!(daemon.qemu_pids().is_empty(), "QEMU outlives a stopped daemon");
+        ensure!(!daemon.socket().exists(), "a stopped daemon leaves its socket");
+        Ok(())
+    });
+}
+
+#[test]
+fn a_second_daemon_is_refused_and_the_first_goes_on() {
+    on_guest(|daemon, docker| {
+        let skiff = skiff_testkit::binaries::skiff()?;
+        let program = skiff_testkit::Program::new(skiff)
+            .args([
+                "daemon".into(),
+                "--backend".into(),
+                "qemu".into(),
+                "--state".into(),
+                daemon.state().into_os_string(),
+            ])
+            .args(["--socket".into(), daemon.socket().into_os_string()])
+            .timeout(Duration::from_secs(20));
+        let refused = program.run()?;
+        ensure!(
+            refused.code != 0 && refused.err().contains("running"),
+            "a second daemon should name the first\n{refused}"
+        );
+        docker.run("run --rm busybox echo works")?.ok()?.prints("works\n")?;
+        ensure!(daemon.qemu_pids().len() == 1);
+        Ok(())
+    });
+}
+
+#[test]
+fn a_missing_qemu_is_named_in_the_answer() {
+    let daemon = DaemonUnderTest::spawn_with(Backend::Qemu, &[("PATH", "/nonexistent")]).unwrap();
+    let docker = daemon.docker().unwrap();
+    wait_until("the socket", Duration::from_secs(20), || daemon.socket().exists().then_some(())).unwrap();
+    let failed = docker.run("ps").unwrap().exits(1).unwrap();
+    assert!(failed.err().to_lowercase().contains("qemu"), "{failed}\n{}", daemon.log_tail());
+}
