@@ -1,0 +1,123 @@
+//! Joins two streams until both directions have ended.
+
+use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+const SMALL: usize = 8 * 1024;
+const LARGE: usize = 64 * 1024;
+
+/// Copies in both directions and returns how many bytes went from `a` to `b` and from `b` to `a`.
+///
+/// An end of one side's bytes is passed on as a half-close of the other. Both streams are dropped before this returns
+/// an error, so that a reset travels on. Where one side no longer takes bytes, what it still has to say is delivered
+/// before the error is returned. A connection that moves little holds 16 KiB, a busy one 128 KiB.
+///
+/// # Errors
+/// The first error of either stream.
+pub async fn copy_both<A, B>(mut a: A, mut b: B) -> io::Result<(u64, u64)>
+where
+    A: AsyncRead + AsyncWrite + Unpin,
+    B: AsyncRead + AsyncWrite + Unpin,
+{
+    let mut forth = Direction::new();
+    let mut back = Direction::new();
+    poll_fn(|cx| {
+        let forth_done = forth.poll(cx, &mut a, &mut b)?;
+        let back_done = back.poll(cx, &mut b, &mut a)?;
+        if forth_done.is_pending() || back_done.is_pending() {
+            return Poll::Pending;
+        }
+        match forth.broken.take().or_else(|| back.broken.take()) {
+            Some(error) => Poll::Ready(Err(error)),
+            None => Poll::Ready(Ok((forth.copied, back.copied))),
+        }
+    })
+    .await
+}
+
+enum Step {
+    Copying,
+    Ending,
+    Done,
+}
+
+struct Direction {
+    buffer: Vec<u8>,
+    start: usize,
+    end: usize,
+    copied: u64,
+    step: Step,
+    /// The error that ended writing, while the other direction goes on.
+    broken: Option<io::Error>,
+}
+
+impl Direction {
+    fn new() -> Direction {
+        Direction { buffer: vec![0; SMALL], start: 0, end: 0, copied: 0, step: Step::Copying, broken: None }
+    }
+
+    fn stop(&mut self, error: io::Error) -> Poll<io::Result<()>> {
+        self.broken = Some(error);
+        self.step = Step::Done;
+        self.buffer = Vec::new();
+        Poll::Ready(Ok(()))
+    }
+
+    /// Ready once this direction has ended; an error is one of reading, which ends both directions.
+    fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        from: &mut (impl AsyncRead + Unpin),
+        to: &mut (impl AsyncWrite + Unpin),
+    ) -> Poll<io::Result<()>> {
+        loop {
+            match self.step {
+                Step::Done => return Poll::Ready(Ok(())),
+                Step::Ending => {
+                    if let Err(error) = ready!(Pin::new(&mut *to).poll_shutdown(cx)) {
+                        return self.stop(error);
+                    }
+                    self.step = Step::Done;
+                    self.buffer = Vec::new();
+                }
+                Step::Copying if self.start < self.end => {
+                    let unwritten = &self.buffer[self.start..self.end];
+                    match ready!(Pin::new(&mut *to).poll_write(cx, unwritten)) {
+                        Ok(0) => return self.stop(io::ErrorKind::WriteZero.into()),
+                        Ok(n) => {
+                            self.start += n;
+                            self.copied += n as u64;
+                        }
+                        Err(error) => return self.stop(error),
+                    }
+                }
+                Step::Copying => {
+                    // A read that filled the buffer says that more comes.
+                    if self.end == self.buffer.len() && self.buffer.len() < LARGE {
+                        self.buffer = vec![0; (self.buffer.len() * 2).min(LARGE)];
+                    }
+                    let mut buffer = ReadBuf::new(&mut self.buffer);
+                    match Pin::new(&mut *from).poll_read(cx, &mut buffer) {
+                        Poll::Ready(Ok(())) => {}
+                        Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                        Poll::Pending => {
+                            // Writers that buffer must not sit on bytes while nothing more comes.
+                            if let Err(error) = ready!(Pin::new(&mut *to).poll_flush(cx)) {
+                                return self.stop(error);
+                            }
+                            return Poll::Pending;
+                        }
+                    }
+                    (self.start, self.end) = (0, buffer.filled().len());
+                    if self.end == 0 {
+                        self.step = Step::Ending;
+                    }
+                }
+            }
+        }
+    }
+}
