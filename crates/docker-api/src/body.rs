@@ -26,7 +26,10 @@ pub(crate) type Body = UnsyncBoxBody<Bytes, BoxError>;
 /// The most bytes of JSON that a request may carry. Images come as streams and have no limit.
 const JSON_LIMIT: usize = 8 << 20;
 
-pub(crate) const JSON: HeaderValue = HeaderValue::from_static("application/json");
+/// The largest body that is read even if nobody wants it.
+const READ_AHEAD_LIMIT: u64 = 64 << 10;
+
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
 /// Makes a body of bytes at hand.
 pub(crate) fn full(bytes: impl Into<Bytes>) -> Body {
@@ -57,12 +60,12 @@ pub(crate) fn empty(status: StatusCode) -> Response<Body> {
 ///
 /// The first one is awaited: when it is an error, it is the answer. An error later on is a last line in the form of
 /// `late_error`.
-pub(crate) async fn json_lines<T: Serialize>(
+pub(crate) async fn json_lines<T>(
     mut items: impl Stream<Item = Result<T>> + Send + Unpin + 'static,
     late_error: fn(&ApiError) -> Option<Value>,
 ) -> Result<Response<Body>>
 where
-    T: Send + 'static,
+    T: Serialize + Send + 'static,
 {
     let first = items.next().await.transpose()?;
     Ok(json_stream(futures_util::stream::iter(first.map(Ok)).chain(items), late_error))
@@ -105,7 +108,10 @@ pub(crate) async fn read_json<T: DeserializeOwned>(headers: &HeaderMap, body: Bo
 ///
 /// # Errors
 /// As [`read_json`], but for a missing body.
-pub(crate) async fn read_optional_json<T: DeserializeOwned + Default>(headers: &HeaderMap, body: Body) -> Result<T> {
+pub(crate) async fn read_optional_json<T: DeserializeOwned + Default>(
+    headers: &HeaderMap,
+    body: Body,
+) -> Result<T> {
     check_content_type(headers, &body)?;
     let bytes = collect(body).await?;
     if bytes.is_empty() { Ok(T::default()) } else { parse_json(&bytes) }
@@ -120,8 +126,8 @@ pub(crate) fn parse_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
         return Err(ApiError::bad_request("invalid JSON: got EOF while reading request body"));
     }
     let mut documents = serde_json::Deserializer::from_slice(bytes);
-    let value =
-        T::deserialize(&mut documents).map_err(|error| ApiError::bad_request(format!("invalid JSON: {error}")))?;
+    let value = T::deserialize(&mut documents)
+        .map_err(|error| ApiError::bad_request(format!("invalid JSON: {error}")))?;
     documents.end().map_err(|_| ApiError::bad_request("unexpected content after JSON"))?;
     Ok(value)
 }
@@ -133,13 +139,30 @@ pub(crate) fn reader(body: Body) -> BodyReader {
     Box::new(StreamReader::new(Box::pin(bytes)))
 }
 
+/// Reads a small body whether or not anybody wants it.
+///
+/// hyper closes a connection on which a body was left unread, and many clients send `{}` where none is expected.
+pub(crate) async fn read_ahead(body: Body) -> Body {
+    match hyper::body::Body::size_hint(&body).exact() {
+        Some(1..=READ_AHEAD_LIMIT) => match body.collect().await {
+            Ok(collected) => full(collected.to_bytes()),
+            Err(error) => stream(futures_util::stream::once(std::future::ready(Err(error)))),
+        },
+        _ => body,
+    }
+}
+
 async fn collect(body: Body) -> Result<Bytes> {
+    let too_large = || ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "http: request body too large");
+    if hyper::body::Body::size_hint(&body).lower() > JSON_LIMIT as u64 {
+        return Err(too_large());
+    }
     let mut limited = std::pin::pin!(Limited::new(body, JSON_LIMIT));
     let mut bytes = BytesMut::new();
     while let Some(frame) = limited.frame().await {
         let frame = frame.map_err(|error| {
             if error.is::<LengthLimitError>() {
-                ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "http: request body too large")
+                too_large()
             } else {
                 ApiError::bad_request(format!("cannot read the request body: {error}"))
             }

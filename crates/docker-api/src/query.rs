@@ -46,7 +46,7 @@ impl Query {
     /// # Errors
     /// 400 in the words of Go's `strconv`.
     pub fn integer(&self, name: &str) -> Result<Option<i64>> {
-        self.filled(name).map(|value| atoi(value)).transpose()
+        self.filled(name).map(atoi).transpose()
     }
 
     /// Reads a terminal's size from `h` and `w`.
@@ -89,9 +89,8 @@ fn atoi(value: &str) -> Result<i64> {
 }
 
 fn unix_time(value: &str) -> Result<UnixTime> {
-    let invalid = |part: &str| {
-        ApiError::bad_request(format!("strconv.ParseInt: parsing {part:?}: invalid syntax"))
-    };
+    let invalid =
+        |part: &str| ApiError::bad_request(format!("strconv.ParseInt: parsing {part:?}: invalid syntax"));
     let (seconds, fraction) = value.split_once('.').unwrap_or((value, ""));
     let whole: i64 = seconds.parse().map_err(|_| invalid(seconds))?;
     if !fraction.bytes().all(|byte| byte.is_ascii_digit()) {

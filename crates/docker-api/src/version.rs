@@ -29,9 +29,9 @@ impl ApiVersion {
     /// # Errors
     /// 400 in dockerd's words for versions that are too old or too new.
     pub(crate) fn negotiate(text: &str) -> Result<Self, ApiError> {
-        let order = text.split_once('.').and_then(|(major, minor)| {
-            Some((saturating_number(major)?, saturating_number(minor)?))
-        });
+        let order = text
+            .split_once('.')
+            .and_then(|(major, minor)| Some((saturating_number(major)?, saturating_number(minor)?)));
         let Some((major, minor)) = order else {
             return Err(ApiError::not_found("page not found"));
         };

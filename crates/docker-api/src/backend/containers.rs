@@ -6,8 +6,7 @@ use std::pin::Pin;
 use async_trait::async_trait;
 use bollard_stubs::models::{
     ContainerCreateBody, ContainerCreateResponse, ContainerInspectResponse, ContainerPruneResponse,
-    ContainerStatsResponse, ContainerSummary, ContainerTopResponse,
-    ContainerWaitResponse,
+    ContainerStatsResponse, ContainerSummary, ContainerTopResponse, ContainerWaitResponse,
 };
 use futures_util::Stream;
 

@@ -18,7 +18,7 @@ pub use containers::{
 };
 pub use exec::{Exec, StartExec};
 pub use images::{
-    Auth, ImportImage, Images, ListImages, Progress, ProgressDetail, ProgressStream, PullImage, RemoveImage,
+    Auth, Images, ImportImage, ListImages, Progress, ProgressDetail, ProgressStream, PullImage, RemoveImage,
 };
 pub use networks::{InspectNetwork, Networks};
 pub use stream::{AttachStreams, BodyReader, Chunk, ChunkStream, InputWriter, LogStreams, StreamKind};

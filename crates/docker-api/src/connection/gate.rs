@@ -17,20 +17,18 @@
 
 use std::io;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes, BytesMut};
 use futures_util::task::AtomicWaker;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::head::{BodyLength, Head, Parsed, is_detached};
+
 /// The longest request head that is looked at; hyper judges longer ones, without the bare hijack.
 const HEAD_LIMIT: usize = 64 << 10;
-/// The longest configuration of an exec's start that is looked at.
-const START_CONFIG_LIMIT: usize = 16 << 10;
-/// As many as hyper takes.
-const MAX_HEADERS: usize = 100;
 const READ_SIZE: usize = 8 << 10;
 /// The beginning of HTTP/2, whose frames are none of our business.
 const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\n";
@@ -68,12 +66,17 @@ enum State {
     Head,
     Body(u64),
     /// In the line with a chunk's size: the size so far, and whether its digits are over.
-    ChunkSize { size: u64, digits_over: bool },
+    ChunkSize {
+        size: u64,
+        digits_over: bool,
+    },
     ChunkData(u64),
     /// The line end behind a chunk's data.
     ChunkEnd,
     /// Lines after the last chunk; whether the present one is empty so far.
-    Trailer { line_empty: bool },
+    Trailer {
+        line_empty: bool,
+    },
     Undecided,
     Through,
 }
@@ -94,7 +97,14 @@ pub(super) struct Gate<C> {
 
 impl<C> Gate<C> {
     pub fn new(inner: C, verdict: Arc<Verdict>) -> Self {
-        Self { inner, state: State::Head, upgrade: false, incoming: BytesMut::new(), ready: Bytes::new(), verdict }
+        Self {
+            inner,
+            state: State::Head,
+            upgrade: false,
+            incoming: BytesMut::new(),
+            ready: Bytes::new(),
+            verdict,
+        }
     }
 
     /// Returns the connection, and what was read of it and not passed on.
@@ -229,92 +239,6 @@ impl<C> Gate<C> {
     }
 }
 
-enum BodyLength {
-    Known(u64),
-    Chunked,
-}
-
-/// What the gate wants to know of a request's head.
-struct Head {
-    length: usize,
-    body: BodyLength,
-    upgrade: bool,
-    bare_hijack: bool,
-    expects_continue: bool,
-}
-
-enum Parsed {
-    Complete(Head),
-    Partial,
-    Invalid,
-}
-
-impl Head {
-    /// Returns the length of the body that must be seen before the head can be judged.
-    ///
-    /// A client that waits for `100 Continue` sends it only after hyper has had the head.
-    fn start_config(&self) -> Option<usize> {
-        match self.body {
-            BodyLength::Known(length) if self.bare_hijack && !self.expects_continue => {
-                usize::try_from(length).ok().filter(|length| (1..=START_CONFIG_LIMIT).contains(length))
-            }
-            _ => None,
-        }
-    }
-
-    fn parse(bytes: &[u8]) -> Parsed {
-        let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
-        let mut request = httparse::Request::new(&mut headers);
-        let length = match request.parse(bytes) {
-            Ok(httparse::Status::Complete(length)) => length,
-            Ok(httparse::Status::Partial) => return Parsed::Partial,
-            Err(_) => return Parsed::Invalid,
-        };
-        let method = request.method.unwrap_or_default();
-        let path = request.path.unwrap_or_default();
-        let mut body = BodyLength::Known(0);
-        let mut upgrade = method == "CONNECT";
-        let mut expects_continue = false;
-        for header in request.headers.iter() {
-            if header.name.eq_ignore_ascii_case("upgrade") {
-                upgrade = true;
-            } else if header.name.eq_ignore_ascii_case("expect") {
-                expects_continue = true;
-            } else if header.name.eq_ignore_ascii_case("transfer-encoding") {
-                body = BodyLength::Chunked;
-            } else if header.name.eq_ignore_ascii_case("content-length") && matches!(body, BodyLength::Known(_)) {
-                match std::str::from_utf8(header.value).ok().and_then(|value| value.trim().parse().ok()) {
-                    Some(length) => body = BodyLength::Known(length),
-                    None => return Parsed::Invalid,
-                }
-            }
-        }
-        let bare_hijack = !upgrade && method == "POST" && hijacks(path);
-        Parsed::Complete(Self { length, body, upgrade, bare_hijack, expects_continue })
-    }
-}
-
-/// Returns whether an exec's start configuration asks for no stdio.
-fn is_detached(config: &[u8]) -> bool {
-    #[derive(serde::Deserialize)]
-    struct Config {
-        #[serde(rename = "Detach")]
-        detach: Option<bool>,
-    }
-    serde_json::from_slice::<Config>(config).is_ok_and(|config| config.detach == Some(true))
-}
-
-/// Returns whether the answer to a POST to this path may be a hijack: `…/containers/{id}/attach`, `…/exec/{id}/start`.
-fn hijacks(target: &str) -> bool {
-    let path = target.split('?').next().unwrap_or_default();
-    let mut segments = path.trim_start_matches('/').split('/').peekable();
-    segments.next_if(|segment| segment.starts_with("v1."));
-    matches!(
-        (segments.next(), segments.next(), segments.next(), segments.next()),
-        (Some("containers"), Some(_), Some("attach"), None) | (Some("exec"), Some(_), Some("start"), None)
-    )
-}
-
 fn read_at_most(
     inner: &mut (impl AsyncRead + Unpin),
     cx: &mut Context<'_>,
@@ -334,7 +258,11 @@ fn read_at_most(
 }
 
 impl<C: AsyncRead + Unpin> AsyncRead for Gate<C> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         let gate = &mut *self;
         loop {
             if !gate.ready.is_empty() {
@@ -370,7 +298,8 @@ impl<C: AsyncRead + Unpin> AsyncRead for Gate<C> {
                 return Poll::Ready(Ok(()));
             }
             gate.incoming.reserve(READ_SIZE);
-            let read = ready!(tokio_util::io::poll_read_buf(Pin::new(&mut gate.inner), cx, &mut gate.incoming))?;
+            let read =
+                ready!(tokio_util::io::poll_read_buf(Pin::new(&mut gate.inner), cx, &mut gate.incoming))?;
             if read == 0 {
                 // hyper judges what came until here.
                 gate.state = State::Through;

@@ -11,6 +11,7 @@
 //! as a `CONNECT`.
 
 mod gate;
+mod head;
 mod service;
 
 use std::os::fd::{AsFd, OwnedFd};
@@ -50,7 +51,8 @@ impl Presence {
         let Some(socket) = &self.socket else { return false };
         let mut events = [PollFd::new(socket, PollFlags::empty())];
         let now = Timespec { tv_sec: 0, tv_nsec: 0 };
-        poll(&mut events, Some(&now)).is_ok_and(|_| events[0].revents().intersects(PollFlags::HUP | PollFlags::ERR))
+        poll(&mut events, Some(&now))
+            .is_ok_and(|_| events[0].revents().intersects(PollFlags::HUP | PollFlags::ERR))
     }
 }
 

@@ -36,17 +36,19 @@ pub(crate) async fn serve<C: Connection>(server: Server, connection: C) -> Resul
         let answer = answer::<C>(server.clone(), verdict.clone(), request);
         async move { Ok::<Response<Body>, Infallible>(answer.await) }
     });
-    auto::Builder::new(TokioExecutor::new())
-        .serve_connection_with_upgrades(TokioIo::new(gate), service)
-        .await
+    auto::Builder::new(TokioExecutor::new()).serve_connection_with_upgrades(TokioIo::new(gate), service).await
 }
 
-async fn answer<C: Connection>(server: Server, verdict: Arc<Verdict>, mut request: Request<Incoming>) -> Response<Body> {
+async fn answer<C: Connection>(
+    server: Server,
+    verdict: Arc<Verdict>,
+    mut request: Request<Incoming>,
+) -> Response<Body> {
     let bare = request.method() == Method::CONNECT;
     let upgrade = (bare || request.headers().contains_key(UPGRADE)).then(|| hyper::upgrade::on(&mut request));
     let span = tracing::debug_span!("request", op = %request.method(), path = request.uri().path());
     let (head, body) = request.into_parts();
-    let body = body.map_err(BoxError::from).boxed_unsync();
+    let body = body::read_ahead(body.map_err(BoxError::from).boxed_unsync()).await;
     let backend = server.backend.clone();
     // A task of its own: an operation once begun is finished, also when the client goes away.
     let routed = tokio::spawn(route::dispatch(backend, head, body).instrument(span)).await;
@@ -61,9 +63,9 @@ async fn answer<C: Connection>(server: Server, verdict: Arc<Verdict>, mut reques
             tokio::spawn(take_over::<C>(upgrade, hijack));
             return decorate(response, &server);
         }
-        (Ok(Answer::Hijack(_)), None) => error_response(&ApiError::bad_request(
-            "error attaching: this connection cannot be hijacked",
-        )),
+        (Ok(Answer::Hijack(_)), None) => {
+            error_response(&ApiError::bad_request("error attaching: this connection cannot be hijacked"))
+        }
         (Ok(Answer::Http(response)), upgrade) => {
             if upgrade.is_some() {
                 verdict.refused();
@@ -127,7 +129,8 @@ fn error_response(error: &ApiError) -> Response<Body> {
     if error.status.is_server_error() {
         tracing::warn!(%error, status = error.status.as_u16(), "request failed");
     }
-    body::json(error.status, &json!({ "message": error.message })).unwrap_or_else(|_| body::empty(error.status))
+    body::json(error.status, &json!({ "message": error.message }))
+        .unwrap_or_else(|_| body::empty(error.status))
 }
 
 fn decorate(mut response: Response<Body>, server: &Server) -> Response<Body> {

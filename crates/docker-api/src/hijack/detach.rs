@@ -88,7 +88,10 @@ impl Watch {
     }
 
     fn longest_border(&self, length: usize) -> usize {
-        (0..length).rev().find(|&shorter| self.keys[..shorter] == self.keys[length - shorter..length]).unwrap_or(0)
+        (0..length)
+            .rev()
+            .find(|&shorter| self.keys[..shorter] == self.keys[length - shorter..length])
+            .unwrap_or(0)
     }
 }
 

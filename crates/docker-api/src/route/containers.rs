@@ -7,8 +7,8 @@ use http::{HeaderValue, Response, StatusCode};
 
 use super::{Answer, Call, Hijack, create, page_not_found};
 use crate::backend::{
-    AttachOptions, ListContainers, LogsOptions, RemoveContainer, StatsOptions, StopOptions, Tail, WaitCondition,
-    WaitResult,
+    AttachOptions, ListContainers, LogsOptions, RemoveContainer, StatsOptions, StopOptions, Tail,
+    WaitCondition, WaitResult,
 };
 use crate::body::{self, BoxError};
 use crate::error::{ApiError, Result};
@@ -18,8 +18,21 @@ use crate::shape;
 use crate::version::ApiVersion;
 
 const LIST_FILTERS: &[&str] = &[
-    "ancestor", "before", "exited", "expose", "health", "id", "is-task", "isolation", "label", "name", "network",
-    "publish", "since", "status", "volume",
+    "ancestor",
+    "before",
+    "exited",
+    "expose",
+    "health",
+    "id",
+    "is-task",
+    "isolation",
+    "label",
+    "name",
+    "network",
+    "publish",
+    "since",
+    "status",
+    "volume",
 ];
 const PRUNE_FILTERS: &[&str] = &["label", "label!", "until"];
 
@@ -40,8 +53,11 @@ pub(super) async fn route(call: Call, path: &[&str]) -> Result<Answer> {
         }
         ("DELETE", [id]) if !id.is_empty() => {
             let query = &call.query;
-            let options =
-                RemoveContainer { force: query.flag("force"), volumes: query.flag("v"), link: query.flag("link") };
+            let options = RemoveContainer {
+                force: query.flag("force"),
+                volumes: query.flag("v"),
+                link: query.flag("link"),
+            };
             call.backend.remove_container(id, options).await?;
             done()
         }
@@ -116,7 +132,10 @@ fn done() -> Result<Answer> {
 /// An empty JSON object is let through: some clients send one.
 fn has_body(call: &Call) -> bool {
     let headers = &call.headers;
-    match headers.get(http::header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok()) {
+    match headers
+        .get(http::header::CONTENT_LENGTH)
+        .and_then(|length| length.to_str().ok()?.parse::<u64>().ok())
+    {
         Some(length) => length > 7,
         None => headers.contains_key(http::header::TRANSFER_ENCODING),
     }
@@ -131,8 +150,14 @@ async fn list(call: Call) -> Result<Answer> {
             filters.add(name, container);
         }
     }
-    let limit = query.integer("limit")?.and_then(|limit| usize::try_from(limit).ok()).filter(|limit| *limit > 0);
-    let options = ListContainers { all: query.flag("all") || limit.is_some(), limit, size: query.flag("size"), filters };
+    let limit =
+        query.integer("limit")?.and_then(|limit| usize::try_from(limit).ok()).filter(|limit| *limit > 0);
+    let options = ListContainers {
+        all: query.flag("all") || limit.is_some(),
+        limit,
+        size: query.flag("size"),
+        filters,
+    };
     let containers = call.backend.list_containers(options).await?;
     Ok(body::json(StatusCode::OK, &shape::container_list(containers, call.version)?)?.into())
 }
@@ -237,7 +262,8 @@ async fn attach(call: Call, id: &str) -> Result<Answer> {
 pub(super) fn hijack(call: &Call, streams: crate::backend::AttachStreams, keys: Option<String>) -> Hijack {
     let keys = keys.or_else(|| streams.detach_keys.clone()).filter(|keys| !keys.is_empty());
     // The backend's own keys were checked when they were set; what cannot be read detaches nothing.
-    let detach_keys = keys.map_or_else(|| detach::DEFAULT.to_vec(), |keys| detach::parse(&keys).unwrap_or_default());
+    let detach_keys =
+        keys.map_or_else(|| detach::DEFAULT.to_vec(), |keys| detach::parse(&keys).unwrap_or_default());
     let announce_multiplexed = !streams.tty && call.wants_upgrade() && call.version >= ANNOUNCES_FORMAT;
     Hijack { streams, detach_keys, announce_multiplexed }
 }

@@ -17,7 +17,8 @@ const MAC_ADDRESS_WARNING: &str = "The container-wide MacAddress field is now de
 
 pub(super) async fn create(call: Call) -> Result<Answer> {
     let version = call.version;
-    let platform = call.query.filled("platform").filter(|_| version >= ApiVersion::minor(41)).map(str::to_owned);
+    let platform =
+        call.query.filled("platform").filter(|_| version >= ApiVersion::minor(41)).map(str::to_owned);
     let name = call.query.filled("name").map(|name| name.strip_prefix('/').unwrap_or(name).to_owned());
     let backend = call.backend.clone();
     let document: Value = call.json().await?;
@@ -70,9 +71,8 @@ fn modernise(fields: &mut Map<String, Value>) {
         }
     }
     // Endpoints without settings are null.
-    if let Some(Value::Object(endpoints)) = fields
-        .get_mut("NetworkingConfig")
-        .and_then(|config| config.get_mut("EndpointsConfig"))
+    if let Some(Value::Object(endpoints)) =
+        fields.get_mut("NetworkingConfig").and_then(|config| config.get_mut("EndpointsConfig"))
     {
         endpoints.values_mut().filter(|value| value.is_null()).for_each(|value| *value = json!({}));
     }
@@ -84,7 +84,8 @@ fn choose_network(body: &mut ContainerCreateBody) -> String {
     let mode = host_config.network_mode.get_or_insert_default();
     if mode.is_empty() || mode == "default" {
         *mode = "bridge".to_owned();
-        if let Some(endpoints) = body.networking_config.as_mut().and_then(|config| config.endpoints_config.as_mut())
+        if let Some(endpoints) =
+            body.networking_config.as_mut().and_then(|config| config.endpoints_config.as_mut())
             && let Some(endpoint) = endpoints.remove("default")
         {
             endpoints.insert("bridge".to_owned(), endpoint);
@@ -94,7 +95,12 @@ fn choose_network(body: &mut ContainerCreateBody) -> String {
 }
 
 /// Since API 1.44 a MAC address belongs to an endpoint; the container-wide one goes to the main network's.
-fn move_mac_address(body: &mut ContainerCreateBody, network: &str, address: String, version: ApiVersion) -> Result<()> {
+fn move_mac_address(
+    body: &mut ContainerCreateBody,
+    network: &str,
+    address: String,
+    version: ApiVersion,
+) -> Result<()> {
     if network == "host" || network == "none" || network.starts_with("container:") {
         return if version < ApiVersion::minor(44) {
             Err(ApiError::bad_request("conflicting options: mac-address and the network mode"))
@@ -143,7 +149,9 @@ fn check_mounts(body: &mut ContainerCreateBody, version: ApiVersion) -> Result<(
         ];
         if version >= ApiVersion::minor(42) {
             if let Some((name, _)) = wrong.iter().find(|(_, wrong)| *wrong) {
-                return Err(ApiError::bad_request(format!("{name} must not be specified on mount type {kind:?}")));
+                return Err(ApiError::bad_request(format!(
+                    "{name} must not be specified on mount type {kind:?}"
+                )));
             }
         } else {
             // Older clients may send them: dockerd did not look then.
@@ -237,7 +245,9 @@ mod tests {
         }
         assert!(refusal(json!([]), 51).starts_with("invalid JSON"));
         assert!(refusal(json!({"Image": 1}), 51).starts_with("invalid JSON: invalid type"));
-        assert!(refusal(json!({"HostConfig": {"CgroupnsMode": "weird"}, "Image": "a"}), 51).contains("weird"));
+        assert!(
+            refusal(json!({"HostConfig": {"CgroupnsMode": "weird"}, "Image": "a"}), 51).contains("weird")
+        );
     }
 
     #[test]
@@ -275,7 +285,10 @@ mod tests {
     #[test]
     fn options_of_another_mount_type_are_refused_since_142() {
         let document = json!({"Image": "a", "HostConfig": {"Mounts": [{"Type": "bind", "Target": "/x", "Source": "/y", "VolumeOptions": {}}]}});
-        assert_eq!(refusal(document.clone(), 42), "VolumeOptions must not be specified on mount type \"bind\"");
+        assert_eq!(
+            refusal(document.clone(), 42),
+            "VolumeOptions must not be specified on mount type \"bind\""
+        );
         let (body, _) = decoded(document, 41);
         assert_eq!(body.host_config.unwrap().mounts.unwrap()[0].volume_options, None);
     }

@@ -1,7 +1,8 @@
 //! Processes started in a running container.
 
-use bollard_stubs::models::{ExecConfig, ExecStartConfig, IdResponse};
+use bollard_stubs::models::{ExecConfig, ExecStartConfig};
 use http::StatusCode;
+use serde_json::json;
 
 use super::containers::hijack;
 use super::{Answer, Call, page_not_found};
@@ -24,14 +25,15 @@ pub(super) async fn create(call: Call, container: &str) -> Result<Answer> {
         return Err(ApiError::bad_request("No exec command specified"));
     }
     if let Some(keys) = config.detach_keys.as_ref().filter(|keys| !keys.is_empty()) {
-        detach::parse(keys)
-            .map_err(|error| ApiError::bad_request(format!("Invalid detach keys ({keys}) provided: {error}")))?;
+        detach::parse(keys).map_err(|error| {
+            ApiError::bad_request(format!("Invalid detach keys ({keys}) provided: {error}"))
+        })?;
     }
     if before_142 {
         config.console_size = None;
     }
     let id = backend.create_exec(container, config).await?;
-    Ok(body::json(StatusCode::CREATED, &IdResponse { id })?.into())
+    Ok(body::json(StatusCode::CREATED, &json!({ "Id": id }))?.into())
 }
 
 pub(super) async fn route(call: Call, path: &[&str]) -> Result<Answer> {
@@ -59,7 +61,9 @@ async fn start(mut call: Call, id: &str) -> Result<Answer> {
             let clamp = |size: &usize| u16::try_from(*size).unwrap_or(u16::MAX);
             Some(TerminalSize { height: clamp(height), width: clamp(width) }).filter(|size| size.height > 0)
         }
-        Some(_) if !tty => return Err(ApiError::bad_request("console size is only supported when TTY is enabled")),
+        Some(_) if !tty => {
+            return Err(ApiError::bad_request("console size is only supported when TTY is enabled"));
+        }
         Some(_) => return Err(ApiError::bad_request("invalid JSON: ConsoleSize must have two numbers")),
     };
     let options = StartExec { tty, console_size };

@@ -58,17 +58,16 @@ async fn list(call: Call) -> Result<Answer> {
     {
         filters.add("reference", pattern);
     }
-    let options = ListImages { all: call.query.flag("all"), shared_size: call.query.flag("shared-size"), filters };
+    let options =
+        ListImages { all: call.query.flag("all"), shared_size: call.query.flag("shared-size"), filters };
     let images = call.backend.list_images(options).await?;
     Ok(body::json(StatusCode::OK, &shape::image_list(images, call.version)?)?.into())
 }
 
 async fn create(call: Call) -> Result<Answer> {
     let query = &call.query;
-    let platform = query
-        .filled("platform")
-        .filter(|_| call.version >= ApiVersion::minor(32))
-        .map(str::to_owned);
+    let platform =
+        query.filled("platform").filter(|_| call.version >= ApiVersion::minor(32)).map(str::to_owned);
     let tag = query.filled("tag");
     if let Some(image) = query.filled("fromImage") {
         let (reference, all_tags) = pull_reference(image, tag);
@@ -100,8 +99,13 @@ fn pull_reference(image: &str, tag: Option<&str>) -> (String, bool) {
     let last = image.rsplit('/').next().unwrap_or(image);
     let named = last.contains(':') || image.contains('@');
     match tag {
-        Some(tag) if image.contains('@') || tag == image => (join_tag(image.split('@').next().unwrap_or(image), Some(tag)), false),
-        Some(tag) if named => (join_tag(&image[..image.len() - last.len() + last.find(':').unwrap_or(last.len())], Some(tag)), false),
+        Some(tag) if image.contains('@') || tag == image => {
+            (join_tag(image.split('@').next().unwrap_or(image), Some(tag)), false)
+        }
+        Some(tag) if named => (
+            join_tag(&image[..image.len() - last.len() + last.find(':').unwrap_or(last.len())], Some(tag)),
+            false,
+        ),
         Some(tag) => (join_tag(image, Some(tag)), false),
         None => (image.to_owned(), !named),
     }
@@ -170,8 +174,10 @@ mod tests {
     #[test]
     fn credentials_are_read_with_and_without_padding() {
         // {"username":"a","password":"b?>"}
-        for text in ["eyJ1c2VybmFtZSI6ImEiLCJwYXNzd29yZCI6ImI_PiJ9", "eyJ1c2VybmFtZSI6ImEiLCJwYXNzd29yZCI6ImI_PiJ9===="]
-        {
+        for text in [
+            "eyJ1c2VybmFtZSI6ImEiLCJwYXNzd29yZCI6ImI_PiJ9",
+            "eyJ1c2VybmFtZSI6ImEiLCJwYXNzd29yZCI6ImI_PiJ9====",
+        ] {
             let mut headers = HeaderMap::new();
             headers.insert("x-registry-auth", text.trim_end_matches("====").parse().unwrap());
             let auth = registry_auth(&headers).unwrap();

@@ -11,8 +11,20 @@ use crate::error::{ApiError, Result};
 use crate::shape;
 
 const EVENT_FILTERS: &[&str] = &[
-    "config", "container", "daemon", "event", "image", "label", "network", "node", "plugin", "scope", "secret", "service",
-    "type", "volume",
+    "config",
+    "container",
+    "daemon",
+    "event",
+    "image",
+    "label",
+    "network",
+    "node",
+    "plugin",
+    "scope",
+    "secret",
+    "service",
+    "type",
+    "volume",
 ];
 
 pub(super) async fn route(call: Call, path: &[&str]) -> Result<Answer> {

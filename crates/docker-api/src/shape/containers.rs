@@ -3,8 +3,8 @@
 use std::sync::LazyLock;
 
 use bollard_stubs::models::{
-    ContainerInspectResponse, ContainerPruneResponse, ContainerStatsResponse, ContainerSummary, ContainerTopResponse,
-    ExecInspectResponse,
+    ContainerInspectResponse, ContainerPruneResponse, ContainerStatsResponse, ContainerSummary,
+    ContainerTopResponse, ExecInspectResponse,
 };
 use serde_json::{Map, Value, json};
 

@@ -32,7 +32,10 @@ pub(crate) fn image(image: ImageInspect, version: ApiVersion) -> Result<Value> {
     fill(&mut shaped, &IMAGE);
     shaped.remove("Identity");
     if let Some(config) = object(&mut shaped, "Config") {
-        omit_if_empty(config, &["ExposedPorts", "Volumes", "Healthcheck", "StopSignal", "Shell", "ArgsEscaped"]);
+        omit_if_empty(
+            config,
+            &["ExposedPorts", "Volumes", "Healthcheck", "StopSignal", "Shell", "ArgsEscaped"],
+        );
         if version < ApiVersion::minor(50) {
             fill(config, &CONFIG_BEFORE_150);
         } else {

@@ -58,7 +58,10 @@ fn fill_each<'a>(values: impl IntoIterator<Item = &'a mut Value>, template: &Val
 }
 
 /// Returns the elements of a list or map field.
-fn elements<'a>(fields: &'a mut Map<String, Value>, name: &str) -> Box<dyn Iterator<Item = &'a mut Value> + 'a> {
+fn elements<'a>(
+    fields: &'a mut Map<String, Value>,
+    name: &str,
+) -> Box<dyn Iterator<Item = &'a mut Value> + 'a> {
     match fields.get_mut(name) {
         Some(Value::Array(list)) => Box::new(list.iter_mut()),
         Some(Value::Object(map)) => Box::new(map.values_mut()),

@@ -17,9 +17,9 @@ static NETWORK: LazyLock<Value> = LazyLock::new(|| {
         "Options": {}, "Labels": {},
     })
 });
-static CONTAINER: LazyLock<Value> = LazyLock::new(|| {
-    json!({ "Name": "", "EndpointID": "", "MacAddress": "", "IPv4Address": "", "IPv6Address": "" })
-});
+static CONTAINER: LazyLock<Value> = LazyLock::new(
+    || json!({ "Name": "", "EndpointID": "", "MacAddress": "", "IPv4Address": "", "IPv6Address": "" }),
+);
 
 pub(crate) fn network(network: NetworkInspect, version: ApiVersion) -> Result<Value> {
     let mut shaped = fields(&network)?;

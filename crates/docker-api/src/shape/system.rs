@@ -78,7 +78,10 @@ fn option_name(option: &Value) -> Option<Value> {
 /// Adds the fields that events had before they had actors; clients still read them.
 pub(crate) fn event(event: EventMessage) -> Result<Value> {
     let mut shaped = fields(&event)?;
-    fill(&mut shaped, &json!({ "Type": "", "Action": "", "Actor": { "ID": "", "Attributes": {} }, "scope": "local", "time": 0, "timeNano": 0 }));
+    fill(
+        &mut shaped,
+        &json!({ "Type": "", "Action": "", "Actor": { "ID": "", "Attributes": {} }, "scope": "local", "time": 0, "timeNano": 0 }),
+    );
     let kind = shaped["Type"].clone();
     if kind == "container" || kind == "image" {
         let action = shaped["Action"].clone();

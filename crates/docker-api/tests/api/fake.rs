@@ -1,0 +1,453 @@
+//! A backend that answers from memory and remembers what it was asked.
+
+use std::collections::HashMap;
+use std::sync::Mutex;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures_util::StreamExt;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use skiff_docker_api::backend::ProgressDetail;
+use skiff_docker_api::backend::*;
+use skiff_docker_api::models::*;
+use skiff_docker_api::{ApiError, Filters, Result};
+use tokio::io::{AsyncReadExt, DuplexStream};
+use tokio::sync::{Notify, mpsc};
+
+/// Where a test puts what the container writes, and finds what it reads.
+pub struct Stdio {
+    pub output: mpsc::Sender<std::io::Result<Chunk>>,
+    pub input: Option<DuplexStream>,
+}
+
+#[derive(Default)]
+pub struct Fake {
+    /// Every call, with its options in debug form.
+    pub calls: Mutex<Vec<String>>,
+    /// Stdio of what was attached or started.
+    pub stdio: Mutex<Vec<Stdio>>,
+    pub tty: bool,
+    /// Ends waits.
+    pub exited: std::sync::Arc<Notify>,
+    pub detached: std::sync::Arc<Notify>,
+    /// Image streams fail at their first line, or after it.
+    pub fail_first: bool,
+    pub fail_late: bool,
+}
+
+impl Fake {
+    pub fn calls(&self) -> Vec<String> {
+        self.calls.lock().unwrap().clone()
+    }
+
+    pub fn last_call(&self) -> String {
+        self.calls().pop().expect("something was called")
+    }
+
+    fn note(&self, call: String) {
+        self.calls.lock().unwrap().push(call);
+    }
+
+    fn known(&self, kind: &str, name: &str) -> Result<()> {
+        if name == "missing" || name == "a/missing" {
+            return Err(ApiError::not_found(format!("No such {kind}: {name}")));
+        }
+        Ok(())
+    }
+
+    pub fn take_stdio(&self) -> Stdio {
+        self.stdio.lock().unwrap().pop().expect("something was attached")
+    }
+
+    fn streams(&self, stdin: bool) -> AttachStreams {
+        let (output, receiver) = mpsc::channel(1);
+        let (near, far) = tokio::io::duplex(64);
+        self.stdio.lock().unwrap().push(Stdio { output, input: stdin.then_some(far) });
+        let detached = self.detached.clone();
+        AttachStreams {
+            output: tokio_stream::wrappers::ReceiverStream::new(receiver).boxed(),
+            input: stdin.then(|| Box::new(near) as InputWriter),
+            tty: self.tty,
+            detach_keys: None,
+            on_detach: Some(Box::new(move || detached.notify_one())),
+        }
+    }
+
+    fn progress(&self) -> ProgressStream {
+        let mut lines = vec![
+            Ok(Progress::status("Pulling from library/busybox")),
+            Ok(Progress {
+                id: Some("0123456789ab".to_owned()),
+                status: Some("Downloading".to_owned()),
+                detail: Some(ProgressDetail { current: Some(1), total: Some(2) }),
+                ..Progress::default()
+            }),
+        ];
+        if self.fail_first {
+            lines.insert(0, Err(ApiError::not_found("pull access denied for busybox")));
+        }
+        if self.fail_late {
+            lines.push(Err(ApiError::internal("unexpected EOF")));
+        }
+        futures_util::stream::iter(lines).boxed()
+    }
+}
+
+pub fn chunk(kind: StreamKind, text: &'static str) -> std::io::Result<Chunk> {
+    Ok(Chunk { kind, bytes: Bytes::from_static(text.as_bytes()) })
+}
+
+fn model<T: DeserializeOwned>(value: Value) -> T {
+    serde_json::from_value(value).unwrap()
+}
+
+pub fn summary() -> ContainerSummary {
+    model(json!({
+        "Id": "0123456789abcdef", "Names": ["/web"], "Image": "busybox", "Command": "sleep 1", "Created": 1,
+        "State": "running", "Status": "Up 2 seconds", "Ports": [{"IP": "0.0.0.0", "PrivatePort": 80, "PublicPort": 8080, "Type": "tcp"}],
+        "NetworkSettings": {"Networks": {"bridge": {"IPAddress": "172.17.0.2"}}},
+        "Mounts": [{"Type": "volume", "Name": "data", "Destination": "/data"}], "Health": {"Status": "healthy", "FailingStreak": 0},
+    }))
+}
+
+fn image_summary() -> ImageSummary {
+    model(json!({
+        "Id": "sha256:01", "ParentId": "", "RepoTags": [], "RepoDigests": [], "Created": 1, "Size": 2, "SharedSize": -1,
+        "Labels": {}, "Containers": -1,
+    }))
+}
+
+fn volume() -> Volume {
+    model(
+        json!({ "Name": "data", "Driver": "local", "Scope": "local", "Mountpoint": "/v/data", "CreatedAt": "2026-01-02T03:04:05Z", "Labels": {}, "Options": {} }),
+    )
+}
+
+#[async_trait]
+impl System for Fake {
+    async fn version(&self) -> Result<SystemVersion> {
+        Ok(model(json!({
+            "Version": "28.5.2", "Arch": "amd64", "KernelVersion": "6.12.0", "GitCommit": "0123456",
+            "Platform": {"Name": "Skiff"},
+            "Components": [{"Name": "Engine", "Version": "28.5.2", "Details": {"ApiVersion": "1.51", "MinAPIVersion": "1.24", "Os": "linux", "Arch": "amd64"}}],
+        })))
+    }
+
+    async fn info(&self) -> Result<SystemInfo> {
+        Ok(model(json!({
+            "ID": "id", "Name": "skiff", "ServerVersion": "28.5.2", "NCPU": 2, "MemTotal": 1024, "OperatingSystem": "Skiff",
+            "SecurityOptions": ["name=seccomp,profile=builtin", "name=cgroupns"],
+        })))
+    }
+
+    async fn events(&self, options: EventsOptions) -> Result<EventStream> {
+        self.note(format!("{options:?}"));
+        let events = [
+            json!({"Type": "container", "Action": "start", "Actor": {"ID": "01", "Attributes": {"image": "busybox", "name": "web"}}, "time": 1, "timeNano": 1_000_000_001}),
+            json!({"Type": "network", "Action": "connect", "Actor": {"ID": "02"}, "time": 1, "timeNano": 1_000_000_002}),
+        ];
+        Ok(futures_util::stream::iter(events.map(|event| Ok(model(event)))).boxed())
+    }
+
+    async fn authenticate(&self, credentials: AuthConfig) -> Result<AuthResponse> {
+        if credentials.password.as_deref() == Some("right") {
+            Ok(AuthResponse { status: "Login Succeeded".to_owned(), identity_token: None })
+        } else {
+            Err(ApiError::unauthorized("unauthorized: incorrect username or password"))
+        }
+    }
+
+    async fn disk_usage(&self, kinds: DiskUsageKinds) -> Result<DiskUsage> {
+        Ok(DiskUsage {
+            layers_size: 7,
+            images: kinds.images.then(|| vec![image_summary()]),
+            containers: kinds.containers.then(|| vec![summary()]),
+            volumes: kinds.volumes.then(|| {
+                vec![Volume { usage_data: Some(VolumeUsageData { size: 3, ref_count: 1 }), ..volume() }]
+            }),
+        })
+    }
+}
+
+#[async_trait]
+impl Images for Fake {
+    async fn pull_image(&self, request: PullImage) -> Result<ProgressStream> {
+        self.note(format!("{request:?}"));
+        Ok(self.progress())
+    }
+
+    async fn import_image(&self, request: ImportImage, mut tar: BodyReader) -> Result<String> {
+        let mut bytes = Vec::new();
+        tar.read_to_end(&mut bytes).await.map_err(|error| ApiError::internal(error.to_string()))?;
+        self.note(format!("{request:?} {}", bytes.len()));
+        Ok("sha256:02".to_owned())
+    }
+
+    async fn load_images(&self, mut archive: BodyReader, quiet: bool) -> Result<ProgressStream> {
+        let mut bytes = Vec::new();
+        archive.read_to_end(&mut bytes).await.map_err(|error| ApiError::internal(error.to_string()))?;
+        self.note(format!("load {} quiet={quiet}", bytes.len()));
+        Ok(futures_util::stream::iter([Ok(Progress::stream("Loaded image: busybox:latest\n"))]).boxed())
+    }
+
+    async fn list_images(&self, options: ListImages) -> Result<Vec<ImageSummary>> {
+        self.note(format!("{options:?}"));
+        Ok(vec![image_summary()])
+    }
+
+    async fn inspect_image(&self, name: &str) -> Result<ImageInspect> {
+        self.known("image", name)?;
+        self.note(format!("inspect image {name}"));
+        Ok(model(json!({
+            "Id": "sha256:01", "RepoTags": ["busybox:latest"], "Created": "2026-01-02T03:04:05Z", "Architecture": "amd64",
+            "Os": "linux", "Size": 5, "Config": {"Env": ["PATH=/bin"], "Cmd": ["sh"]}, "RootFS": {"Type": "layers", "Layers": ["sha256:03"]},
+        })))
+    }
+
+    async fn image_history(&self, name: &str) -> Result<Vec<ImageHistoryResponseItem>> {
+        self.known("image", name)?;
+        Ok(vec![model(
+            json!({"Id": "sha256:01", "Created": 1, "CreatedBy": "sh", "Tags": [], "Size": 5, "Comment": ""}),
+        )])
+    }
+
+    async fn tag_image(&self, name: &str, repository: &str, tag: &str) -> Result<()> {
+        self.known("image", name)?;
+        self.note(format!("tag {name} {repository} {tag}"));
+        Ok(())
+    }
+
+    async fn remove_image(&self, name: &str, options: RemoveImage) -> Result<Vec<ImageDeleteResponseItem>> {
+        self.known("image", name)?;
+        self.note(format!("remove {name} {options:?}"));
+        Ok(vec![
+            ImageDeleteResponseItem { untagged: Some("busybox:latest".to_owned()), deleted: None },
+            ImageDeleteResponseItem { untagged: None, deleted: Some("sha256:01".to_owned()) },
+        ])
+    }
+
+    async fn prune_images(&self, filters: Filters) -> Result<ImagePruneResponse> {
+        self.note(format!("prune {filters:?}"));
+        Ok(ImagePruneResponse::default())
+    }
+}
+
+#[async_trait]
+impl Containers for Fake {
+    async fn create_container(&self, request: CreateContainer) -> Result<ContainerCreateResponse> {
+        self.note(format!(
+            "create {:?} {:?} {:?} {}",
+            request.name, request.platform, request.body.image, request.version
+        ));
+        Ok(ContainerCreateResponse { id: "01".to_owned(), warnings: Vec::new() })
+    }
+
+    async fn list_containers(&self, options: ListContainers) -> Result<Vec<ContainerSummary>> {
+        self.note(format!("{options:?}"));
+        Ok(vec![summary()])
+    }
+
+    async fn inspect_container(&self, id: &str, size: bool) -> Result<ContainerInspectResponse> {
+        self.known("container", id)?;
+        self.note(format!("inspect {id} {size}"));
+        Ok(model(json!({
+            "Id": "01", "Name": "/web", "Created": "2026-01-02T03:04:05Z", "Path": "sleep", "Args": ["1"],
+            "State": {"Status": "running", "Running": true, "Pid": 9, "StartedAt": "2026-01-02T03:04:05Z"},
+            "Config": {"Image": "busybox", "Cmd": ["sleep", "1"], "ExposedPorts": {"80/tcp": {}}, "Tty": self.tty},
+            "HostConfig": {"NetworkMode": "bridge", "RestartPolicy": {"Name": "always"}, "PortBindings": {"80/tcp": [{"HostIp": "", "HostPort": "8080"}]}},
+            "NetworkSettings": {"SandboxID": "sb", "Networks": {"bridge": {"IPAddress": "172.17.0.2", "IPPrefixLen": 16, "Gateway": "172.17.0.1", "MacAddress": "02:42:ac:11:00:02", "EndpointID": "e"}}},
+            "Mounts": [],
+        })))
+    }
+
+    async fn start_container(&self, id: &str) -> Result<()> {
+        self.known("container", id)?;
+        if id == "running" { Err(ApiError::not_modified()) } else { Ok(()) }
+    }
+
+    async fn stop_container(&self, id: &str, options: StopOptions) -> Result<()> {
+        self.known("container", id)?;
+        self.note(format!("stop {options:?}"));
+        if id == "stopped" { Err(ApiError::not_modified()) } else { Ok(()) }
+    }
+
+    async fn restart_container(&self, id: &str, options: StopOptions) -> Result<()> {
+        self.known("container", id)?;
+        self.note(format!("restart {options:?}"));
+        Ok(())
+    }
+
+    async fn kill_container(&self, id: &str, signal: Option<&str>) -> Result<()> {
+        self.known("container", id)?;
+        self.note(format!("kill {id} {signal:?}"));
+        Ok(())
+    }
+
+    async fn pause_container(&self, id: &str) -> Result<()> {
+        self.known("container", id)
+    }
+
+    async fn unpause_container(&self, id: &str) -> Result<()> {
+        self.known("container", id)
+    }
+
+    async fn wait_container(&self, id: &str, condition: WaitCondition) -> Result<WaitResult> {
+        self.known("container", id)?;
+        self.note(format!("wait {condition:?}"));
+        if id == "broken" {
+            return Ok(Box::pin(async { Err(ApiError::internal("removal failed")) }));
+        }
+        if id == "waiting" {
+            let exited = self.exited.clone();
+            return Ok(Box::pin(async move {
+                exited.notified().await;
+                Ok(ContainerWaitResponse { status_code: 4, error: None })
+            }));
+        }
+        Ok(Box::pin(async { Ok(ContainerWaitResponse { status_code: 3, error: None }) }))
+    }
+
+    async fn remove_container(&self, id: &str, options: RemoveContainer) -> Result<()> {
+        self.known("container", id)?;
+        self.note(format!("remove {id} {options:?}"));
+        if id == "running" {
+            return Err(ApiError::conflict(
+                "cannot remove container \"running\": container is running: stop the container before removing or force remove",
+            ));
+        }
+        Ok(())
+    }
+
+    async fn rename_container(&self, id: &str, name: &str) -> Result<()> {
+        self.known("container", id)?;
+        self.note(format!("rename {id} {name}"));
+        Ok(())
+    }
+
+    async fn resize_container(&self, id: &str, size: TerminalSize) -> Result<()> {
+        self.known("container", id)?;
+        self.note(format!("resize {id} {size:?}"));
+        Ok(())
+    }
+
+    async fn top_container(&self, id: &str, ps_args: &str) -> Result<ContainerTopResponse> {
+        self.known("container", id)?;
+        self.note(format!("top {ps_args}"));
+        Ok(ContainerTopResponse {
+            titles: Some(vec!["PID".to_owned()]),
+            processes: Some(vec![vec!["1".to_owned()]]),
+        })
+    }
+
+    async fn container_logs(&self, id: &str, options: LogsOptions) -> Result<LogStreams> {
+        self.known("container", id)?;
+        self.note(format!("{options:?}"));
+        let lines = [chunk(StreamKind::Stdout, "out\n"), chunk(StreamKind::Stderr, "err\n")];
+        Ok(LogStreams { output: futures_util::stream::iter(lines).boxed(), tty: self.tty })
+    }
+
+    async fn attach_container(&self, id: &str, options: AttachOptions) -> Result<AttachStreams> {
+        self.known("container", id)?;
+        self.note(format!("{options:?}"));
+        Ok(self.streams(options.stdin))
+    }
+
+    async fn container_stats(&self, id: &str, options: StatsOptions) -> Result<StatsStream> {
+        self.known("container", id)?;
+        self.note(format!("{options:?}"));
+        let stats = || {
+            Ok(ContainerStatsResponse {
+                id: Some("01".to_owned()),
+                name: Some("/web".to_owned()),
+                ..Default::default()
+            })
+        };
+        Ok(futures_util::stream::iter([stats(), stats()]).boxed())
+    }
+
+    async fn prune_containers(&self, filters: Filters) -> Result<ContainerPruneResponse> {
+        self.note(format!("prune {filters:?}"));
+        Ok(ContainerPruneResponse::default())
+    }
+}
+
+#[async_trait]
+impl Exec for Fake {
+    async fn create_exec(&self, container: &str, config: ExecConfig) -> Result<String> {
+        self.known("container", container)?;
+        self.note(format!("exec {container} {:?}", config.cmd));
+        Ok("e1".to_owned())
+    }
+
+    async fn start_exec(&self, id: &str, options: StartExec) -> Result<AttachStreams> {
+        self.known("exec instance", id)?;
+        self.note(format!("start {id} {options:?}"));
+        Ok(self.streams(true))
+    }
+
+    async fn start_exec_detached(&self, id: &str, options: StartExec) -> Result<()> {
+        self.known("exec instance", id)?;
+        self.note(format!("start detached {id} {options:?}"));
+        Ok(())
+    }
+
+    async fn resize_exec(&self, id: &str, size: TerminalSize) -> Result<()> {
+        self.known("exec instance", id)?;
+        self.note(format!("resize {id} {size:?}"));
+        Ok(())
+    }
+
+    async fn inspect_exec(&self, id: &str) -> Result<ExecInspectResponse> {
+        self.known("exec instance", id)?;
+        Ok(model(
+            json!({ "ID": "e1", "Running": true, "ContainerID": "01", "ProcessConfig": {"tty": true, "entrypoint": "sh"} }),
+        ))
+    }
+}
+
+#[async_trait]
+impl Networks for Fake {
+    async fn list_networks(&self, filters: Filters) -> Result<Vec<Network>> {
+        self.note(format!("networks {filters:?}"));
+        Ok(vec![model(json!({"Name": "bridge", "Id": "n1", "Driver": "bridge", "Scope": "local"}))])
+    }
+
+    async fn inspect_network(&self, id: &str, options: InspectNetwork) -> Result<NetworkInspect> {
+        self.known("network", id)?;
+        self.note(format!("{options:?}"));
+        Ok(model(json!({
+            "Name": "bridge", "Id": "n1", "Driver": "bridge", "IPAM": {"Config": [{"Subnet": "172.17.0.0/16", "Gateway": "172.17.0.1"}]},
+            "Containers": {"01": {"Name": "web", "IPv4Address": "172.17.0.2/16"}},
+        })))
+    }
+}
+
+#[async_trait]
+impl Volumes for Fake {
+    async fn list_volumes(&self, filters: Filters) -> Result<VolumeListResponse> {
+        self.note(format!("volumes {filters:?}"));
+        Ok(VolumeListResponse { volumes: Some(vec![volume()]), warnings: None })
+    }
+
+    async fn create_volume(&self, request: VolumeCreateRequest) -> Result<Volume> {
+        let labels: HashMap<String, String> = request.labels.unwrap_or_default();
+        Ok(Volume { name: request.name.unwrap_or_else(|| "anonymous".to_owned()), labels, ..volume() })
+    }
+
+    async fn inspect_volume(&self, name: &str) -> Result<Volume> {
+        self.known("volume", name)?;
+        Ok(volume())
+    }
+
+    async fn remove_volume(&self, name: &str, force: bool) -> Result<()> {
+        self.known("volume", name)?;
+        self.note(format!("remove volume {name} {force}"));
+        Ok(())
+    }
+
+    async fn prune_volumes(&self, filters: Filters) -> Result<VolumePruneResponse> {
+        self.note(format!("prune {filters:?}"));
+        Ok(VolumePruneResponse::default())
+    }
+}
