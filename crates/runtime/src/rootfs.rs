@@ -158,4 +158,25 @@ mod tests {
         let chroot = "25 22 0:5 / /dev rw - devtmpfs devtmpfs rw\n";
         assert_eq!(present_root_of(chroot), PresentRoot::Fixed);
     }
+
+    #[test]
+    fn the_way_of_old_kernels_gives_the_same_root() {
+        let dir = tempfile::tempdir().unwrap();
+        let layers: Vec<PathBuf> =
+            (0..120).map(|n| dir.path().join(format!("{n}-{}", "x".repeat(100)))).collect();
+        for layer in &layers {
+            std::fs::create_dir(layer).unwrap();
+            std::fs::write(layer.join("file"), layer.as_os_str().as_encoded_bytes()).unwrap();
+        }
+        let (upper, work) = (dir.path().join("up,per"), dir.path().join("work"));
+        std::fs::create_dir(&upper).unwrap();
+        std::fs::create_dir(&work).unwrap();
+        let root = overlay_by_data(&layers, &upper, &work).unwrap();
+        let file =
+            rustix::fs::openat(&root, "file", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).unwrap();
+        let text = io::read_to_string(std::fs::File::from(file)).unwrap();
+        assert_eq!(text.as_bytes(), layers[0].as_os_str().as_encoded_bytes());
+        let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+        assert!(!mounts.contains(&*upper.to_string_lossy()));
+    }
 }
