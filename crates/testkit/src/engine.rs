@@ -9,7 +9,7 @@ use anyhow::{Context, bail};
 use rustix::process::{Pid, Signal};
 use tempfile::TempDir;
 
-use crate::leftovers::{Before, command_line, kill_hard, processes, tree};
+use crate::leftovers::{Before, bridge_name, command_line, kill_hard, processes, tree};
 use crate::{DockerCli, Leftovers, binaries, http, wait_until};
 
 /// How long the engine may take until it answers.
@@ -185,10 +185,9 @@ impl Drop for NativeEngine {
         for mount in &self.leftovers().mounts {
             let _ = rustix::mount::unmount(Path::new(mount), rustix::mount::UnmountFlags::DETACH);
         }
-        for link in &self.leftovers().links {
-            // Only links that came up since this engine started.
-            let _ = Command::new("ip").args(["link", "del", link]).stderr(Stdio::null()).status();
-        }
+        // Veth ends go with the containers' namespaces.
+        let bridge = bridge_name(&root);
+        let _ = Command::new("ip").args(["link", "del", &bridge]).stderr(Stdio::null()).status();
     }
 }
 

@@ -5,6 +5,8 @@ use std::fmt;
 use std::fs;
 use std::path::Path;
 
+use sha2::{Digest, Sha256};
+
 /// Processes, mounts, links and listeners that belong to one engine directory, or came up since a snapshot.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Leftovers {
@@ -12,9 +14,9 @@ pub struct Leftovers {
     pub processes: BTreeSet<String>,
     /// Mount points of this namespace below the directory.
     pub mounts: BTreeSet<String>,
-    /// Network interfaces of this namespace that an engine made (by name) and that were not there before.
+    /// New network interfaces of this namespace that are the engine's bridge, on it, or a veth end on no bridge at all.
     pub links: BTreeSet<String>,
-    /// `address:port` of TCP listeners of this namespace that were not there before.
+    /// `address:port` of TCP listeners of this namespace that those processes hold.
     pub listeners: BTreeSet<String>,
 }
 
@@ -22,27 +24,24 @@ pub struct Leftovers {
 #[derive(Debug, Clone)]
 pub struct Before {
     links: BTreeSet<String>,
-    listeners: BTreeSet<String>,
 }
 
 impl Before {
     /// Takes the snapshot.
     pub fn now() -> Self {
-        Self { links: links(), listeners: listeners() }
+        Self { links: links() }
     }
 }
 
 impl Leftovers {
     /// Looks for everything that belongs to `root`. Programs of the test itself are not counted.
     pub fn of(root: &Path, before: &Before) -> Self {
+        let pids = processes(root);
         Self {
-            processes: processes(root)
-                .into_iter()
-                .map(|pid| format!("{pid} {}", command_line(pid)))
-                .collect(),
+            processes: pids.iter().map(|pid| format!("{pid} {}", command_line(*pid))).collect(),
             mounts: mounts(root),
-            links: links().difference(&before.links).cloned().collect(),
-            listeners: listeners().difference(&before.listeners).cloned().collect(),
+            links: links().difference(&before.links).filter(|name| is_of(root, name)).cloned().collect(),
+            listeners: listeners(&pids),
         }
     }
 
@@ -55,7 +54,7 @@ impl Leftovers {
     #[must_use]
     pub fn beside_idle_engine(mut self) -> Self {
         self.processes.retain(|line| !line.contains("skiff-agent"));
-        self.links.retain(|name| name.starts_with("veth") || is_port(name));
+        self.links.retain(|name| name.starts_with("veth") || master(name).is_some());
         self
     }
 }
@@ -145,35 +144,59 @@ fn mounts(root: &Path) -> BTreeSet<String> {
         .collect()
 }
 
-/// Interfaces with a name that an engine gives: bridges `skf…` and veth ends.
+/// The bridge that `skiff-agent serve` makes for a root.
+pub fn bridge_name(root: &Path) -> String {
+    let root = fs::canonicalize(root).unwrap_or_else(|_| root.into());
+    format!("skf{}", hex::encode(&Sha256::digest(root.as_os_str().as_encoded_bytes())[..4]))
+}
+
 fn links() -> BTreeSet<String> {
     let Ok(entries) = fs::read_dir("/sys/class/net") else { return BTreeSet::new() };
-    entries
-        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
-        .filter(|name| {
-            name.starts_with("veth") || name.starts_with("skf") || name.starts_with("docker") || is_port(name)
-        })
-        .collect()
+    entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect()
 }
 
-fn is_port(name: &str) -> bool {
-    Path::new("/sys/class/net").join(name).join("master").exists()
+/// Other engines on the machine come and go meanwhile: what is on their bridges is not counted.
+fn is_of(root: &Path, name: &str) -> bool {
+    let bridge = bridge_name(root);
+    match master(name) {
+        Some(master) => master == bridge,
+        None => name.starts_with(&bridge) || name.starts_with("veth"),
+    }
 }
 
-fn listeners() -> BTreeSet<String> {
+/// The bridge that an interface is on.
+fn master(name: &str) -> Option<String> {
+    let link = fs::read_link(Path::new("/sys/class/net").join(name).join("master")).ok()?;
+    Some(link.file_name()?.to_str()?.to_owned())
+}
+
+/// The listening TCP sockets of this namespace that one of `pids` holds.
+fn listeners(pids: &[i32]) -> BTreeSet<String> {
     const LISTEN: &str = "0A";
-    ["tcp", "tcp6"]
-        .iter()
-        .flat_map(|file| {
-            let text = fs::read_to_string(format!("/proc/self/net/{file}")).unwrap_or_default();
-            let listening = text.lines().filter_map(|line| {
-                let mut words = line.split_whitespace();
-                let local = words.nth(1)?;
-                let (address, port) = local.split_once(':')?;
-                let port = u16::from_str_radix(port, 16).ok()?;
-                (words.nth(1)? == LISTEN).then(|| format!("{file} {address}:{port}"))
-            });
-            listening.collect::<Vec<_>>()
+    let held: BTreeSet<String> = pids.iter().flat_map(|pid| sockets(*pid)).collect();
+    let mut found = BTreeSet::new();
+    for file in ["tcp", "tcp6"] {
+        let text = fs::read_to_string(format!("/proc/self/net/{file}")).unwrap_or_default();
+        for line in text.lines().skip(1) {
+            let words: Vec<_> = line.split_whitespace().collect();
+            let [_, local, _, state, _, _, _, _, _, inode, ..] = words[..] else { continue };
+            let Some((address, port)) = local.split_once(':') else { continue };
+            let Ok(port) = u16::from_str_radix(port, 16) else { continue };
+            if state == LISTEN && held.contains(inode) {
+                found.insert(format!("{file} {address}:{port}"));
+            }
+        }
+    }
+    found
+}
+
+/// The inodes of the sockets that a process holds.
+fn sockets(pid: i32) -> Vec<String> {
+    let Ok(entries) = fs::read_dir(format!("/proc/{pid}/fd")) else { return Vec::new() };
+    entries
+        .filter_map(|entry| {
+            let target = fs::read_link(entry.ok()?.path()).ok()?;
+            Some(target.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.to_owned())
         })
         .collect()
 }
@@ -183,14 +206,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_new_listener_is_noticed_and_an_old_one_is_not() {
-        let _old = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let before = Before::now();
-        let new = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = new.local_addr().unwrap().port();
-        let left = Leftovers::of(Path::new("/nonexistent/skiff-root"), &before);
-        assert!(left.listeners.contains(&format!("tcp 0100007F:{port}")), "{left}");
-        assert!(left.processes.is_empty() && left.mounts.is_empty(), "{left}");
+    fn listeners_are_found_by_the_process_that_holds_them() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let expected = format!("tcp 0100007F:{}", listener.local_addr().unwrap().port());
+        assert!(listeners(&[std::process::id().cast_signed()]).contains(&expected));
+        assert!(!listeners(&[1]).contains(&expected));
+    }
+
+    #[test]
+    fn a_directory_that_nobody_uses_has_no_leftovers() {
+        let left = Leftovers::of(Path::new("/nonexistent/skiff-root"), &Before::now());
+        assert!(left.processes.is_empty() && left.mounts.is_empty() && left.listeners.is_empty(), "{left}");
     }
 
     #[test]
