@@ -52,6 +52,13 @@ impl Drop for Unfinished<'_> {
     fn drop(&mut self) {
         if let Some(process) = &self.process {
             process.kill();
+            // The few milliseconds that a kill takes: whoever starts again at once needs the disk's lock.
+            for _ in 0..200 {
+                if process.exit().is_some() {
+                    break;
+                }
+                std::thread::sleep(Duration::from_millis(5));
+            }
             self.files.clean(None);
         }
     }

@@ -1,0 +1,232 @@
+//! What goes over the control socket.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+/// What the daemon is asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "op", rename_all = "lowercase", deny_unknown_fields)]
+pub enum Request {
+    /// Version of the daemon; answered by [`Event::Version`].
+    Version {},
+    /// State of daemon and guest, without waking the guest; answered by [`Event::Status`].
+    Status {},
+    /// Start the guest if it does not run.
+    Start {
+        /// Forget that an accelerator failed before.
+        #[serde(default)]
+        retry_accelerator: bool,
+    },
+    /// Stop the guest and everything in it.
+    Stop {},
+    /// Stop the guest, then start it.
+    Restart {
+        /// Forget that an accelerator failed before.
+        #[serde(default)]
+        retry_accelerator: bool,
+    },
+    /// Connect to the guest's SSH server, starting the guest if needed.
+    Shell {},
+    /// Lines of a log; answered by [`Event::Log`].
+    Logs {
+        /// Which one.
+        source: LogSource,
+        /// How many of the last lines; none means all.
+        #[serde(default)]
+        tail: Option<u64>,
+        /// Whether to go on with new lines until the client leaves.
+        #[serde(default)]
+        follow: bool,
+    },
+    /// Stop the guest and end the daemon.
+    Shutdown {},
+}
+
+/// A log of the host side.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogSource {
+    /// What the daemon did.
+    Daemon,
+    /// What the guest wrote to its console.
+    Console,
+}
+
+/// What the daemon answers.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "lowercase")]
+pub enum Event {
+    /// Something is under way.
+    Progress(Progress),
+    /// A line of a log.
+    Log {
+        /// The line, without its end.
+        line: String,
+    },
+    /// The answer to [`Request::Status`].
+    Status(Box<Status>),
+    /// The answer to [`Request::Version`].
+    Version(Version),
+    /// It is done.
+    Done {},
+    /// It could not be done.
+    Error(Failure),
+}
+
+/// A step that has been reached.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Progress {
+    /// What is happening, for people.
+    pub step: String,
+    /// Milliseconds since the guest's start began.
+    pub elapsed_ms: u64,
+}
+
+/// Why something could not be done.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("{message}")]
+pub struct Failure {
+    /// The reason, in one line.
+    pub message: String,
+    /// What the user can do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hint: Option<String>,
+    /// The last words of the guest, where they help.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub detail: Option<String>,
+}
+
+impl Failure {
+    /// Makes a failure from an error and its sources, in one line.
+    pub fn new(error: &(dyn std::error::Error + 'static)) -> Self {
+        Self { message: chain(error), hint: None, detail: None }
+    }
+}
+
+/// Joins an error and its sources by colons.
+pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        source = error.source();
+    }
+    text
+}
+
+/// What runs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Version {
+    /// Version of the daemon.
+    pub version: String,
+    /// Its process id.
+    pub pid: u32,
+    /// Where it serves the Docker API.
+    pub docker_socket: PathBuf,
+}
+
+/// State of daemon and guest.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// The daemon.
+    pub daemon: DaemonStatus,
+    /// The guest.
+    pub machine: MachineStatus,
+}
+
+/// State of the daemon.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DaemonStatus {
+    /// Its version.
+    pub version: String,
+    /// Its process id.
+    pub pid: u32,
+    /// Seconds since it started.
+    pub uptime_seconds: u64,
+    /// Where it serves the Docker API.
+    pub docker_socket: PathBuf,
+    /// Its state directory.
+    pub state_dir: PathBuf,
+    /// Its log.
+    pub log: PathBuf,
+}
+
+/// The states of the guest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MachineState {
+    /// It does not run; the next use starts it.
+    Stopped,
+    /// It boots.
+    Starting,
+    /// It runs.
+    Running,
+    /// It shuts down.
+    Stopping,
+    /// It failed; the next use tries again.
+    Failed,
+}
+
+impl std::fmt::Display for MachineState {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Stopped => "stopped",
+            Self::Starting => "starting",
+            Self::Running => "running",
+            Self::Stopping => "stopping",
+            Self::Failed => "failed",
+        })
+    }
+}
+
+/// State of the guest.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct MachineStatus {
+    /// Where it is in its life.
+    pub state: MachineState,
+    /// Seconds since it came to this state.
+    pub since_seconds: u64,
+    /// Why it is in this state, where that is worth telling.
+    pub reason: Option<String>,
+    /// `qemu` or `native`.
+    pub backend: String,
+    /// `kvm`, `hvf`, `whpx` or `tcg`; none without a virtual machine.
+    pub accelerator: Option<String>,
+    /// Why the accelerator is not the best one.
+    pub accelerator_note: Option<String>,
+    /// Process id on the host.
+    pub pid: Option<u32>,
+    /// Milliseconds that the last start took.
+    pub boot_ms: Option<u64>,
+    /// Connections that keep the guest awake.
+    pub connections: u64,
+    /// Version of the guest image; none without a virtual machine.
+    pub image_version: Option<String>,
+    /// Virtual processors; none without a virtual machine or where the backend chooses.
+    pub cpus: Option<u32>,
+    /// Memory of the guest in MiB; none without a virtual machine.
+    pub memory_mib: Option<u64>,
+    /// Upper bound of the data disk in bytes; none without a virtual machine.
+    pub disk_bytes: Option<u64>,
+    /// What the data disk takes on the host in bytes; none before the first start.
+    pub disk_used_bytes: Option<u64>,
+    /// Seconds of idleness after which the guest is stopped; none for never.
+    pub idle_stop_seconds: Option<u64>,
+    /// What the guest says of itself, when it runs and answers.
+    pub guest: Option<GuestStatus>,
+}
+
+/// What the guest says of itself.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct GuestStatus {
+    /// Version of the agent.
+    pub version: String,
+    /// Release of its kernel.
+    pub kernel: String,
+    /// Seconds since it booted.
+    pub uptime_seconds: f64,
+    /// Containers that run.
+    pub containers_running: u64,
+}

@@ -1,0 +1,18 @@
+//! The daemon's control socket: JSON lines, one request per connection.
+//!
+//! The client sends one [`Request`]; the daemon answers with any number of [`Event`]s, of which the last is
+//! [`Event::Done`] or [`Event::Error`]. After the `Done` of a [`Request::Shell`] the connection carries the bytes of
+//! the guest's SSH server.
+
+mod client;
+mod logs;
+mod message;
+pub(crate) mod server;
+pub(crate) mod wire;
+
+pub use client::{Client, ClientError, LogRequest};
+pub(crate) use message::chain;
+pub use message::{
+    DaemonStatus, Event, Failure, GuestStatus, LogSource, MachineState, MachineStatus, Progress, Request,
+    Status, Version,
+};

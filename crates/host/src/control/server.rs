@@ -1,0 +1,236 @@
+//! The daemon's side of the control socket.
+
+use std::{
+    io,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use skiff_link::{Args, BoxStream, StreamHeader, copy_both};
+use skiff_machine::{DiskSize, Error as MachineError, Machine, Phase, host_memory_mib};
+use skiff_settings::{Paths, Settings};
+use tokio::sync::{Notify, Semaphore, broadcast};
+
+use super::{
+    DaemonStatus, Event, Failure, GuestStatus, LogSource, MachineState, MachineStatus, Progress, Request,
+    Status, Version, logs,
+    wire::{LineReader, write},
+};
+use crate::{listen::Listener, proxy::failure};
+
+/// Connections at once; more wait in the socket's queue.
+const CONNECTIONS: usize = 256;
+/// How long a client may take to send its request.
+const REQUEST_DEADLINE: Duration = Duration::from_secs(10);
+
+/// What the control socket tells and steers.
+pub(crate) struct Server {
+    pub(crate) machine: Machine,
+    pub(crate) paths: Paths,
+    pub(crate) docker_socket: PathBuf,
+    pub(crate) image_version: Option<String>,
+    pub(crate) started: Instant,
+    /// Told when a client wants the daemon to end.
+    pub(crate) shutdown: Arc<Notify>,
+}
+
+/// Serves the control socket until dropped.
+pub(crate) async fn serve(listener: Listener, server: Arc<Server>) {
+    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    loop {
+        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
+        match listener.accept().await {
+            Ok(client) => {
+                let server = Arc::clone(&server);
+                tokio::spawn(async move {
+                    if let Err(error) = server.connection(client).await {
+                        tracing::debug!(%error, "control connection broke");
+                    }
+                    drop(place);
+                });
+            }
+            Err(error) => {
+                tracing::warn!(%error, "control socket does not accept");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+impl Server {
+    async fn connection(&self, mut client: BoxStream) -> io::Result<()> {
+        let mut lines = LineReader::default();
+        let request = match tokio::time::timeout(REQUEST_DEADLINE, lines.read::<Request>(&mut client)).await {
+            Ok(Ok(Some(request))) => request,
+            // Somebody only looked whether we are here.
+            Ok(Ok(None)) => return Ok(()),
+            Ok(Err(error)) => {
+                let message = format!("the request makes no sense: {error}");
+                let failure = Failure { message, hint: None, detail: None };
+                return write(&mut client, &Event::Error(failure)).await;
+            }
+            Err(_) => return Err(io::ErrorKind::TimedOut.into()),
+        };
+        tracing::debug!(op = ?request, "control request");
+        let result = match request {
+            Request::Version {} => {
+                write(&mut client, &Event::Version(self.version())).await?;
+                Ok(())
+            }
+            Request::Status {} => {
+                let status = self.status().await;
+                write(&mut client, &Event::Status(Box::new(status))).await?;
+                Ok(())
+            }
+            Request::Start { retry_accelerator } => {
+                self.watched(&mut client, self.machine.start(retry_accelerator)).await?
+            }
+            Request::Stop {} => self.watched(&mut client, self.machine.stop()).await?,
+            Request::Restart { retry_accelerator } => {
+                let restart = async {
+                    self.machine.stop().await?;
+                    self.machine.start(retry_accelerator).await
+                };
+                self.watched(&mut client, restart).await?
+            }
+            Request::Shell {} => return self.shell(client).await,
+            Request::Logs { source, tail, follow } => {
+                let path = match source {
+                    LogSource::Daemon => self.paths.daemon_log(),
+                    LogSource::Console => self.paths.console_log(),
+                };
+                logs::send(&mut client, &path, tail, follow).await?;
+                Ok(())
+            }
+            Request::Shutdown {} => {
+                let result = self.watched(&mut client, self.machine.stop()).await?;
+                self.shutdown.notify_one();
+                result
+            }
+        };
+        write(&mut client, &last(result)).await
+    }
+
+    /// Sends the steps of a start or stop while it is under way.
+    async fn watched<T>(
+        &self,
+        client: &mut BoxStream,
+        work: impl Future<Output = Result<T, Arc<MachineError>>>,
+    ) -> io::Result<Result<T, Failure>> {
+        let mut progress = self.machine.progress();
+        // Whoever comes late hears at least where a start is.
+        if self.machine.snapshot().phase == Phase::Starting
+            && let Some(step) = self.machine.snapshot().progress
+        {
+            write(client, &step_event(step)).await?;
+        }
+        tokio::pin!(work);
+        let result = loop {
+            tokio::select! {
+                biased;
+                step = progress.recv() => match step {
+                    Ok(step) => write(client, &step_event(step)).await?,
+                    Err(broadcast::error::RecvError::Lagged(_)) => {}
+                    Err(broadcast::error::RecvError::Closed) => break work.await,
+                },
+                result = &mut work => break result,
+            }
+        };
+        while let Ok(step) = progress.try_recv() {
+            write(client, &step_event(step)).await?;
+        }
+        Ok(result.map_err(|error| failure(&error)))
+    }
+
+    async fn shell(&self, mut client: BoxStream) -> io::Result<()> {
+        let lease = match self.watched(&mut client, self.machine.lease()).await? {
+            Ok(lease) => lease,
+            Err(failure) => return write(&mut client, &Event::Error(failure)).await,
+        };
+        match lease.open(&StreamHeader { args: Args::Shell {} }).await {
+            Ok(guest) => {
+                write(&mut client, &Event::Done {}).await?;
+                copy_both(client, guest).await?;
+                Ok(())
+            }
+            Err(error) => write(&mut client, &Event::Error(Failure::new(&error))).await,
+        }
+    }
+
+    fn version(&self) -> Version {
+        Version {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            docker_socket: self.docker_socket.clone(),
+        }
+    }
+
+    async fn status(&self) -> Status {
+        let Version { version, pid, docker_socket } = self.version();
+        let daemon = DaemonStatus {
+            version,
+            pid,
+            uptime_seconds: self.started.elapsed().as_secs(),
+            docker_socket,
+            state_dir: self.paths.state().to_owned(),
+            log: self.paths.daemon_log(),
+        };
+        Status { daemon, machine: self.machine_status().await }
+    }
+
+    async fn machine_status(&self) -> MachineStatus {
+        let settings = Settings::load(&self.paths.settings()).unwrap_or_default();
+        let containers = self.machine.guest_status().await;
+        let snapshot = self.machine.snapshot();
+        let description = snapshot.description;
+        let guest = snapshot.hello.zip(containers).map(|(hello, status)| GuestStatus {
+            version: hello.version,
+            kernel: hello.kernel,
+            uptime_seconds: hello.uptime + snapshot.since.elapsed().as_secs_f64(),
+            containers_running: status.containers_running,
+        });
+        let is_virtual = self.image_version.is_some();
+        let disk = DiskSize::of(&self.paths.disk()).filter(|_| is_virtual);
+        MachineStatus {
+            state: state(snapshot.phase),
+            since_seconds: snapshot.since.elapsed().as_secs(),
+            reason: snapshot.reason.map(|error| failure(&error).message),
+            backend: self.machine.backend().to_owned(),
+            accelerator: description.as_ref().and_then(|d| d.accelerator).map(|a| a.to_string()),
+            accelerator_note: description.as_ref().and_then(|d| d.accelerator_note.clone()),
+            pid: description.as_ref().map(|d| d.pid),
+            boot_ms: snapshot.boot.map(|boot| u64::try_from(boot.as_millis()).unwrap_or(u64::MAX)),
+            connections: self.machine.connections(),
+            image_version: self.image_version.clone(),
+            cpus: settings.machine.cpus.filter(|_| is_virtual),
+            memory_mib: is_virtual.then(|| settings.machine.memory_mib_for(host_memory_mib())),
+            disk_bytes: is_virtual.then(|| disk.map_or(settings.machine.disk_gib << 30, |disk| disk.length)),
+            disk_used_bytes: disk.map(|disk| disk.used),
+            idle_stop_seconds: settings.daemon.idle_stop().map(|limit| limit.as_secs()),
+            guest,
+        }
+    }
+}
+
+fn last(result: Result<(), Failure>) -> Event {
+    match result {
+        Ok(()) => Event::Done {},
+        Err(failure) => Event::Error(failure),
+    }
+}
+
+fn step_event(step: skiff_machine::Progress) -> Event {
+    let elapsed_ms = u64::try_from(step.elapsed.as_millis()).unwrap_or(u64::MAX);
+    Event::Progress(Progress { step: step.step, elapsed_ms })
+}
+
+fn state(phase: Phase) -> MachineState {
+    match phase {
+        Phase::Stopped => MachineState::Stopped,
+        Phase::Starting => MachineState::Starting,
+        Phase::Running => MachineState::Running,
+        Phase::Stopping => MachineState::Stopping,
+        Phase::Failed => MachineState::Failed,
+    }
+}

@@ -1,0 +1,227 @@
+//! Bringing a guest up, and down again, step by step; the machine's task runs these beside itself.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use skiff_link::Link;
+use skiff_settings::Settings;
+use skiff_vm::{Guest, GuestConfig};
+use tokio::sync::{broadcast, watch};
+
+use crate::{
+    Error, Options, Progress,
+    backend::Selected,
+    control::{self, Hello},
+    disk,
+    handle::Snapshot,
+    host_memory_mib,
+    session::Sessions,
+};
+
+/// A guest that is up.
+pub(crate) struct Booted {
+    pub(crate) guest: Arc<dyn Guest>,
+    pub(crate) sessions: Sessions,
+    pub(crate) link: Link,
+    pub(crate) hello: Hello,
+    pub(crate) took: Duration,
+}
+
+/// Tells everybody who watches how far a start or stop is.
+#[derive(Clone)]
+pub(crate) struct Reporter {
+    pub(crate) progress: broadcast::Sender<Progress>,
+    pub(crate) snapshot: watch::Sender<Snapshot>,
+    pub(crate) began: Instant,
+}
+
+impl Reporter {
+    pub(crate) fn step(&self, step: impl Into<String>) {
+        let progress = Progress { step: step.into(), elapsed: self.began.elapsed() };
+        tracing::info!(op = %progress.step, elapsed_ms = progress.elapsed.as_millis() as u64, "step");
+        self.snapshot.send_modify(|snapshot| snapshot.progress = Some(progress.clone()));
+        // Nobody watching is fine.
+        let _ = self.progress.send(progress);
+    }
+}
+
+/// Tells a start that nobody wants it any more.
+#[derive(Clone)]
+pub(crate) struct Cancel(pub(crate) watch::Receiver<bool>);
+
+impl Cancel {
+    async fn called_off(&mut self) {
+        if self.0.wait_for(|off| *off).await.is_err() {
+            // The machine's task is gone without a word: the guest stays for the next one.
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+/// Looks for a guest that still runs; ends those of other backends.
+pub(crate) async fn adopt(
+    options: &Options,
+    selected: &Selected,
+    cancel: Cancel,
+    reporter: &Reporter,
+) -> Result<Option<Booted>, Error> {
+    for other in &selected.others {
+        if let Some(guest) = other.adopt().await.map_err(Error::Stop)? {
+            reporter.step(format!("ending the guest of the {} backend", other.name()));
+            guest.stop(options.shutdown_grace).await.map_err(Error::Stop)?;
+        }
+    }
+    let Some(guest) = selected.backend.adopt().await.map_err(Error::Stop)? else { return Ok(None) };
+    reporter.step("found the guest running");
+    up(options, Arc::from(guest), cancel, reporter).await.map(Some)
+}
+
+/// Starts a guest.
+pub(crate) async fn start(
+    options: &Options,
+    selected: &Selected,
+    retry_accelerator: bool,
+    mut cancel: Cancel,
+    reporter: &Reporter,
+) -> Result<Booted, Error> {
+    let config = prepare(options, selected, retry_accelerator, reporter).await?;
+    let progress = |step: skiff_vm::Step| reporter.step(step.to_string());
+    // A backend ends what it has begun when it is dropped.
+    let guest = tokio::select! {
+        guest = selected.backend.start(&config, &progress) => guest.map_err(Error::Start)?,
+        () = cancel.called_off() => return Err(Error::CalledOff),
+    };
+    up(options, Arc::from(guest), cancel, reporter).await
+}
+
+/// Checks the image, makes the disk, and says what the guest is made of.
+async fn prepare(
+    options: &Options,
+    selected: &Selected,
+    retry_accelerator: bool,
+    reporter: &Reporter,
+) -> Result<GuestConfig, Error> {
+    let paths = options.paths.clone();
+    let image = selected.image.clone();
+    let mirrors = options.registry_mirrors.clone();
+    reporter.step("preparing");
+    let work = move || -> Result<GuestConfig, Error> {
+        let settings = Settings::load(&paths.settings())?;
+        let mut registry_mirrors = mirrors;
+        registry_mirrors.extend(settings.registry_mirrors.iter().cloned());
+        let mut config = GuestConfig {
+            name: "skiff".to_owned(),
+            kernel: Default::default(),
+            initramfs: Default::default(),
+            cmdline: String::new(),
+            disk: paths.disk(),
+            cpus: settings.machine.cpus,
+            memory_mib: settings.machine.memory_mib_for(host_memory_mib()),
+            registry_mirrors,
+            retry_accelerator,
+        };
+        if let Some(image) = image {
+            let memory = paths.machine_dir().join("image.json");
+            config.kernel = image.kernel(&memory)?;
+            config.initramfs = image.initramfs(&memory)?;
+            config.cmdline = image.cmdline().to_owned();
+            let template = || Ok(image.disk_template(&memory)?);
+            disk::prepare(&paths.disk(), template, settings.machine.disk_gib)?;
+        }
+        Ok(config)
+    };
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) => std::panic::resume_unwind(error.into_panic()),
+    }
+}
+
+/// From a living guest to one that is linked and greeted; a guest that does not get there is ended.
+async fn up(
+    options: &Options,
+    guest: Arc<dyn Guest>,
+    mut cancel: Cancel,
+    reporter: &Reporter,
+) -> Result<Booted, Error> {
+    let greet = async {
+        let transport = guest.open_transport().await.map_err(Error::Start)?;
+        let mut sessions = Sessions::new(transport);
+        let link = sessions.next().await?;
+        let hello = greet(&link, &options.authorized_keys).await;
+        Ok::<_, Error>((sessions, link, hello))
+    };
+    let result = tokio::select! {
+        result = greet => result,
+        exit = guest.wait() => Err(Error::Ended { exit }),
+        () = cancel.called_off() => Err(Error::CalledOff),
+        () = tokio::time::sleep(options.agent_deadline) => {
+            Err(Error::NoAgent { after: options.agent_deadline, console: guest.console_tail() })
+        }
+    };
+    match result {
+        Ok((sessions, link, hello)) => {
+            let took = reporter.began.elapsed();
+            reporter.step("ready");
+            Ok(Booted { guest, sessions, link, hello, took })
+        }
+        Err(error) => {
+            guest.stop(Duration::from_secs(3)).await.map_err(Error::Stop)?;
+            Err(error)
+        }
+    }
+}
+
+/// Tells a new session what a guest must know: the time, and who may log in.
+///
+/// None of it keeps the engine from working, so failures are told and no more.
+pub(crate) async fn greet(link: &Link, keys: &[String]) -> Hello {
+    let warn = |op: &'static str, error: control::Error| tracing::warn!(op, %error, "guest does not do it");
+    let mut client = match control::Client::open(link).await {
+        Ok(client) => client,
+        Err(error) => {
+            warn("control", error);
+            return Hello::default();
+        }
+    };
+    if let Err(error) = client.set_time().await {
+        warn("time", error);
+    }
+    for key in keys {
+        if let Err(error) = client.authorize(key).await {
+            warn("authorize", error);
+        }
+    }
+    client.hello().await.unwrap_or_else(|error| {
+        warn("hello", error);
+        Hello::default()
+    })
+}
+
+/// Ends a guest: by its own shutdown where it has a kernel of its own, else by its process; nothing is left.
+pub(crate) async fn stop(
+    options: &Options,
+    guest: &Arc<dyn Guest>,
+    link: Option<Link>,
+    reporter: &Reporter,
+) -> Result<(), Error> {
+    reporter.step("stopping");
+    if guest.description().accelerator.is_none() {
+        return guest.stop(options.shutdown_grace).await.map_err(Error::Stop);
+    }
+    if let Some(link) = link {
+        let ask = async { control::Client::open(&link).await?.shutdown().await };
+        match tokio::time::timeout(Duration::from_secs(5), ask).await {
+            // A guest that is quick hangs up instead of answering.
+            Ok(Ok(()) | Err(control::Error::HungUp | control::Error::Io(_))) => {
+                if tokio::time::timeout(options.shutdown_grace, guest.wait()).await.is_err() {
+                    tracing::warn!("guest does not shut down, ending it");
+                }
+            }
+            Ok(Err(error)) => tracing::warn!(%error, "guest does not take the shutdown, ending it"),
+            Err(_) => tracing::warn!("guest does not answer, ending it"),
+        }
+    }
+    guest.stop(Duration::from_secs(3)).await.map_err(Error::Stop)
+}

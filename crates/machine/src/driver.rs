@@ -1,0 +1,506 @@
+//! The task that owns the guest.
+//!
+//! It never waits for anything but its inputs: what takes time runs beside it and reports back by an [`Event`]. Events
+//! carry the generation of the guest that they are about, so that news of a former guest changes nothing.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use skiff_link::Link;
+use skiff_settings::Settings;
+use skiff_vm::{Exit, ExitReason, Guest};
+use tokio::{
+    sync::{broadcast, mpsc, watch},
+    task::AbortHandle,
+};
+
+use crate::{
+    Error, Lease, Options, Phase, Progress, Trigger,
+    backend::Selected,
+    boot::{self, Booted, Cancel, Reporter},
+    handle::{Answer, Command, Connections, Snapshot, query_status},
+    idle::{Decision, IdlePolicy},
+    session::Sessions,
+};
+
+/// What the work beside the task reports.
+enum Event {
+    Adopted(Result<Option<Booted>, Error>),
+    Booted(Result<Booted, Error>),
+    SessionUp(Link),
+    SessionLost(String),
+    SessionsEnded(skiff_link::Error),
+    GuestEnded(Exit),
+    Containers(Option<u64>),
+    Stopped { result: Result<(), Error>, failure: Option<Arc<Error>> },
+}
+
+/// The states of the crate's diagram, each with what exists in it.
+enum State {
+    Stopped,
+    Failed,
+    Starting { call_off: watch::Sender<bool> },
+    Running(Box<Running>),
+    Stopping,
+}
+
+struct Running {
+    guest: Arc<dyn Guest>,
+    link: Option<Link>,
+    idle: Option<IdlePolicy>,
+    /// When idleness is looked at again.
+    check_at: Option<Instant>,
+    /// When a guest without a link is given up.
+    relink_by: Option<Instant>,
+    _tasks: [AbortOnDrop; 2],
+}
+
+/// A task that must not outlive its guest.
+struct AbortOnDrop(AbortHandle);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl State {
+    fn phase(&self) -> Phase {
+        match self {
+            Self::Stopped => Phase::Stopped,
+            Self::Failed => Phase::Failed,
+            Self::Starting { .. } => Phase::Starting,
+            Self::Running(_) => Phase::Running,
+            Self::Stopping => Phase::Stopping,
+        }
+    }
+}
+
+pub(crate) struct Driver {
+    options: Arc<Options>,
+    selected: Selected,
+    snapshot: watch::Sender<Snapshot>,
+    progress: broadcast::Sender<Progress>,
+    connections: Arc<Connections>,
+    events: mpsc::UnboundedSender<(u64, Event)>,
+    reports: mpsc::UnboundedReceiver<(u64, Event)>,
+    generation: u64,
+    state: State,
+    /// Those who wait for a link.
+    waiting: Vec<Answer<Lease>>,
+    /// Those who wait for a stop.
+    stopping: Vec<Answer<()>>,
+}
+
+impl Driver {
+    pub(crate) fn new(
+        options: Options,
+        selected: Selected,
+        snapshot: watch::Sender<Snapshot>,
+        progress: broadcast::Sender<Progress>,
+        connections: Arc<Connections>,
+    ) -> Self {
+        let (events, reports) = mpsc::unbounded_channel();
+        Self {
+            options: Arc::new(options),
+            selected,
+            snapshot,
+            progress,
+            connections,
+            events,
+            reports,
+            generation: 0,
+            state: State::Stopped,
+            waiting: Vec::new(),
+            stopping: Vec::new(),
+        }
+    }
+
+    pub(crate) async fn run(mut self, mut commands: mpsc::Receiver<Command>) {
+        self.look_for_guest();
+        loop {
+            let timer = self.next_timer();
+            let sleep = async {
+                match timer {
+                    Some(at) => tokio::time::sleep_until(at.into()).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                command = commands.recv() => match command {
+                    Some(Command::Lease { retry_accelerator, answer }) => self.lease(retry_accelerator, answer),
+                    Some(Command::Stop { answer }) => self.stop(answer),
+                    None => return,
+                },
+                Some((generation, event)) = self.reports.recv() => {
+                    if generation == self.generation {
+                        self.event(event);
+                    }
+                }
+                () = sleep => self.timer(),
+            }
+        }
+    }
+
+    // Requests
+
+    fn lease(&mut self, retry_accelerator: bool, answer: Answer<Lease>) {
+        match &self.state {
+            State::Running(running) => match &running.link {
+                Some(link) => {
+                    // A caller that left in the meantime drops its lease at once.
+                    let _ = answer.send(Ok(Lease::new(link.clone(), &self.connections)));
+                }
+                None => self.waiting.push(answer),
+            },
+            State::Starting { .. } | State::Stopping => self.waiting.push(answer),
+            State::Stopped | State::Failed => {
+                self.waiting.push(answer);
+                self.start(retry_accelerator);
+            }
+        }
+    }
+
+    fn stop(&mut self, answer: Answer<()>) {
+        // Whoever waits for a guest that is not to be has waited long enough.
+        self.fail_waiting(&Arc::new(Error::CalledOff));
+        match &self.state {
+            State::Stopped => {
+                let _ = answer.send(Ok(()));
+            }
+            State::Failed => {
+                self.enter(Trigger::StopAsked, State::Stopped, None);
+                let _ = answer.send(Ok(()));
+            }
+            State::Stopping => self.stopping.push(answer),
+            State::Starting { call_off } => {
+                self.stopping.push(answer);
+                call_off.send_replace(true);
+                self.enter(Trigger::StopAsked, State::Stopping, None);
+            }
+            State::Running(_) => {
+                self.stopping.push(answer);
+                self.end_running(Trigger::StopAsked, None);
+            }
+        }
+    }
+
+    // Work beside the task
+
+    fn reporter(&self) -> Reporter {
+        Reporter { progress: self.progress.clone(), snapshot: self.snapshot.clone(), began: Instant::now() }
+    }
+
+    /// Runs work beside the task and takes its event under the present generation.
+    fn spawn(&self, work: impl Future<Output = Event> + Send + 'static) -> AbortHandle {
+        let (generation, events) = (self.generation, self.events.clone());
+        let task = tokio::spawn(async move {
+            // The task may have ended, and with it all interest.
+            let _ = events.send((generation, work.await));
+        });
+        task.abort_handle()
+    }
+
+    fn look_for_guest(&mut self) {
+        let (call_off, cancel) = watch::channel(false);
+        self.generation += 1;
+        self.enter(Trigger::Wanted, State::Starting { call_off }, None);
+        let (options, selected, reporter) =
+            (Arc::clone(&self.options), self.selected.clone(), self.reporter());
+        self.spawn(async move {
+            Event::Adopted(boot::adopt(&options, &selected, Cancel(cancel), &reporter).await)
+        });
+    }
+
+    fn start(&mut self, retry_accelerator: bool) {
+        let (call_off, cancel) = watch::channel(false);
+        self.generation += 1;
+        self.enter(Trigger::Wanted, State::Starting { call_off }, None);
+        let (options, selected, reporter) =
+            (Arc::clone(&self.options), self.selected.clone(), self.reporter());
+        self.spawn(async move {
+            let cancel = Cancel(cancel);
+            Event::Booted(boot::start(&options, &selected, retry_accelerator, cancel, &reporter).await)
+        });
+    }
+
+    /// Leaves `Running`: the guest is stopped, or its remains are removed.
+    fn end_running(&mut self, trigger: Trigger, failure: Option<Arc<Error>>) {
+        let State::Running(running) = std::mem::replace(&mut self.state, State::Stopping) else {
+            unreachable!("callers have seen that it runs");
+        };
+        // A guest that failed is not asked any more.
+        let link = running.link.clone().filter(|_| failure.is_none());
+        let guest = Arc::clone(&running.guest);
+        drop(running);
+        self.publish(Phase::Running, trigger, None);
+        self.stop_guest(guest, link, failure);
+    }
+
+    fn stop_guest(&self, guest: Arc<dyn Guest>, link: Option<Link>, failure: Option<Arc<Error>>) {
+        let (options, reporter) = (Arc::clone(&self.options), self.reporter());
+        self.spawn(async move {
+            let result = boot::stop(&options, &guest, link, &reporter).await;
+            Event::Stopped { result, failure }
+        });
+    }
+
+    // What the work reports
+
+    fn event(&mut self, event: Event) {
+        match event {
+            Event::Adopted(Ok(Some(booted))) | Event::Booted(Ok(booted)) => self.booted(booted),
+            Event::Adopted(Ok(None)) => {
+                self.enter(Trigger::NothingFound, State::Stopped, None);
+                self.stopped();
+            }
+            Event::Adopted(Err(error)) | Event::Booted(Err(error)) => self.boot_failed(error),
+            Event::SessionUp(link) => self.session_up(link),
+            Event::SessionLost(reason) => self.session_lost(&reason),
+            Event::SessionsEnded(error) => {
+                tracing::warn!(%error, "the guest's transport ended");
+                self.give_up();
+            }
+            Event::GuestEnded(exit) => self.guest_ended(exit),
+            Event::Containers(containers) => self.containers(containers),
+            Event::Stopped { result: Err(error), .. } => {
+                let error = Arc::new(error);
+                for answer in self.stopping.drain(..) {
+                    let _ = answer.send(Err(Arc::clone(&error)));
+                }
+                self.fail_waiting(&error);
+                self.enter(Trigger::StoppedAfterFailure, State::Failed, Some(error));
+            }
+            Event::Stopped { result: Ok(()), failure: Some(error) } => {
+                if let Error::Ended { exit: Exit { reason: ExitReason::Shutdown, .. } } = &*error {
+                    self.enter(Trigger::Stopped, State::Stopped, Some(error));
+                } else {
+                    self.enter(Trigger::StoppedAfterFailure, State::Failed, Some(error));
+                }
+                self.stopped();
+            }
+            Event::Stopped { result: Ok(()), failure: None } => {
+                self.enter(Trigger::Stopped, State::Stopped, None);
+                self.stopped();
+            }
+        }
+    }
+
+    fn booted(&mut self, booted: Booted) {
+        let Booted { guest, sessions, link, hello, took } = booted;
+        if let State::Stopping = self.state {
+            // Called off, but quicker than the call.
+            self.stop_guest(guest, Some(link), None);
+            return;
+        }
+        let watched = Arc::clone(&guest);
+        let waiter = self.spawn(async move { Event::GuestEnded(watched.wait().await) });
+        let serve =
+            serve(self.generation, link.clone(), sessions, Arc::clone(&self.options), self.events.clone());
+        let server = tokio::spawn(serve).abort_handle();
+        let idle = self.idle_policy();
+        let description = guest.description();
+        tracing::info!(pid = description.pid, elapsed_ms = took.as_millis() as u64, "guest is up");
+        let running = Running {
+            guest,
+            link: Some(link.clone()),
+            check_at: idle.is_some().then(Instant::now),
+            idle,
+            relink_by: None,
+            _tasks: [AbortOnDrop(waiter), AbortOnDrop(server)],
+        };
+        self.enter(Trigger::Booted, State::Running(Box::new(running)), None);
+        self.snapshot.send_modify(|snapshot| {
+            snapshot.description = Some(description);
+            snapshot.hello = Some(hello);
+            snapshot.boot = Some(took);
+            snapshot.link = Some(link.clone());
+        });
+        self.answer_waiting(&link);
+    }
+
+    fn idle_policy(&self) -> Option<IdlePolicy> {
+        match Settings::load(&self.options.paths.settings()) {
+            Ok(settings) => settings.daemon.idle_stop().map(IdlePolicy::new),
+            Err(error) => {
+                tracing::warn!(%error, "settings cannot be read, the guest is not stopped when idle");
+                None
+            }
+        }
+    }
+
+    fn boot_failed(&mut self, error: Error) {
+        let error = Arc::new(error);
+        if let State::Stopping = self.state {
+            self.enter(Trigger::BootFailed, State::Stopped, None);
+        } else {
+            tracing::error!(error = %error, "guest does not start");
+            self.fail_waiting(&error);
+            self.enter(Trigger::BootFailed, State::Failed, Some(error));
+        }
+        self.stopped();
+    }
+
+    fn session_up(&mut self, link: Link) {
+        let State::Running(running) = &mut self.state else { return };
+        running.link = Some(link.clone());
+        running.relink_by = None;
+        self.snapshot.send_modify(|snapshot| snapshot.link = Some(link.clone()));
+        self.answer_waiting(&link);
+    }
+
+    fn session_lost(&mut self, reason: &str) {
+        tracing::warn!(error = reason, "link session ended");
+        let State::Running(running) = &mut self.state else { return };
+        running.link = None;
+        running.relink_by = Some(Instant::now() + self.options.relink_deadline);
+        self.snapshot.send_modify(|snapshot| snapshot.link = None);
+    }
+
+    /// The guest cannot be reached any more, so it is of no use.
+    fn give_up(&mut self) {
+        let State::Running(running) = &self.state else { return };
+        let error = Arc::new(Error::LinkLost { console: running.guest.console_tail() });
+        tracing::error!(error = %error, "guest is given up");
+        self.fail_waiting(&error);
+        self.end_running(Trigger::Ended, Some(error));
+    }
+
+    fn guest_ended(&mut self, exit: Exit) {
+        if !matches!(self.state, State::Running(_)) {
+            return;
+        }
+        tracing::warn!(op = ?exit.reason, error = %exit, "guest ended");
+        let error = Arc::new(Error::Ended { exit });
+        self.end_running(Trigger::Ended, Some(error));
+    }
+
+    /// The guest is gone: whoever stopped it hears so, and whoever needs it gets a new one.
+    fn stopped(&mut self) {
+        for answer in self.stopping.drain(..) {
+            let _ = answer.send(Ok(()));
+        }
+        self.waiting.retain(|answer| !answer.is_closed());
+        if !self.waiting.is_empty() {
+            self.start(false);
+        }
+    }
+
+    fn answer_waiting(&mut self, link: &Link) {
+        for answer in self.waiting.drain(..) {
+            let _ = answer.send(Ok(Lease::new(link.clone(), &self.connections)));
+        }
+    }
+
+    fn fail_waiting(&mut self, error: &Arc<Error>) {
+        for answer in self.waiting.drain(..) {
+            let _ = answer.send(Err(Arc::clone(error)));
+        }
+    }
+
+    // Time
+
+    fn next_timer(&self) -> Option<Instant> {
+        let State::Running(running) = &self.state else { return None };
+        [running.check_at, running.relink_by].into_iter().flatten().min()
+    }
+
+    fn timer(&mut self) {
+        let now = Instant::now();
+        let State::Running(running) = &mut self.state else { return };
+        if running.relink_by.is_some_and(|by| by <= now) {
+            self.give_up();
+            return;
+        }
+        if running.check_at.is_none_or(|at| at > now) {
+            return;
+        }
+        // Set again by the answer.
+        running.check_at = None;
+        match running.link.clone() {
+            Some(link) if self.connections.count() == 0 => {
+                self.spawn(async move {
+                    Event::Containers(query_status(&link).await.map(|status| status.containers_running))
+                });
+            }
+            // In use, or out of reach for now: there is nothing to ask.
+            _ => self.containers(None),
+        }
+    }
+
+    /// Decides about idleness; a guest that does not tell counts as busy.
+    fn containers(&mut self, containers: Option<u64>) {
+        let connections = self.connections.count();
+        let State::Running(running) = &mut self.state else { return };
+        let Some(policy) = &mut running.idle else { return };
+        let now = Instant::now();
+        match policy.observe(now, connections, containers.unwrap_or(1)) {
+            Decision::Wait(pause) => running.check_at = Some(now + pause.max(Duration::from_millis(50))),
+            Decision::Stop => {
+                tracing::info!("guest is idle");
+                self.end_running(Trigger::Idle, None);
+            }
+        }
+    }
+
+    // States
+
+    fn enter(&mut self, trigger: Trigger, state: State, reason: Option<Arc<Error>>) {
+        let from = self.state.phase();
+        self.state = state;
+        self.publish(from, trigger, reason);
+    }
+
+    fn publish(&self, from: Phase, trigger: Trigger, reason: Option<Arc<Error>>) {
+        let phase = self.state.phase();
+        debug_assert_eq!(from.next(trigger), Some(phase), "{from:?} by {trigger:?}");
+        tracing::info!(op = ?trigger, machine = ?phase, "machine state");
+        self.snapshot.send_modify(|snapshot| {
+            snapshot.phase = phase;
+            snapshot.since = Instant::now();
+            snapshot.reason = reason;
+            if phase != Phase::Running {
+                snapshot.link = None;
+                snapshot.hello = None;
+            }
+            if matches!(phase, Phase::Stopped | Phase::Failed) {
+                snapshot.description = None;
+                snapshot.progress = None;
+            }
+        });
+    }
+}
+
+/// Hands the guest's streams to the daemon, session after session.
+async fn serve(
+    generation: u64,
+    mut link: Link,
+    mut sessions: Sessions,
+    options: Arc<Options>,
+    events: mpsc::UnboundedSender<(u64, Event)>,
+) {
+    let report = |event| events.send((generation, event)).is_ok();
+    loop {
+        while let Ok(incoming) = link.accept().await {
+            (options.incoming)(link.clone(), incoming);
+        }
+        let reason = link.closed();
+        drop(link);
+        if !report(Event::SessionLost(reason.await.to_string())) {
+            return;
+        }
+        link = match sessions.next().await {
+            Ok(link) => link,
+            Err(error) => {
+                report(Event::SessionsEnded(error));
+                return;
+            }
+        };
+        boot::greet(&link, &options.authorized_keys).await;
+        if !report(Event::SessionUp(link.clone())) {
+            return;
+        }
+    }
+}

@@ -1,0 +1,247 @@
+//! How the rest of the daemon sees the guest.
+
+use std::{
+    ops::Deref,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use skiff_link::{Incoming, Link};
+use skiff_settings::Paths;
+use skiff_vm::Description;
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
+
+use crate::{Error, Phase, backend::Selected, control, driver::Driver};
+
+/// Takes the streams that the guest opens; called on the machine's task, so it must not block.
+pub type IncomingHandler = Arc<dyn Fn(Link, Incoming) + Send + Sync>;
+
+/// What a machine needs to know.
+#[derive(Clone)]
+pub struct Options {
+    /// Where everything is.
+    pub paths: Paths,
+    /// Registry mirrors beside those of the settings.
+    pub registry_mirrors: Vec<String>,
+    /// Public keys that may log in to the guest.
+    pub authorized_keys: Vec<String>,
+    /// Takes the streams that the guest opens.
+    pub incoming: IncomingHandler,
+    /// How long a booted guest's agent may take to speak.
+    pub agent_deadline: Duration,
+    /// How long a guest may be out of reach before it is given up.
+    pub relink_deadline: Duration,
+    /// How long a guest may take to shut itself down.
+    pub shutdown_grace: Duration,
+}
+
+impl Options {
+    /// Makes options with the usual deadlines.
+    pub fn new(paths: Paths, incoming: IncomingHandler) -> Self {
+        Self {
+            paths,
+            registry_mirrors: Vec::new(),
+            authorized_keys: Vec::new(),
+            incoming,
+            agent_deadline: Duration::from_secs(90),
+            relink_deadline: Duration::from_secs(60),
+            shutdown_grace: Duration::from_secs(25),
+        }
+    }
+}
+
+/// A step of a start or stop that has been reached.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Progress {
+    /// What is happening, for people.
+    pub step: String,
+    /// Since the start or stop began.
+    pub elapsed: Duration,
+}
+
+/// What is known about the guest at one moment.
+#[derive(Debug, Clone)]
+pub struct Snapshot {
+    /// Where it is in its life.
+    pub phase: Phase,
+    /// Since when.
+    pub since: Instant,
+    /// Why it failed, or why it stopped where nobody asked for it.
+    pub reason: Option<Arc<Error>>,
+    /// What runs it.
+    pub description: Option<Description>,
+    /// What the agent said of itself.
+    pub hello: Option<control::Hello>,
+    /// How long the last start took.
+    pub boot: Option<Duration>,
+    /// The last step of a start that is under way.
+    pub progress: Option<Progress>,
+    /// The link, while there is a session.
+    pub(crate) link: Option<Link>,
+}
+
+impl Snapshot {
+    pub(crate) fn new() -> Self {
+        Self {
+            phase: Phase::Stopped,
+            since: Instant::now(),
+            reason: None,
+            description: None,
+            hello: None,
+            boot: None,
+            progress: None,
+            link: None,
+        }
+    }
+}
+
+pub(crate) type Answer<T> = oneshot::Sender<Result<T, Arc<Error>>>;
+
+/// What the machine's task is asked for.
+pub(crate) enum Command {
+    Lease { retry_accelerator: bool, answer: Answer<Lease> },
+    Stop { answer: Answer<()> },
+}
+
+/// A handle on the guest; clones are handles on the same one.
+#[derive(Clone)]
+pub struct Machine {
+    commands: mpsc::Sender<Command>,
+    snapshot: watch::Receiver<Snapshot>,
+    progress: broadcast::Sender<Progress>,
+    connections: Arc<Connections>,
+    backend: &'static str,
+}
+
+impl Machine {
+    /// Starts the task that owns the guest, which at once looks for one that still runs.
+    ///
+    /// The task ends, and leaves the guest as it is, when the last handle is dropped.
+    pub fn spawn(options: Options, selected: Selected) -> Self {
+        let (commands, receiver) = mpsc::channel(256);
+        let (snapshot_sender, snapshot) = watch::channel(Snapshot::new());
+        let (progress, _) = broadcast::channel(64);
+        let connections = Arc::new(Connections::default());
+        let backend = selected.backend.name();
+        let driver =
+            Driver::new(options, selected, snapshot_sender, progress.clone(), Arc::clone(&connections));
+        tokio::spawn(driver.run(receiver));
+        Self { commands, snapshot, progress, connections, backend }
+    }
+
+    /// Gives the backend's name.
+    pub fn backend(&self) -> &'static str {
+        self.backend
+    }
+
+    /// Gives the link to the running guest, starting it if needed, and keeps the guest awake while it is held.
+    ///
+    /// # Errors
+    /// Fails when the guest does not start; every caller that waited gets the same error.
+    pub async fn lease(&self) -> Result<Lease, Arc<Error>> {
+        self.request(|answer| Command::Lease { retry_accelerator: false, answer }).await
+    }
+
+    /// Starts the guest if it does not run.
+    ///
+    /// # Errors
+    /// Fails when the guest does not start.
+    pub async fn start(&self, retry_accelerator: bool) -> Result<(), Arc<Error>> {
+        self.request(|answer| Command::Lease { retry_accelerator, answer }).await.map(drop)
+    }
+
+    /// Stops the guest if it runs, and calls off a start that is under way.
+    ///
+    /// # Errors
+    /// Fails when the guest's process cannot be ended.
+    pub async fn stop(&self) -> Result<(), Arc<Error>> {
+        self.request(|answer| Command::Stop { answer }).await
+    }
+
+    async fn request<T>(&self, command: impl FnOnce(Answer<T>) -> Command) -> Result<T, Arc<Error>> {
+        let (answer, result) = oneshot::channel();
+        let gone = || Arc::new(Error::ShuttingDown);
+        self.commands.send(command(answer)).await.map_err(|_| gone())?;
+        result.await.map_err(|_| gone())?
+    }
+
+    /// Tells what is known now; neither wakes the guest nor keeps it awake.
+    pub fn snapshot(&self) -> Snapshot {
+        self.snapshot.borrow().clone()
+    }
+
+    /// Follows what is known; neither wakes the guest nor keeps it awake.
+    pub fn watch(&self) -> watch::Receiver<Snapshot> {
+        self.snapshot.clone()
+    }
+
+    /// Follows the steps of starts and stops.
+    pub fn progress(&self) -> broadcast::Receiver<Progress> {
+        self.progress.subscribe()
+    }
+
+    /// Counts the leases that keep the guest awake.
+    pub fn connections(&self) -> u64 {
+        self.connections.count()
+    }
+
+    /// Asks a running guest what goes on in it; none when it does not run or does not answer.
+    pub async fn guest_status(&self) -> Option<control::Status> {
+        let link = self.snapshot.borrow().link.clone()?;
+        query_status(&link).await
+    }
+}
+
+/// Asks for the guest's status with a deadline that suits a display.
+pub(crate) async fn query_status(link: &Link) -> Option<control::Status> {
+    let ask = async { control::Client::open(link).await?.status().await };
+    match tokio::time::timeout(Duration::from_secs(5), ask).await {
+        Ok(Ok(status)) => Some(status),
+        Ok(Err(error)) => {
+            tracing::debug!(%error, "guest does not tell its status");
+            None
+        }
+        Err(_) => None,
+    }
+}
+
+/// How many leases there are.
+#[derive(Debug, Default)]
+pub(crate) struct Connections(AtomicU64);
+
+impl Connections {
+    pub(crate) fn count(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// The use of a running guest; it is not stopped for idleness as long as one exists.
+#[derive(Debug)]
+pub struct Lease {
+    link: Link,
+    connections: Arc<Connections>,
+}
+
+impl Lease {
+    pub(crate) fn new(link: Link, connections: &Arc<Connections>) -> Self {
+        connections.0.fetch_add(1, Ordering::Relaxed);
+        Self { link, connections: Arc::clone(connections) }
+    }
+}
+
+impl Deref for Lease {
+    type Target = Link;
+
+    fn deref(&self) -> &Link {
+        &self.link
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.connections.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
