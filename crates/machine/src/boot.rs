@@ -203,7 +203,7 @@ pub(crate) async fn greet(link: &Link, keys: &[String]) -> Hello {
 pub(crate) async fn stop(
     options: &Options,
     guest: &Arc<dyn Guest>,
-    link: Option<Link>,
+    link: Option<&Link>,
     reporter: &Reporter,
 ) -> Result<(), Error> {
     reporter.step("stopping");
@@ -211,7 +211,7 @@ pub(crate) async fn stop(
         return guest.stop(options.shutdown_grace).await.map_err(Error::Stop);
     }
     if let Some(link) = link {
-        let ask = async { control::Client::open(&link).await?.shutdown().await };
+        let ask = async { control::Client::open(link).await?.shutdown().await };
         match tokio::time::timeout(Duration::from_secs(5), ask).await {
             // A guest that is quick hangs up instead of answering.
             Ok(Ok(()) | Err(control::Error::HungUp | control::Error::Io(_))) => {

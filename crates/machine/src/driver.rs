@@ -231,8 +231,7 @@ impl Driver {
         let State::Running(running) = std::mem::replace(&mut self.state, State::Stopping) else {
             unreachable!("callers have seen that it runs");
         };
-        // A guest that failed is not asked any more.
-        let link = running.link.clone().filter(|_| failure.is_none());
+        let link = running.link.clone();
         let guest = Arc::clone(&running.guest);
         drop(running);
         self.publish(Phase::Running, trigger, None);
@@ -242,7 +241,13 @@ impl Driver {
     fn stop_guest(&self, guest: Arc<dyn Guest>, link: Option<Link>, failure: Option<Arc<Error>>) {
         let (options, reporter) = (Arc::clone(&self.options), self.reporter());
         self.spawn(async move {
-            let result = boot::stop(&options, &guest, link, &reporter).await;
+            // A guest that failed is not asked any more.
+            let asked = link.as_ref().filter(|_| failure.is_none());
+            let result = boot::stop(&options, &guest, asked, &reporter).await;
+            // Whatever still holds a stream of the dead guest lets go now, and the next guest finds its socket free.
+            if let Some(link) = link {
+                link.close();
+            }
             Event::Stopped { result, failure }
         });
     }

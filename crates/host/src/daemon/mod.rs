@@ -241,3 +241,6 @@ async fn told_to_end() {
         tracing::error!(%error, "signals cannot be caught");
     }
 }
+
+#[cfg(all(test, unix))]
+mod tests;
