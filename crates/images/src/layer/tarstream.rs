@@ -104,7 +104,7 @@ impl<R: Read> TarReader<R> {
         loop {
             self.skip_data()?;
             let Some(header) = self.header()? else { return Ok(None) };
-            let size = header.entry_size().map_err(|e| self.bad_header(&e))?;
+            let size = self.unsigned(&header.as_old().size)?;
             match header.entry_type() {
                 EntryType::XHeader => {
                     self.expect(size)?;
@@ -169,27 +169,24 @@ impl<R: Read> TarReader<R> {
                 .or_else(|| header.link_name_bytes().map(|l| l.into_owned()))
                 .unwrap_or_default(),
             kind,
-            mode: header.mode().map_err(|e| self.bad_header(&e))?,
+            mode: (self.unsigned(&header.as_old().mode)? & 0o7777) as u32,
             uid: 0,
             gid: 0,
-            // Times before 1970 are negative numbers in two's complement.
-            mtime: extended.mtime.unwrap_or((header.mtime().map_err(|e| self.bad_header(&e))? as i64, 0)),
+            mtime: extended.mtime.unwrap_or((self.number(&header.as_old().mtime)?, 0)),
             size: extended.size.unwrap_or(size),
             device: (0, 0),
             xattrs: extended.xattrs,
             sparse: None,
         };
-        let id = |given: Option<u64>, own: io::Result<u64>, what: &str| {
-            let id = match given {
-                Some(id) => id,
-                None => own.map_err(|e| entry.wrong(format!("{what}: {e}")))?,
-            };
+        let id = |given: Option<u64>, own: u64, what: &str| {
+            let id = given.unwrap_or(own);
             u32::try_from(id)
                 .ok()
                 .filter(|id| *id != u32::MAX)
                 .ok_or_else(|| entry.wrong(format!("{what} {id} is out of range")))
         };
-        let (uid, gid) = (id(extended.uid, header.uid(), "uid")?, id(extended.gid, header.gid(), "gid")?);
+        let (uid, gid) = (self.unsigned(&header.as_old().uid)?, self.unsigned(&header.as_old().gid)?);
+        let (uid, gid) = (id(extended.uid, uid, "uid")?, id(extended.gid, gid, "gid")?);
         (entry.uid, entry.gid) = (uid, gid);
         if matches!(kind, Kind::Char | Kind::Block) {
             let number = |n: io::Result<Option<u32>>| n.ok().flatten().unwrap_or(0);
@@ -398,9 +395,37 @@ impl<R: Read> TarReader<R> {
         self.reader.read_exact(buf).map_err(read_error)
     }
 
+    fn unsigned(&self, field: &[u8]) -> Result<u64, LayerError> {
+        u64::try_from(self.number(field)?).map_err(|_| self.bad_header(&"negative number"))
+    }
+
+    fn number(&self, field: &[u8]) -> Result<i64, LayerError> {
+        number(field).ok_or_else(|| self.bad_header(&"invalid number"))
+    }
+
     fn bad_header(&self, reason: &dyn std::fmt::Display) -> LayerError {
         LayerError::Header { after: self.last.clone(), reason: reason.to_string() }
     }
+}
+
+/// Reads a numeric field: octal digits, or GNU's big-endian two's complement when the first bit is set.
+///
+/// An empty field is zero, as in Go's archive/tar; the `tar` crate refuses it.
+fn number(field: &[u8]) -> Option<i64> {
+    if let [first, rest @ ..] = field
+        && first & 0x80 != 0
+    {
+        // The second bit is the sign.
+        let start = if first & 0x40 != 0 { -1i128 } else { 0 } << 6 | i128::from(first & 0x3f);
+        let value = rest.iter().try_fold(start, |n, b| n.checked_mul(256).map(|n| n | i128::from(*b)))?;
+        return i64::try_from(value).ok();
+    }
+    let digits = field.trim_ascii_start();
+    let end = digits.iter().position(|b| matches!(b, 0 | b' ')).unwrap_or(digits.len());
+    if end == 0 {
+        return Some(0);
+    }
+    i64::from_str_radix(std::str::from_utf8(&digits[..end]).ok()?, 8).ok()
 }
 
 fn until_zero(mut bytes: Vec<u8>) -> Vec<u8> {
@@ -461,6 +486,17 @@ mod tests {
         assert_eq!(entries[0].size, 3);
         assert_eq!(entries[1].xattrs, [(b"user.x".to_vec(), b"1\n2".to_vec())]);
         assert_eq!((entries[1].mtime, entries[1].uid), ((5, 250_000_000), 70_000));
+    }
+
+    #[test]
+    fn numbers_are_octal_or_binary() {
+        assert_eq!(number(b"0000644\0"), Some(0o644));
+        assert_eq!(number(b"  644 \0\0"), Some(0o644));
+        assert_eq!(number(&[0; 8]), Some(0));
+        assert_eq!(number(&[0x80, 0, 0, 0, 0, 0, 1, 0]), Some(256));
+        assert_eq!(number(&[0xff; 12]), Some(-1));
+        assert_eq!(number(&[0xbf; 12]), None);
+        assert_eq!(number(b"x"), None);
     }
 
     #[test]

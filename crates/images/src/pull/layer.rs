@@ -143,13 +143,14 @@ impl Job<'_> {
         }
         let kept = keeper.await.map_err(|_| Error::Interrupted)?;
         if let Err(error) = downloaded {
-            // A worker that failed is why the download could not go on.
-            return Err(match (kept, unpacker.await) {
-                (Err(Error::Interrupted), Ok(Err(cause))) if !matches!(cause, LayerError::Interrupted) => {
+            // Only an interrupted download failed because of a worker; any other error is its own.
+            let unpacked = unpacker.await;
+            return Err(match (error, kept, unpacked) {
+                (Error::Interrupted, Err(worker), _) if !matches!(worker, Error::Interrupted) => worker,
+                (Error::Interrupted, _, Ok(Err(cause))) if !matches!(cause, LayerError::Interrupted) => {
                     self.layer_error(cause)
                 }
-                (Err(worker), _) if !matches!(worker, Error::Interrupted) => worker,
-                _ => error,
+                (error, _, _) => error,
             });
         }
         let digest = match kept {

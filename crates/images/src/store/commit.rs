@@ -88,6 +88,12 @@ impl Inner {
         }
         self.layout.sync()?;
         self.metadata.commit(&change)?;
+        // A crash before an earlier commit may have put them back there.
+        for blob in new.manifests.iter().map(|(digest, _)| digest).chain(&blobs).chain([&new.parsed.id]) {
+            if let Err(error) = self.layout.remove_partial(blob) {
+                tracing::warn!(%blob, %error, "superfluous download not removed; it will age out");
+            }
+        }
         self.state().parsed.insert(id, new.parsed);
         self.apply(change);
         // The leases go only now, when the layers are recorded.

@@ -1,0 +1,122 @@
+//! Kills in the middle: nothing half-made shows, nothing committed is lost, downloads go on.
+
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use skiff_images::{Silent, Store};
+
+use crate::content::{Layer, Packing, TestImage, noise};
+use crate::proxy::{Proxy, Trouble};
+use crate::registry::Registry;
+use crate::workspace::{Workspace, config};
+
+const MIB: usize = 1 << 20;
+const ROOT: &str = "SKIFF_TEST_PULL_ROOT";
+const NAMES: &str = "SKIFF_TEST_PULL_NAMES";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cancelled_pull_shows_nothing_and_the_next_one_resumes() {
+    let (registry, workspace) = (Registry::start(), Workspace::new());
+    let image = TestImage::new(vec![Layer::file("data", &noise(20, 8 * MIB), Packing::Gzip)], "amd64");
+    registry.push("x", "latest", &image);
+    let proxy = Proxy::start(registry.port, Trouble::Stall(5 * MIB as u64), 1, false).await;
+    let name = format!("127.0.0.1:{}/x", proxy.port);
+    let store = workspace.open();
+    let (for_task, for_name) = (store.clone(), name.clone());
+    let task = tokio::spawn(async move { for_task.pull(&for_name, None, None, &Silent).await });
+    while workspace.partial_bytes() < 4 * MIB as u64 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    task.abort();
+    assert!(task.await.unwrap_err().is_cancelled());
+    assert!(store.list().is_empty());
+    drop(store);
+    let store = reopen(&workspace).await;
+    assert!(store.list().is_empty());
+    workspace.assert_clean();
+    let (kept, before) = (workspace.partial_bytes(), proxy.down());
+    assert!(kept >= 4 * MIB as u64);
+    store.pull(&name, None, None, &Silent).await.unwrap();
+    let (more, size) = (proxy.down() - before, image.layers[0].blob.len() as u64);
+    assert!(more < size - kept + 100 * 1024, "{more} more bytes, {kept} of {size} were kept");
+    assert_eq!(proxy.ranges(), [format!("range: bytes={kept}-")]);
+}
+
+/// Opens the store again; threads of a cancelled pull may hold it for a moment.
+async fn reopen(workspace: &Workspace) -> Store {
+    for _ in 0..200 {
+        if let Ok(store) = Store::open(workspace.config()) {
+            return store;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    workspace.open()
+}
+
+/// Not a test of its own: the process that `killed_at_any_moment…` kills.
+#[tokio::test(flavor = "multi_thread")]
+async fn pulls_when_another_test_tells_it_to() {
+    let (Ok(root), Ok(names)) = (std::env::var(ROOT), std::env::var(NAMES)) else { return };
+    let store = Store::open(config(root.as_ref())).unwrap();
+    for name in names.split(' ') {
+        let image = store.pull(name, None, None, &Silent).await.unwrap();
+        println!("committed {} {}", name, image.id);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_at_any_moment_the_store_keeps_what_was_committed_and_nothing_else() {
+    let (registry, workspace) = (Registry::start(), Workspace::new());
+    let names: Vec<String> = (0..4)
+        .map(|n| {
+            let layers = vec![
+                Layer::file("data", &noise(30, 2 * MIB), Packing::Gzip),
+                Layer::file("own", &noise(31 + n, MIB), Packing::Zstd),
+            ];
+            registry.push(&format!("i{n}"), "latest", &TestImage::new(layers, "amd64"));
+            registry.name(&format!("i{n}"))
+        })
+        .collect();
+    for delay in [3, 15, 40, 70, 110, 160, 230] {
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "crash::pulls_when_another_test_tells_it_to", "--nocapture"])
+            .env(ROOT, workspace.root())
+            .env(NAMES, names.join(" "))
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        tokio::time::sleep(Duration::from_millis(delay)).await;
+        child.kill().unwrap();
+        let output = child.wait_with_output().unwrap();
+        let store = workspace.open();
+        for line in String::from_utf8_lossy(&output.stdout).lines() {
+            if let Some((name, id)) = line.strip_prefix("committed ").and_then(|l| l.split_once(' ')) {
+                assert_eq!(store.get(name).unwrap().id, id, "answered before the kill at {delay} ms");
+            }
+        }
+        for image in store.list() {
+            for (directory, size) in store.lower_dirs(&image.id).unwrap().iter().zip([MIB, 2 * MIB]) {
+                let file = std::fs::read_dir(directory).unwrap().next().unwrap().unwrap();
+                assert_eq!(file.metadata().unwrap().len(), size as u64);
+            }
+        }
+        let layers: std::collections::HashSet<_> = store.list().into_iter().flat_map(|i| i.layers).collect();
+        assert_eq!(workspace.names("layers").len(), layers.len(), "only committed layers remain");
+        assert_eq!(workspace.names("staging"), [""; 0]);
+    }
+    let store = workspace.open();
+    for name in &names {
+        store.pull(name, None, None, &Silent).await.unwrap();
+    }
+    assert_eq!(store.list().len(), names.len());
+    assert_eq!(workspace.names("partial"), [""; 0]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_process_is_kept_out() {
+    let workspace = Workspace::new();
+    let _first = workspace.open();
+    let error = Store::open(workspace.config()).err().unwrap().to_string();
+    assert!(error.contains("in use by another process"), "{error}");
+}

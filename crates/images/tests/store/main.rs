@@ -1,0 +1,15 @@
+//! The store from outside: real registries on loopback, archives, kills, hostile contents.
+#![forbid(unsafe_code)]
+
+mod auth;
+mod content;
+mod crash;
+mod hostile;
+mod load;
+mod proxy;
+mod pull;
+mod registry;
+mod remove;
+mod server;
+mod throughput;
+mod workspace;
