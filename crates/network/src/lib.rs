@@ -32,6 +32,6 @@ pub use bridge::{Bridge, BridgeConfig};
 pub use endpoint::{Endpoint, mac_of};
 pub use error::Error;
 pub use ipam::{Ipam, IpamError};
-pub use netns::NetNs;
+pub use netns::{NetNs, bring_loopback_up};
 pub use stale::remove_stale_links;
 pub use subnet::{SubnetError, choose_subnet, default_pools, host_routes};

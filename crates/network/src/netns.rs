@@ -63,6 +63,14 @@ impl AsFd for NetNs {
     }
 }
 
+/// Brings the loopback interface of this process's own namespace up, which the kernel leaves down at boot.
+///
+/// # Errors
+/// When the kernel refuses, for example without `CAP_NET_ADMIN`.
+pub fn bring_loopback_up() -> Result<(), Error> {
+    Socket::open()?.request(links::set_up(links::LOOPBACK_INDEX, "lo")).map(drop)
+}
+
 /// Runs `work` on a thread inside the namespace `netns`.
 pub fn enter<T: Send>(netns: BorrowedFd<'_>, work: impl FnOnce() -> T + Send) -> Result<T, Error> {
     on_own_thread(|| {
