@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use thiserror::Error;
 
-/// What a caller may do about an [`Error`]; the HTTP edge maps it to a status.
+/// What a caller may do about an [`enum@Error`]; the HTTP edge maps it to a status.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Code {
@@ -182,6 +182,16 @@ impl Error {
             | Error::Database { .. }
             | Error::Interrupted => Code::Internal,
         }
+    }
+
+    /// Says whether the disk (or the user's share of it) is full.
+    pub fn is_storage_full(&self) -> bool {
+        let cause = match self {
+            Error::Io { cause, .. } => cause,
+            Error::Layer { cause: crate::layer::LayerError::Storage { cause, .. }, .. } => cause,
+            _ => return false,
+        };
+        matches!(cause.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
     }
 
     /// Wraps a file error with what was tried on which path.

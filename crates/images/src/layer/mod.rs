@@ -4,7 +4,7 @@
 //! bytes ─► decompress ─► hash (diff id), tee ─► tar headers ─► applier ─► directory
 //! ```
 //! Nothing here trusts the stream: sizes and counts are capped, and every path is resolved by the kernel
-//! inside the directory (see [`applier`]).
+//! inside the directory (see `applier`).
 
 mod applier;
 mod decompress;

@@ -67,7 +67,14 @@ impl Store {
                 self.inner.layout.remove_partial(&descriptor.digest)?;
                 job.run().await.map_err(|(error, _)| error)?
             }
-            other => other.map_err(|(error, _)| error)?,
+            Err((error, _)) => {
+                if error.is_storage_full() {
+                    // Half a layer is worth less than the space that it would keep from everybody.
+                    self.inner.layout.remove_partial(&descriptor.digest)?;
+                }
+                return Err(error);
+            }
+            Ok(lease) => lease,
         };
         drop(permit);
         progress.event(ProgressEvent::about(id, "Pull complete"));

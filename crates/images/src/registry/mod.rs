@@ -5,9 +5,12 @@
 
 mod answer;
 mod auth;
+mod body;
 mod connect;
 mod endpoint;
 mod tls;
+mod token;
+mod uri;
 
 use std::collections::HashMap;
 use std::error::Error as _;
@@ -15,21 +18,21 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::header::{
-    ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST, LOCATION, RANGE, RETRY_AFTER, USER_AGENT, WWW_AUTHENTICATE,
-};
+use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST, LOCATION, RANGE, RETRY_AFTER, USER_AGENT};
 use http::{HeaderMap, Method, Request, Response, StatusCode, Uri};
-use http_body_util::{BodyExt as _, Full};
+use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper_util::client::legacy;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 
 pub use auth::{Auth, Secret};
-use auth::{Challenge, TokenAnswer};
-use connect::{ConnectError, Connector, bare_host};
+pub(crate) use body::BlobBody;
+use connect::{ConnectError, Connector};
 pub use connect::{Dial, Io, TcpDial};
 pub(crate) use endpoint::Endpoint;
 use endpoint::{Endpoints, Protocol, host_of};
+use token::TokenKey;
+use uri::{authority, content_range_start, resolve, same_origin, shown_url};
 
 use crate::config::{Config, Timeouts};
 use crate::digest::Digest;
@@ -42,7 +45,6 @@ const MAX_ATTEMPTS: u32 = 5;
 const MAX_RETRY_WAIT: Duration = Duration::from_secs(10);
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(60);
 const ERROR_BODY_LIMIT: u64 = 64 << 10;
-const TOKEN_LIMIT: u64 = 1 << 20;
 /// How long a registry that may speak plain HTTP gets to answer a TLS greeting.
 const TLS_PROBE: Duration = Duration::from_secs(2);
 
@@ -55,15 +57,6 @@ pub(crate) struct Client {
     /// Insecure registries that turned out to speak TLS or not.
     speaks_tls: Mutex<HashMap<String, bool>>,
     tokens: Mutex<HashMap<TokenKey, (Secret, Instant)>>,
-}
-
-#[derive(Clone, PartialEq, Eq, Hash)]
-struct TokenKey {
-    base: String,
-    repository: String,
-    user: String,
-    /// Digest of the credentials: a token must not outlive a change of the password.
-    credentials: String,
 }
 
 /// One repository on one server.
@@ -81,15 +74,6 @@ pub(crate) struct FetchedManifest {
     pub bytes: Vec<u8>,
     pub digest: Digest,
     pub media_type: Option<String>,
-}
-
-/// The bytes of a blob, arriving.
-pub(crate) struct BlobBody {
-    body: Incoming,
-    stall: Duration,
-    url: String,
-    /// Where in the blob the first byte belongs: the server may have ignored the range.
-    pub offset: u64,
 }
 
 impl Client {
@@ -391,140 +375,6 @@ impl Repository {
         }
         Err(Failure::Final(request_error("Get", &shown_url(&start), "stopped after 10 redirects".to_owned())))
     }
-
-    fn token_key(&self) -> TokenKey {
-        let auth = self.auth.clone().unwrap_or_default();
-        let secrets = format!("{}\0{}", auth.password.expose(), auth.identity_token.expose());
-        TokenKey {
-            base: self.base.clone(),
-            repository: self.reference.path().to_owned(),
-            user: auth.username,
-            credentials: Digest::of(secrets.as_bytes()).to_string(),
-        }
-    }
-
-    fn known_authorization(&self) -> Option<Secret> {
-        if let Some(bearer) = self.auth.as_ref().and_then(Auth::bearer) {
-            return Some(bearer);
-        }
-        let tokens = self.client.tokens.lock().unwrap_or_else(PoisonError::into_inner);
-        tokens
-            .get(&self.token_key())
-            .filter(|(_, until)| *until > Instant::now())
-            .map(|(token, _)| token.clone())
-    }
-
-    /// Gets what a 401 asks for; `None` when the challenge says that asking again is no use.
-    async fn answer_challenge(
-        &self,
-        response: &Response<Incoming>,
-        url: &str,
-    ) -> Result<Option<Secret>, Failure> {
-        let challenges: Vec<Challenge> = response
-            .headers()
-            .get_all(WWW_AUTHENTICATE)
-            .iter()
-            .filter_map(|value| Challenge::parse(value.to_str().ok()?))
-            .collect();
-        let bearer = challenges.iter().find(|c| matches!(c, Challenge::Bearer { .. }));
-        let (value, seconds) = match bearer.or(challenges.first()) {
-            None => return Ok(None),
-            Some(Challenge::Basic) => {
-                let basic = self.auth.as_ref().and_then(Auth::basic);
-                let value = basic.ok_or_else(|| {
-                    let Error::Request { method, url, reason } =
-                        request_error("Get", url, "no basic auth credentials".to_owned())
-                    else {
-                        return Failure::Final(Error::Interrupted);
-                    };
-                    Failure::Final(Error::RegistryUnauthorized {
-                        message: format!("{method} \"{url}\": {reason}"),
-                    })
-                })?;
-                (value, 3600)
-            }
-            Some(Challenge::Bearer { realm, service, scope, .. }) => {
-                self.fetch_token(realm, service.as_deref(), scope.as_deref()).await?
-            }
-        };
-        let until = Instant::now() + Duration::from_secs(seconds * 9 / 10);
-        let mut tokens = self.client.tokens.lock().unwrap_or_else(PoisonError::into_inner);
-        tokens.retain(|_, (_, until)| *until > Instant::now());
-        tokens.insert(self.token_key(), (value.clone(), until));
-        Ok(Some(value))
-    }
-
-    /// Asks the token server.
-    async fn fetch_token(
-        &self,
-        realm: &str,
-        service: Option<&str>,
-        scope: Option<&str>,
-    ) -> Result<(Secret, u64), Failure> {
-        let own_scope = format!("repository:{}:pull", self.reference.path());
-        let scope = scope.unwrap_or(&own_scope);
-        let fail = |reason: &str| Failure::Final(request_error("Get", realm, reason.to_owned()));
-        let realm_uri: Uri = realm.parse().map_err(|_| fail("malformed token realm"))?;
-        let plain = realm_uri.scheme_str() == Some("http");
-        if !plain && realm_uri.scheme_str() != Some("https") {
-            return Err(fail("malformed token realm"));
-        }
-        if plain && self.base.starts_with("https:") && self.auth.is_some() {
-            return Err(fail("refusing to send credentials over plain http"));
-        }
-        let identity = self.auth.as_ref().and_then(Auth::identity);
-        let mut pairs: Vec<(&str, &str)> = service.map(|s| ("service", s)).into_iter().collect();
-        pairs.push(("scope", scope));
-        let mut headers = HeaderMap::new();
-        let (method, uri, body) = if let Some(token) = identity {
-            pairs.extend([
-                ("grant_type", "refresh_token"),
-                ("refresh_token", token.expose()),
-                ("client_id", "skiff"),
-            ]);
-            headers.insert(CONTENT_TYPE, http::HeaderValue::from_static("application/x-www-form-urlencoded"));
-            (Method::POST, realm_uri, Bytes::from(auth::form(&pairs)))
-        } else {
-            if let Some(auth) = &self.auth
-                && let Some(basic) = auth.basic()
-            {
-                pairs.push(("account", &auth.username));
-                if let Ok(mut value) = http::HeaderValue::from_str(basic.expose()) {
-                    value.set_sensitive(true);
-                    headers.insert(AUTHORIZATION, value);
-                }
-            }
-            let separator = if realm.contains('?') { '&' } else { '?' };
-            let uri = format!("{realm}{separator}{}", auth::form(&pairs))
-                .parse()
-                .map_err(|_| fail("malformed token realm"))?;
-            (Method::GET, uri, Bytes::new())
-        };
-        let response = self.client.send(method, &uri, &headers, body).await.map_err(Failure::Again)?;
-        let status = response.status();
-        if status != StatusCode::OK {
-            return match status {
-                // Docker's words for a wrong password.
-                StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
-                    Err(Failure::Final(Error::RegistryUnauthorized {
-                        message: format!(
-                            "Get \"{}\": unauthorized: incorrect username or password",
-                            shown_url(&uri)
-                        ),
-                    }))
-                }
-                _ => Err(self.refusal(response).await),
-            };
-        }
-        let bytes = self.client.collect(response, TOKEN_LIMIT, realm).await?;
-        let answer: TokenAnswer =
-            serde_json::from_slice(&bytes).map_err(|_| fail("malformed token answer"))?;
-        let token = answer
-            .token()
-            .ok_or_else(|| fail("authorization server did not include a token in the response"))?;
-        // The specification's default is sixty seconds.
-        Ok((auth::bearer(token), answer.expires_in.unwrap_or(60).clamp(10, 86_400)))
-    }
 }
 
 impl Client {
@@ -541,39 +391,6 @@ impl Client {
             offset: 0,
         };
         body.collect(limit).await
-    }
-}
-
-impl BlobBody {
-    /// Waits for the next bytes; `None` at the end, which may come too early.
-    pub async fn next(&mut self) -> Result<Option<Bytes>, Error> {
-        loop {
-            match tokio::time::timeout(self.stall, self.body.frame()).await {
-                Ok(None) => return Ok(None),
-                Ok(Some(Ok(frame))) => {
-                    if let Ok(data) = frame.into_data() {
-                        return Ok(Some(data));
-                    }
-                }
-                Ok(Some(Err(error))) => return Err(request_error("Get", &self.url, innermost(&error))),
-                Err(_) => {
-                    return Err(request_error("Get", &self.url, "i/o timeout: no data arrives".to_owned()));
-                }
-            }
-        }
-    }
-
-    async fn collect(&mut self, limit: u64) -> Result<Vec<u8>, Failure> {
-        let mut bytes = Vec::new();
-        while let Some(data) = self.next().await.map_err(Failure::Again)? {
-            if (bytes.len() + data.len()) as u64 > limit {
-                return Err(Failure::Final(Error::Registry {
-                    message: format!("{}: answer is larger than {limit} bytes", self.url),
-                }));
-            }
-            bytes.extend_from_slice(&data);
-        }
-        Ok(bytes)
     }
 }
 
@@ -599,43 +416,6 @@ impl Failure {
 
 pub(crate) fn request_error(method: &'static str, url: &str, reason: String) -> Error {
     Error::Request { method, url: url.to_owned(), reason }
-}
-
-fn authority(uri: &Uri) -> &str {
-    uri.authority().map_or("", |a| a.as_str())
-}
-
-/// Returns an address without its query, which may be a signature that opens a private blob.
-fn shown_url(uri: &Uri) -> String {
-    format!("{}://{}{}", uri.scheme_str().unwrap_or_default(), authority(uri), uri.path())
-}
-
-fn same_origin(a: &Uri, b: &Uri) -> bool {
-    let port = |uri: &Uri| uri.port_u16().unwrap_or(if uri.scheme_str() == Some("https") { 443 } else { 80 });
-    a.scheme() == b.scheme() && a.host().map(bare_host) == b.host().map(bare_host) && port(a) == port(b)
-}
-
-/// Resolves a redirect; one from `https` to `http` is not followed.
-fn resolve(base: &Uri, location: &str) -> Option<Uri> {
-    let absolute = if location.starts_with("//") {
-        format!("{}:{location}", base.scheme_str()?)
-    } else if location.starts_with('/') {
-        format!("{}://{}{location}", base.scheme_str()?, authority(base))
-    } else {
-        location.to_owned()
-    };
-    let uri: Uri = absolute.split('#').next()?.parse().ok()?;
-    let fine = match uri.scheme_str()? {
-        "https" => true,
-        "http" => base.scheme_str() == Some("http"),
-        _ => false,
-    };
-    (fine && uri.host().is_some()).then_some(uri)
-}
-
-fn content_range_start(headers: &HeaderMap) -> Option<u64> {
-    let value = headers.get(http::header::CONTENT_RANGE)?.to_str().ok()?;
-    value.trim().strip_prefix("bytes ")?.split('-').next()?.trim().parse().ok()
 }
 
 fn connect_error(error: &legacy::Error) -> Option<String> {

@@ -4,10 +4,13 @@
 //! is one transaction, on disk before it is answered.
 
 use std::collections::{BTreeMap, HashMap};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 use redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
+use rustix::fs::{FlockOperation, Mode, OFlags};
+use rustix::io::Errno;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -85,7 +88,9 @@ impl Change {
 
 /// The open database.
 pub(crate) struct Metadata {
-    path: PathBuf,
+    root: PathBuf,
+    /// Locked for as long as the store is open: the database's own lock begins too late for its making.
+    _lock: OwnedFd,
     /// `None` after a failed write: redb wants to be opened anew then, once there is space again.
     database: Mutex<Option<Database>>,
 }
@@ -93,10 +98,11 @@ pub(crate) struct Metadata {
 impl Metadata {
     /// Opens or makes the database and reads all of it.
     pub fn open(root: &Path) -> Result<(Metadata, Committed), Error> {
-        let path = root.join("images.redb");
-        let database = open_database(root, &path)?;
+        let lock = lock(root)?;
+        let database = open_database(root)?;
         let committed = read(&database)?;
-        Ok((Metadata { path, database: Mutex::new(Some(database)) }, committed))
+        let database = Mutex::new(Some(database));
+        Ok((Metadata { root: root.to_owned(), _lock: lock, database }, committed))
     }
 
     /// Commits a change; when this returns it is on disk.
@@ -107,7 +113,7 @@ impl Metadata {
         let mut slot = self.database.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let database = match slot.take() {
             Some(database) => database,
-            None => open_database(self.path.parent().unwrap_or(Path::new("/")), &self.path)?,
+            None => open_database(&self.root)?,
         };
         // On failure the database is dropped here, and opened again by the next commit.
         write(&database, change)?;
@@ -116,34 +122,58 @@ impl Metadata {
     }
 }
 
-fn open_database(root: &Path, path: &Path) -> Result<Database, Error> {
-    let database = Database::create(path).map_err(|error| match error {
+/// Takes the store's root for this process; the lock goes with the descriptor.
+fn lock(root: &Path) -> Result<OwnedFd, Error> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let fd = rustix::fs::open(root, flags, Mode::empty()).map_err(|e| Error::io("open", root, e))?;
+    match rustix::fs::flock(&fd, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(fd),
+        Err(Errno::WOULDBLOCK) => Err(Error::InUse { path: root.to_owned() }),
+        Err(e) => Err(Error::io("lock", root, e)),
+    }
+}
+
+/// Opens the database. A new one gets its name only when it is whole: a kill in between leaves a file that no
+/// later start could read.
+fn open_database(root: &Path) -> Result<Database, Error> {
+    let path = root.join("images.redb");
+    if !path.exists() {
+        let new = root.join("images.redb.new");
+        match std::fs::remove_file(&new) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(Error::io("remove", &new, e)),
+            _ => {}
+        }
+        make_database(&new)?;
+        std::fs::rename(&new, &path).map_err(|e| Error::io("rename", &new, e))?;
+        let directory = std::fs::File::open(root).and_then(|directory| directory.sync_all());
+        directory.map_err(|e| Error::io("sync", root, e))?;
+    }
+    let database = Database::open(&path).map_err(|error| match error {
         DatabaseError::DatabaseAlreadyOpen => Error::InUse { path: root.to_owned() },
         other => failed(other),
     })?;
-    let transaction = database.begin_write().map_err(failed)?;
-    {
-        let mut meta = transaction.open_table(META).map_err(failed)?;
-        let schema = meta.get("schema").map_err(failed)?.map(|v| v.value().to_owned());
-        match schema.as_deref() {
-            Some(SCHEMA) => {
-                drop(meta);
-                transaction.abort().map_err(failed)?;
-                return Ok(database);
-            }
-            None => meta.insert("schema", SCHEMA).map_err(failed)?,
-            Some(other) => {
-                return Err(Error::Database {
-                    reason: format!("written by a newer version (schema {other})"),
-                });
-            }
-        };
-        for table in [IMAGES, NAMES, LAYERS, SEEDS] {
-            transaction.open_table(table).map_err(failed)?;
+    let transaction = database.begin_read().map_err(failed)?;
+    let schema = transaction.open_table(META).map_err(failed)?.get("schema").map_err(failed)?;
+    match schema.as_ref().map(|schema| schema.value()) {
+        Some(SCHEMA) => {}
+        other => {
+            let other = other.unwrap_or("none");
+            return Err(Error::Database { reason: format!("written by another version (schema {other})") });
         }
     }
-    transaction.commit().map_err(failed)?;
+    drop(schema);
     Ok(database)
+}
+
+/// Makes an empty database; when this returns it is on disk.
+fn make_database(path: &Path) -> Result<(), Error> {
+    let database = Database::create(path).map_err(failed)?;
+    let transaction = database.begin_write().map_err(failed)?;
+    transaction.open_table(META).map_err(failed)?.insert("schema", SCHEMA).map_err(failed)?;
+    for table in [IMAGES, NAMES, LAYERS, SEEDS] {
+        transaction.open_table(table).map_err(failed)?;
+    }
+    transaction.commit().map_err(failed)
 }
 
 fn read(database: &Database) -> Result<Committed, Error> {

@@ -12,6 +12,7 @@ use crate::workspace::{Workspace, config};
 
 const MIB: usize = 1 << 20;
 const ROOT: &str = "SKIFF_TEST_PULL_ROOT";
+const TINY: &str = "SKIFF_TEST_TINY_DISK";
 const NAMES: &str = "SKIFF_TEST_PULL_NAMES";
 
 #[tokio::test(flavor = "multi_thread")]
@@ -77,7 +78,7 @@ async fn killed_at_any_moment_the_store_keeps_what_was_committed_and_nothing_els
             registry.name(&format!("i{n}"))
         })
         .collect();
-    for delay in [3, 15, 40, 70, 110, 160, 230] {
+    for delay in [3, 8, 12, 16, 20, 25, 32, 40, 70, 110, 160, 230] {
         let mut child = Command::new(std::env::current_exe().unwrap())
             .args(["--exact", "crash::pulls_when_another_test_tells_it_to", "--nocapture"])
             .env(ROOT, workspace.root())
@@ -119,4 +120,43 @@ async fn a_second_process_is_kept_out() {
     let _first = workspace.open();
     let error = Store::open(workspace.config()).err().unwrap().to_string();
     assert!(error.contains("in use by another process"), "{error}");
+}
+
+/// Not a test of its own: runs on a tiny disk that `a_full_disk…` makes.
+#[tokio::test(flavor = "multi_thread")]
+async fn fills_its_disk_when_another_test_tells_it_to() {
+    let (Ok(root), Ok(names)) = (std::env::var(TINY), std::env::var(NAMES)) else { return };
+    let root = std::path::Path::new(&root).join("images");
+    let (large, small) = names.split_once(' ').unwrap();
+    let store = Store::open(config(&root)).unwrap();
+    let error = store.pull(large, None, None, &Silent).await.unwrap_err();
+    assert!(error.is_storage_full(), "{error}");
+    assert!(error.to_string().contains("No space left on device"), "{error}");
+    assert!(store.list().is_empty());
+    for directory in ["layers", "staging", "blobs/sha256", "partial"] {
+        assert_eq!(std::fs::read_dir(root.join(directory)).unwrap().count(), 0, "{directory}");
+    }
+    store.pull(small, None, None, &Silent).await.unwrap();
+    assert_eq!(store.list().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_is_named_and_leaves_nothing() {
+    let (registry, directory) = (Registry::start(), tempfile::tempdir().unwrap());
+    for (name, size) in [("large", 12 * MIB), ("small", MIB)] {
+        let layers = vec![Layer::file("data", &noise(40, size), Packing::Gzip)];
+        registry.push(name, "latest", &TestImage::new(layers, "amd64"));
+    }
+    // The tiny disk is mounted in a mount namespace of its own and goes with the process.
+    let script = r#"mount -t tmpfs -o size=10m tmpfs "$1" && exec "$2" --exact "$3""#;
+    let output = Command::new("unshare")
+        .args(["--mount", "--propagation", "private", "sh", "-c", script, "sh"])
+        .arg(directory.path())
+        .arg(std::env::current_exe().unwrap())
+        .arg("crash::fills_its_disk_when_another_test_tells_it_to")
+        .env(TINY, directory.path())
+        .env(NAMES, format!("{} {}", registry.name("large"), registry.name("small")))
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
