@@ -1,0 +1,78 @@
+//! What an engine is opened with.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use ipnet::Ipv4Net;
+
+use crate::publish::Publisher;
+
+/// The default network.
+#[derive(Debug, Clone)]
+pub struct BridgeNetwork {
+    /// The name of the bridge interface, at most 15 bytes.
+    pub name: String,
+    /// The subnet; without one, a free one is chosen that the machine's routes don't know.
+    pub subnet: Option<Ipv4Net>,
+    /// The MTU of the bridge and of the containers' interfaces.
+    pub mtu: u32,
+}
+
+impl Default for BridgeNetwork {
+    fn default() -> Self {
+        Self { name: "docker0".to_owned(), subnet: None, mtu: 1500 }
+    }
+}
+
+/// What an engine is opened with.
+#[derive(Clone)]
+pub struct Config {
+    /// The directory that holds everything durable.
+    pub root: PathBuf,
+    /// The engine's name in `docker info`.
+    pub name: String,
+    /// The product's version in `docker version`.
+    pub version: String,
+    /// The image store.
+    pub images: skiff_images::Store,
+    /// The connection to the parent of all containers.
+    pub supervisor: skiff_supervisor::Client,
+    /// Who binds host addresses for published ports.
+    pub publisher: Arc<dyn Publisher>,
+    /// The host address of a published port that names none.
+    pub publish_default_ip: IpAddr,
+    /// The default network.
+    pub bridge: BridgeNetwork,
+    /// The cgroup v2 directory under which each container gets its own; `None`: containers run without limits.
+    pub cgroup_parent: Option<PathBuf>,
+    /// The file whose name servers and search domains containers inherit.
+    pub resolv_conf: PathBuf,
+    /// Name servers for containers when `resolv_conf` names none that a container can reach.
+    pub fallback_dns: Vec<IpAddr>,
+    /// Registry mirrors, as shown by `docker info`.
+    pub registry_mirrors: Vec<String>,
+}
+
+impl Config {
+    pub(crate) fn containers(&self) -> PathBuf {
+        self.root.join("containers")
+    }
+
+    pub(crate) fn container(&self, id: &str) -> PathBuf {
+        self.containers().join(id)
+    }
+
+    pub(crate) fn volumes(&self) -> PathBuf {
+        self.root.join("volumes")
+    }
+}
+
+impl std::fmt::Debug for Config {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Config")
+            .field("root", &self.root)
+            .field("bridge", &self.bridge)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,373 @@
+//! `create`: from a request and an image to a record and its directories.
+
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::sync::Arc;
+
+use bollard_stubs::models::{
+    ContainerConfig, ContainerCreateResponse, HealthConfig, HostConfig, HostConfigCgroupnsModeEnum,
+    HostConfigLogConfig, RestartPolicy, RestartPolicyNameEnum,
+};
+
+use super::{Container, validate};
+use crate::clock;
+use crate::engine::{Engine, blocking};
+use crate::error::{Error, Result};
+use crate::images::image_error;
+use crate::log::Log;
+use crate::names;
+use crate::network::network_name;
+use crate::options::CreateContainer;
+use crate::spec::{merge_env, resources};
+use crate::state::{MountKind, Op, Record, State, Table, VolumeRecord};
+use crate::volumes::Outcome;
+
+/// Docker's size of `/dev/shm`.
+const SHM: i64 = 64 << 20;
+/// What an output that nobody can read later may take on the disk: a reader that is attached gets that far behind.
+const UNLOGGED: u64 = 64 << 20;
+
+impl Engine {
+    /// Creates a container.
+    ///
+    /// # Errors
+    /// When the image is not here, the name is taken, or the request makes no sense: nothing is left behind then.
+    pub async fn create_container(&self, request: CreateContainer) -> Result<ContainerCreateResponse> {
+        let engine = self.clone();
+        blocking(move || engine.create_blocking(request)).await
+    }
+
+    fn create_blocking(&self, request: CreateContainer) -> Result<ContainerCreateResponse> {
+        let CreateContainer { name, platform, body } = request;
+        let mut config: ContainerConfig = project(&body)?;
+        let mut host = body.host_config.unwrap_or_default();
+        let networking = body.networking_config.unwrap_or_default();
+        let reference = config.image.clone().unwrap_or_default();
+        if reference.is_empty() {
+            return Err(Error::invalid("no image specified"));
+        }
+        let image = self.0.config.images.get(&reference).map_err(|error| image_error(&error))?;
+        check_platform(&image, &reference, platform.as_deref())?;
+        merge_image(&mut config, &image);
+        let (path, args) = command(&config)?;
+        let warnings = self.defaults(&mut config, &mut host)?;
+        validate::check(&config, &host, &networking)?;
+        self.check_others(&host)?;
+        let mut mounts = validate::mounts(&config, &host, &|name| self.0.volumes.data(name))?;
+        self.volumes_from(&host, &mut mounts)?;
+
+        let id = names::random_id();
+        let name = self.take_name(name.as_deref(), &id)?;
+        if config.hostname.as_deref().is_none_or(str::is_empty) {
+            config.hostname = Some(match host.uts_mode.as_deref() {
+                Some("host") => self.0.config.name.clone(),
+                _ => names::short(&id).to_owned(),
+            });
+        }
+        let record = Record {
+            id: id.clone(),
+            name: name.clone(),
+            created: clock::now_ns(),
+            image_id: image.id.clone(),
+            path,
+            args,
+            config,
+            host_config: host,
+            networking,
+            mounts,
+            state: State::default(),
+            endpoint: None,
+            ports: Default::default(),
+            restart_count: 0,
+            stopped_by_user: false,
+        };
+        let made = self.make(&record);
+        let container = match made {
+            Ok(container) => container,
+            Err(error) => {
+                self.0.registry.release(&name);
+                remove_directory(&self.0.config.container(&id));
+                return Err(error);
+            }
+        };
+        self.0.registry.insert(container);
+        self.container_event(&record, "create", &[]);
+        Ok(ContainerCreateResponse { id, warnings })
+    }
+
+    /// Makes directories and volumes, then commits: a kill before the commit leaves only what recovery sweeps.
+    fn make(&self, record: &Record) -> Result<Arc<Container>> {
+        let dir = self.0.config.container(&record.id);
+        let private = |path: &std::path::Path| {
+            std::fs::DirBuilder::new()
+                .mode(0o710)
+                .create(path)
+                .map_err(|error| Error::file("create", path, &error))
+        };
+        private(&dir)?;
+        for name in ["upper", "work"] {
+            private(&dir.join(name))?;
+        }
+        // The root directory of the container is this one: everybody may enter it.
+        let upper = dir.join("upper");
+        std::fs::set_permissions(&upper, std::fs::Permissions::from_mode(0o755))
+            .map_err(|error| Error::file("set permissions of", &upper, &error))?;
+        for mount in record.mounts.iter().filter(|mount| mount.kind == MountKind::Volume) {
+            let name = mount.name.clone().unwrap_or_default();
+            let volume = VolumeRecord {
+                name,
+                created: clock::now_ns(),
+                labels: Default::default(),
+                options: Default::default(),
+                anonymous: mount.anonymous,
+            };
+            let (volume, outcome) = self.0.volumes.ensure(volume)?;
+            if outcome == Outcome::Made {
+                self.volume_event(&volume.name, "create", &[]);
+            }
+        }
+        self.0.database.commit([Op::put(Table::Containers, &record.id, record)])?;
+        self.hold(record.clone())
+    }
+
+    /// Makes the container that the engine holds for a record.
+    pub(crate) fn hold(&self, record: Record) -> Result<Arc<Container>> {
+        let log = record.host_config.log_config.as_ref();
+        let limit = match log.and_then(|log| log.typ.as_deref()) {
+            Some("none") => Some(UNLOGGED),
+            // Docker's local driver rotates by itself: five files of 20 MB.
+            Some("local") => {
+                Some(validate::log_limit(log.and_then(|log| log.config.as_ref()))?.unwrap_or(5 * 20_000_000))
+            }
+            _ => validate::log_limit(log.and_then(|log| log.config.as_ref()))?,
+        };
+        let dir = self.0.config.container(&record.id).join("log");
+        Ok(Container::new(record, Log::new(dir, limit)))
+    }
+
+    fn take_name(&self, wanted: Option<&str>, id: &str) -> Result<String> {
+        if let Some(name) = wanted.filter(|name| !name.is_empty()) {
+            let name = names::validate(name)?;
+            self.0.registry.reserve(name, id)?;
+            return Ok(name.to_owned());
+        }
+        for attempt in 0.. {
+            let name = names::random(attempt);
+            if self.0.registry.reserve(&name, id).is_ok() {
+                return Ok(name);
+            }
+        }
+        unreachable!("the attempts are endless")
+    }
+
+    /// Fills in Docker's defaults; returns warnings about what this machine can't do.
+    fn defaults(&self, config: &mut ContainerConfig, host: &mut HostConfig) -> Result<Vec<String>> {
+        let mut warnings = if self.0.limits { Vec::new() } else { resources::warnings(host) };
+        let mode = host.network_mode.get_or_insert_default();
+        *mode = network_name(mode).to_owned();
+        if config.network_disabled == Some(true) {
+            *mode = "none".to_owned();
+        }
+        // A name of a built-in network's id is that network.
+        if let Some((name, _)) = self.0.facts.networks.iter().find(|(_, id)| **id == *mode) {
+            mode.clone_from(name);
+        }
+        if mode == "host" && host.port_bindings.as_ref().is_some_and(|ports| !ports.is_empty()) {
+            warnings.push("Published ports are discarded when using host network mode".to_owned());
+        }
+        host.ipc_mode.get_or_insert_default();
+        if host.ipc_mode.as_deref() == Some("") {
+            host.ipc_mode = Some("private".to_owned());
+        }
+        if host.shm_size.unwrap_or(0) == 0 {
+            host.shm_size = Some(SHM);
+        }
+        if matches!(host.cgroupns_mode, None | Some(HostConfigCgroupnsModeEnum::EMPTY)) {
+            let private = host.privileged != Some(true);
+            host.cgroupns_mode = Some(if private {
+                HostConfigCgroupnsModeEnum::PRIVATE
+            } else {
+                HostConfigCgroupnsModeEnum::HOST
+            });
+        }
+        if host.runtime.as_deref().unwrap_or("").is_empty() {
+            host.runtime = Some("runc".to_owned());
+        }
+        let policy = host.restart_policy.get_or_insert_with(RestartPolicy::default);
+        if matches!(policy.name, None | Some(RestartPolicyNameEnum::EMPTY)) {
+            policy.name = Some(RestartPolicyNameEnum::NO);
+        }
+        policy.maximum_retry_count.get_or_insert(0);
+        let log = host.log_config.get_or_insert_with(HostConfigLogConfig::default);
+        if log.typ.as_deref().unwrap_or("").is_empty() {
+            log.typ = Some("json-file".to_owned());
+        }
+        log.config.get_or_insert_default();
+        for port in host.port_bindings.iter().flatten() {
+            validate::parse_port(port.0)?;
+            for binding in port.1.iter().flatten() {
+                validate::parse_host_port(binding.host_port.as_deref().unwrap_or(""))?;
+                let ip = binding.host_ip.as_deref().unwrap_or("");
+                if !ip.is_empty() && ip.parse::<std::net::IpAddr>().is_err() {
+                    return Err(Error::invalid(format!("invalid IP address: {ip}")));
+                }
+            }
+            let exposed = config.exposed_ports.get_or_insert_default();
+            let named = if port.0.contains('/') { port.0.clone() } else { format!("{}/tcp", port.0) };
+            if !exposed.contains(&named) {
+                exposed.push(named);
+            }
+        }
+        if config.open_stdin == Some(true) && config.attach_stdin == Some(true) && config.stdin_once.is_none()
+        {
+            config.stdin_once = Some(false);
+        }
+        Ok(warnings)
+    }
+
+    /// Checks the names of other containers and networks.
+    fn check_others(&self, host: &HostConfig) -> Result<()> {
+        for mode in [&host.network_mode, &host.ipc_mode, &host.pid_mode].into_iter().flatten() {
+            if let Some(other) = mode.strip_prefix("container:") {
+                self.container(other)?;
+            }
+        }
+        match host.network_mode.as_deref().unwrap_or("bridge") {
+            "bridge" | "host" | "none" => Ok(()),
+            mode if mode.starts_with("container:") => Ok(()),
+            other => Err(Error::not_found(format!("network {other} not found"))),
+        }
+    }
+
+    /// Takes over the mounts of other containers.
+    fn volumes_from(&self, host: &HostConfig, mounts: &mut Vec<crate::state::Mount>) -> Result<()> {
+        for text in host.volumes_from.iter().flatten() {
+            let (name, mode) = text.split_once(':').unwrap_or((text, "rw"));
+            let other = self.container(name)?.record();
+            for mount in other.mounts.iter().filter(|mount| mount.kind != MountKind::Tmpfs) {
+                if !mounts.iter().any(|have| have.destination == mount.destination) {
+                    let mut mount = mount.clone();
+                    mount.writable &= mode != "ro";
+                    mount.copy = false;
+                    mounts.push(mount);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The part of the request that `inspect` shows as `Config`.
+fn project(body: &bollard_stubs::models::ContainerCreateBody) -> Result<ContainerConfig> {
+    let mut body = body.clone();
+    (body.host_config, body.networking_config) = (None, None);
+    let value = serde_json::to_value(&body).map_err(|error| Error::internal("read the request", &error))?;
+    serde_json::from_value(value).map_err(|error| Error::internal("read the request", &error))
+}
+
+fn check_platform(image: &skiff_images::Image, reference: &str, platform: Option<&str>) -> Result<()> {
+    let Some(platform) = platform.filter(|platform| !platform.is_empty()) else { return Ok(()) };
+    let mut parts = platform.split('/');
+    let os = parts.next().unwrap_or("");
+    let wanted = match parts.next().unwrap_or("") {
+        "x86_64" | "x86-64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    };
+    if os == image.os && (wanted.is_empty() || wanted == image.architecture) {
+        return Ok(());
+    }
+    Err(Error::not_found(format!(
+        "image with reference {reference} was found but does not provide the specified platform ({platform})"
+    )))
+}
+
+/// Fills in what the image says and the user didn't.
+fn merge_image(config: &mut ContainerConfig, image: &skiff_images::Image) {
+    let raw = &image.raw_config["config"];
+    let text = |key: &str| raw[key].as_str().filter(|text| !text.is_empty()).map(str::to_owned);
+    let list = |key: &str| -> Option<Vec<String>> {
+        let items = raw[key].as_array()?;
+        Some(items.iter().filter_map(|item| item.as_str().map(str::to_owned)).collect())
+    };
+    let keys = |key: &str| -> Vec<String> {
+        raw[key].as_object().map(|map| map.keys().cloned().collect()).unwrap_or_default()
+    };
+    let empty = |text: &Option<String>| text.as_deref().is_none_or(str::is_empty);
+    if empty(&config.user) {
+        config.user = text("User");
+    }
+    if empty(&config.working_dir) {
+        config.working_dir = text("WorkingDir");
+    }
+    if empty(&config.stop_signal) {
+        config.stop_signal = text("StopSignal");
+    }
+    let mut env = list("Env").unwrap_or_default();
+    merge_env(&mut env, config.env.as_deref().unwrap_or_default());
+    config.env = Some(env);
+    for (field, key) in [(&mut config.exposed_ports, "ExposedPorts"), (&mut config.volumes, "Volumes")] {
+        let mut merged = field.take().unwrap_or_default();
+        merged.extend(keys(key).into_iter().filter(|item| !merged.contains(item)).collect::<Vec<_>>());
+        *field = (!merged.is_empty()).then_some(merged);
+    }
+    let mut labels = image.labels.clone();
+    labels.extend(config.labels.take().unwrap_or_default());
+    config.labels = Some(labels);
+    // The image's command is for the image's entry point: who brings an own one brings both.
+    if config.entrypoint.is_none() {
+        if config.cmd.as_ref().is_none_or(Vec::is_empty) {
+            config.cmd = list("Cmd");
+        }
+        config.entrypoint = list("Entrypoint");
+    }
+    if config.shell.is_none() {
+        config.shell = list("Shell");
+    }
+    if config.on_build.is_none() {
+        config.on_build = list("OnBuild");
+    }
+    let image_health: Option<HealthConfig> = serde_json::from_value(raw["Healthcheck"].clone()).ok();
+    match (&mut config.healthcheck, image_health) {
+        (None, health) => config.healthcheck = health,
+        (Some(own), Some(health)) => {
+            if own.test.as_ref().is_none_or(Vec::is_empty) {
+                own.test = health.test;
+            }
+            let fill = |own: &mut Option<i64>, image: Option<i64>| {
+                if own.unwrap_or(0) == 0 {
+                    *own = image;
+                }
+            };
+            fill(&mut own.interval, health.interval);
+            fill(&mut own.timeout, health.timeout);
+            fill(&mut own.start_period, health.start_period);
+            fill(&mut own.start_interval, health.start_interval);
+            fill(&mut own.retries, health.retries);
+        }
+        (Some(_), None) => {}
+    }
+}
+
+fn command(config: &ContainerConfig) -> Result<(String, Vec<String>)> {
+    // `--entrypoint ""` arrives as one empty string and means none.
+    let entrypoint = config.entrypoint.iter().flatten().filter(|word| !word.is_empty());
+    let entrypoint: Vec<&String> = match config.entrypoint.as_deref() {
+        Some([only]) if only.is_empty() => Vec::new(),
+        _ => entrypoint.collect(),
+    };
+    let mut words = entrypoint.into_iter().chain(config.cmd.iter().flatten()).cloned();
+    match words.next() {
+        Some(path) => Ok((path, words.collect())),
+        None => Err(Error::invalid("no command specified")),
+    }
+}
+
+/// Removes a container's directory; a failure is for the log, recovery tries again.
+pub(super) fn remove_directory(dir: &std::path::Path) {
+    match std::fs::remove_dir_all(dir) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            tracing::warn!(%error, path = %dir.display(), "directory can't be removed");
+        }
+        _ => {}
+    }
+}

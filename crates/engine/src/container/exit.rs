@@ -1,0 +1,174 @@
+//! What happens when a container's first process has ended.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bollard_stubs::models::RestartPolicyNameEnum;
+use skiff_supervisor::ExitStatus;
+
+use super::Container;
+use super::start::Cause;
+use crate::clock;
+use crate::engine::Engine;
+use crate::error::chain;
+use crate::options::RemoveContainer;
+use crate::state::{Record, Status};
+
+/// Docker's back-off: doubles from here …
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+/// … to here …
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+/// … and begins anew after a run of this length.
+const STEADY: Duration = Duration::from_secs(10);
+
+impl Engine {
+    /// The supervisor's report that a container has ended. Blocks.
+    pub(crate) fn container_exited(&self, key: &str, status: &ExitStatus) {
+        let Some(container) = self.0.registry.by_id(key) else {
+            self.forget(key);
+            return;
+        };
+        let _operation = container.operation.blocking_lock();
+        if !container.record().state.is_running() {
+            // A failed start's child, or an exit that was seen before.
+            self.forget(key);
+            return;
+        }
+        self.finish(&container, status.code, clock::to_ns(status.at));
+        self.forget(key);
+    }
+
+    pub(crate) fn forget(&self, key: &str) {
+        if let Err(error) = self.0.config.supervisor.forget(key) {
+            tracing::warn!(error = chain(&error), container = key, "supervisor keeps an ended process");
+        }
+    }
+
+    /// Records the end of a run. The caller holds the operation lock.
+    pub(crate) fn finish(&self, container: &Arc<Container>, code: i32, at: u64) {
+        container.log.finish();
+        let run = container.run().take();
+        let cgroup = run.as_ref().and_then(|run| run.cgroup.clone());
+        let oom = cgroup.as_ref().is_some_and(|cgroup| cgroup.oom_killed().unwrap_or(false));
+        let pause = restart_pause(&container.record(), code, at);
+        let endpoint = container.record().endpoint.clone();
+        let mut lasted = 0;
+        let record = container.change(|record| {
+            let state = &mut record.state;
+            lasted = at.saturating_sub(state.started_at.unwrap_or(at)) / 1_000_000_000;
+            state.status = if pause.is_some() { Status::Restarting } else { Status::Exited };
+            state.pid = 0;
+            state.exit_code = code;
+            state.finished_at = Some(at.max(state.started_at.unwrap_or(0)));
+            state.oom_killed = oom;
+            record.endpoint = None;
+            record.ports.clear();
+        });
+        if let Err(error) = self.store(&record) {
+            // The supervisor's word is gone with this; the state in memory stays true until a later commit.
+            tracing::error!(%error, container = record.id, "exit can't be stored");
+        }
+        // Ports and stdin are free before anybody is told.
+        drop(run);
+        self.0.execs.container_ended(&record.id);
+        if oom {
+            self.container_event(&record, "oom", &[]);
+        }
+        self.container_event(
+            &record,
+            "die",
+            &[("exitCode", &code.to_string()), ("execDuration", &lasted.to_string())],
+        );
+        container.changes.send_modify(|change| {
+            change.running = pause.is_some();
+            change.exits += 1;
+            change.exit_code = code;
+        });
+        if let Some(endpoint) = endpoint {
+            self.network_event(&record, "disconnect");
+            // The kernel takes milliseconds to remove a link; nobody waits for them. The address is free afterwards.
+            let engine = self.clone();
+            self.0.runtime.spawn_blocking(move || engine.0.network.release(&endpoint));
+        }
+        if let Some(cgroup) = cgroup {
+            self.0.runtime.spawn_blocking(move || {
+                if let Some(cgroup) = Arc::into_inner(cgroup)
+                    && let Err(error) = cgroup.remove()
+                {
+                    tracing::warn!(error = chain(&error), "cgroup can't be removed");
+                }
+            });
+        }
+        if let Some(pause) = pause {
+            self.restart_after(container, pause);
+        } else if record.host_config.auto_remove == Some(true) {
+            self.remove_after_exit(record.id.clone());
+        }
+    }
+
+    /// Starts again after a pause, unless somebody has meanwhile stopped, started or removed the container.
+    pub(crate) fn restart_after(&self, container: &Arc<Container>, pause: Duration) {
+        let (engine, container) = (self.clone(), Arc::clone(container));
+        self.0.runtime.spawn(async move {
+            tokio::time::sleep(pause).await;
+            let _operation = container.operation.lock().await;
+            if container.record().state.status != Status::Restarting || container.removed() {
+                return;
+            }
+            if let Err(error) = engine.start_locked(&container, Cause::Policy).await {
+                tracing::warn!(%error, container = container.id, "restart failed");
+            }
+        });
+    }
+
+    pub(crate) fn remove_after_exit(&self, id: String) {
+        let engine = self.clone();
+        self.0.runtime.spawn(async move {
+            let options = RemoveContainer { force: true, volumes: true, link: false };
+            if let Err(error) = engine.remove_container(&id, options).await
+                && engine.0.registry.by_id(&id).is_some()
+            {
+                tracing::warn!(%error, container = id, "container can't be removed after its end");
+            }
+        });
+    }
+}
+
+/// How long to wait before the restart policy starts the container again; `None` when it does not.
+fn restart_pause(record: &Record, code: i32, at: u64) -> Option<Duration> {
+    let policy = record.host_config.restart_policy.as_ref()?;
+    if record.stopped_by_user {
+        return None;
+    }
+    let most = policy.maximum_retry_count.unwrap_or(0);
+    let again = match policy.name? {
+        RestartPolicyNameEnum::ALWAYS | RestartPolicyNameEnum::UNLESS_STOPPED => true,
+        RestartPolicyNameEnum::ON_FAILURE => code != 0 && (most == 0 || record.restart_count < most),
+        RestartPolicyNameEnum::NO | RestartPolicyNameEnum::EMPTY => false,
+    };
+    if !again {
+        return None;
+    }
+    let ran = Duration::from_nanos(at.saturating_sub(record.state.started_at.unwrap_or(at)));
+    let doublings = if ran >= STEADY { 0 } else { record.restart_count.clamp(0, 16) as u32 };
+    Some((FIRST_PAUSE * 2u32.pow(doublings)).min(LONGEST_PAUSE))
+}
+
+/// Whether the policy starts a container when the engine begins, as after a reboot.
+pub(crate) fn starts_with_engine(record: &Record) -> bool {
+    let Some(policy) = &record.host_config.restart_policy else { return false };
+    if record.state.started_at.is_none() {
+        return false;
+    }
+    let most = policy.maximum_retry_count.unwrap_or(0);
+    match policy.name {
+        Some(RestartPolicyNameEnum::ALWAYS) => true,
+        Some(RestartPolicyNameEnum::UNLESS_STOPPED) => !record.stopped_by_user,
+        Some(RestartPolicyNameEnum::ON_FAILURE) => {
+            !record.stopped_by_user
+                && record.state.exit_code != 0
+                && (most == 0 || record.restart_count < most)
+        }
+        _ => false,
+    }
+}

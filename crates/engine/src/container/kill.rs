@@ -1,0 +1,67 @@
+//! `kill`.
+
+use std::sync::Arc;
+
+use rustix::process::{Signal, pidfd_send_signal};
+
+use super::Container;
+use super::stop::exited;
+use crate::engine::Engine;
+use crate::error::{Error, Result};
+use crate::signals;
+use crate::state::Status;
+
+impl Engine {
+    /// Sends a signal to a container's first process; SIGKILL unless told otherwise, and then waits for the end.
+    ///
+    /// # Errors
+    /// When the container does not run or there is no such signal.
+    pub async fn kill_container(&self, id: &str, signal: Option<&str>) -> Result<()> {
+        let number = match signal.filter(|signal| !signal.is_empty()) {
+            Some(signal) => signals::parse(signal)?,
+            None => signals::KILL,
+        };
+        let container = self.container(id)?;
+        let record = container.record();
+        if !record.state.is_running() {
+            return Err(Error::conflict(format!(
+                "cannot kill container: {id}: container {} is not running",
+                record.id
+            )));
+        }
+        let stop_signal = record.config.stop_signal.as_deref().and_then(|signal| signals::parse(signal).ok());
+        // As dockerd: a kill with the container's own stop signal, or SIGKILL, counts as the user's wish that it ends.
+        if number == signals::KILL || number == stop_signal.unwrap_or(signals::TERM) {
+            container.change(|record| record.stopped_by_user = true);
+        }
+        let exits = container.changes.borrow().exits;
+        if number == signals::KILL && record.state.status == Status::Paused {
+            self.thaw(&container).await?;
+        }
+        self.signal(&container, number).map_err(|error| {
+            Error::new(error.code, format!("cannot kill container: {id}: {}", error.message))
+        })?;
+        if number == signals::KILL {
+            exited(&container, exits, Some(std::time::Duration::from_secs(10))).await;
+        }
+        Ok(())
+    }
+
+    /// Sends a signal and tells it as an event.
+    pub(super) fn signal(&self, container: &Arc<Container>, number: i32) -> Result<()> {
+        let (_, pidfd) = container.process()?;
+        // rustix knows no real-time signals.
+        let signal = Signal::from_named_raw(number).ok_or_else(|| {
+            Error::not_implemented(format!("real-time signal {number} can't be sent by this engine yet"))
+        })?;
+        match pidfd_send_signal(&*pidfd, signal) {
+            Ok(()) => {
+                self.container_event(&container.record(), "kill", &[("signal", &number.to_string())]);
+                Ok(())
+            }
+            // It is ending by itself: its exit is on the way.
+            Err(rustix::io::Errno::SRCH) => Ok(()),
+            Err(errno) => Err(Error::internal("send signal", &std::io::Error::from(errno))),
+        }
+    }
+}

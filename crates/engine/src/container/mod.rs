@@ -1,0 +1,140 @@
+//! One container as the engine holds it, and the calls that containers have.
+
+mod attach;
+mod create;
+pub(crate) mod exit;
+mod inspect;
+mod kill;
+mod list;
+mod pause;
+mod processes;
+mod remove;
+mod rename;
+pub(crate) mod resize;
+pub(crate) mod start;
+mod stats;
+mod status;
+mod stop;
+mod validate;
+mod wait;
+
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::watch;
+
+use crate::error::{Error, Result};
+use crate::log::Log;
+use crate::publish::PublishedPort;
+use crate::state::{Record, Status};
+
+pub(crate) use attach::Writer;
+pub(crate) use remove::until;
+pub(crate) use status::status_text;
+pub(crate) use validate::parse_port;
+
+/// A container.
+///
+/// Two locks. `operation` is held through start, exit, removal and the like, which take their time; `record` only for
+/// an instant, so that lists and inspections never wait for an operation. Whoever holds both took `operation` first.
+#[derive(Debug)]
+pub(crate) struct Container {
+    pub id: String,
+    pub operation: tokio::sync::Mutex<()>,
+    pub log: Arc<Log>,
+    pub changes: watch::Sender<Change>,
+    record: Mutex<Arc<Record>>,
+    run: Mutex<Option<Run>>,
+}
+
+/// What waiters look at.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct Change {
+    /// Whether it runs or is about to be restarted.
+    pub running: bool,
+    /// Runs that have begun.
+    pub starts: u64,
+    /// Runs that have ended.
+    pub exits: u64,
+    /// How the last one ended.
+    pub exit_code: i32,
+    /// Why the last start failed.
+    pub error: String,
+    /// Whether the container is gone.
+    pub removed: bool,
+    /// Whether something tries to remove it.
+    pub removing: bool,
+}
+
+/// What the engine holds for a running container.
+pub(crate) struct Run {
+    pub pid: i32,
+    pub pidfd: Arc<OwnedFd>,
+    /// The write end of standard input.
+    pub stdin: Option<Arc<OwnedFd>>,
+    /// The terminal's master.
+    pub master: Option<Arc<OwnedFd>>,
+    pub cgroup: Option<Arc<skiff_runtime::Cgroup>>,
+    /// Dropped with the run: the host's addresses are free again.
+    pub ports: Vec<Box<dyn PublishedPort>>,
+}
+
+impl std::fmt::Debug for Run {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Run").field("pid", &self.pid).finish_non_exhaustive()
+    }
+}
+
+impl Container {
+    pub fn new(record: Record, log: Log) -> Arc<Self> {
+        let change = Change {
+            running: record.state.is_running() || record.state.status == Status::Restarting,
+            exit_code: record.state.exit_code,
+            ..Change::default()
+        };
+        Arc::new(Self {
+            id: record.id.clone(),
+            operation: tokio::sync::Mutex::default(),
+            log: Arc::new(log),
+            changes: watch::channel(change).0,
+            record: Mutex::new(Arc::new(record)),
+            run: Mutex::default(),
+        })
+    }
+
+    /// The record as it is now.
+    pub fn record(&self) -> Arc<Record> {
+        Arc::clone(&lock(&self.record))
+    }
+
+    /// Changes the record in memory and returns the new one.
+    pub fn change(&self, change: impl FnOnce(&mut Record)) -> Arc<Record> {
+        let mut record = lock(&self.record);
+        change(Arc::make_mut(&mut record));
+        Arc::clone(&record)
+    }
+
+    pub fn run(&self) -> MutexGuard<'_, Option<Run>> {
+        lock(&self.run)
+    }
+
+    /// The running first process.
+    pub fn process(&self) -> Result<(i32, Arc<OwnedFd>)> {
+        match &*self.run() {
+            Some(run) => Ok((run.pid, Arc::clone(&run.pidfd))),
+            None => Err(Error::conflict(format!("container {} is not running", self.id))),
+        }
+    }
+
+    pub fn cgroup(&self) -> Option<Arc<skiff_runtime::Cgroup>> {
+        self.run().as_ref().and_then(|run| run.cgroup.clone())
+    }
+
+    pub fn removed(&self) -> bool {
+        self.changes.borrow().removed
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,586 @@
+//! What a creation must satisfy before anything is made, in Docker's words where it does not.
+
+use std::collections::HashMap;
+use std::path::{Component, Path};
+
+use bollard_stubs::models::{
+    ContainerConfig, HostConfig, Mount as MountModel, MountType, NetworkingConfig, RestartPolicyNameEnum,
+};
+
+use crate::error::{Error, Result};
+use crate::names;
+use crate::signals;
+use crate::spec::files::is_extra_host;
+use crate::spec::security::Security;
+use crate::state::{Mount, MountKind};
+use crate::volumes::{check_driver, check_name, check_options};
+
+const LEAST_MEMORY: i64 = 6 << 20;
+
+/// Checks everything that does not need to look at images or other containers.
+pub fn check(config: &ContainerConfig, host: &HostConfig, networking: &NetworkingConfig) -> Result<()> {
+    check_config(config)?;
+    check_limits(host)?;
+    check_lifecycle(host)?;
+    check_refused(host)?;
+    check_modes(host, networking)?;
+    Security::of(host)?.seccomp()?;
+    if let Some(host) = host.extra_hosts.iter().flatten().find(|line| !is_extra_host(line)) {
+        return Err(Error::invalid(format!("bad format for add-host: {host:?}")));
+    }
+    if let Some(server) = host.dns.iter().flatten().find(|server| server.parse::<std::net::IpAddr>().is_err())
+    {
+        return Err(Error::invalid(format!("bad nameserver address {server}")));
+    }
+    Ok(())
+}
+
+fn check_config(config: &ContainerConfig) -> Result<()> {
+    if let Some(dir) = config.working_dir.as_deref().filter(|dir| !dir.is_empty() && !dir.starts_with('/')) {
+        return Err(Error::invalid(format!(
+            "the working directory '{dir}' is invalid, it needs to be an absolute path"
+        )));
+    }
+    if let Some(entry) = config.env.iter().flatten().find(|entry| entry.starts_with('=') || entry.is_empty())
+    {
+        return Err(Error::invalid(format!("invalid environment variable: {entry}")));
+    }
+    if let Some(signal) = config.stop_signal.as_deref().filter(|signal| !signal.is_empty()) {
+        signals::parse(signal)?;
+    }
+    if let Some(name) =
+        config.hostname.as_deref().filter(|name| name.len() > 63 || name.contains(['/', '\n', '\0']))
+    {
+        return Err(Error::invalid(format!("invalid hostname format: {name}")));
+    }
+    for port in config.exposed_ports.iter().flatten() {
+        parse_port(port)?;
+    }
+    Ok(())
+}
+
+fn check_limits(host: &HostConfig) -> Result<()> {
+    let memory = host.memory.unwrap_or(0);
+    if memory != 0 && memory < LEAST_MEMORY {
+        return Err(Error::invalid("Minimum memory limit allowed is 6MB"));
+    }
+    let swap = host.memory_swap.unwrap_or(0);
+    if memory > 0 && swap > 0 && swap < memory {
+        return Err(Error::invalid("Minimum memoryswap limit should be larger than memory limit, see usage"));
+    }
+    if memory == 0 && swap > 0 {
+        return Err(Error::invalid(
+            "You should always set the Memory limit when using Memoryswap limit, see usage",
+        ));
+    }
+    let nano = host.nano_cpus.unwrap_or(0);
+    if nano > 0 && (host.cpu_period.unwrap_or(0) > 0 || host.cpu_quota.unwrap_or(0) > 0) {
+        return Err(Error::invalid("Conflicting options: Nano CPUs and CPU Period cannot both be set."));
+    }
+    let cpus = std::thread::available_parallelism().map_or(1, |cpus| cpus.get() as i64);
+    if nano < 0 || nano > cpus * 1_000_000_000 {
+        return Err(Error::invalid(format!(
+            "range of CPUs is from 0.01 to {cpus}.00, as there are only {cpus} CPUs available"
+        )));
+    }
+    if host.shm_size.is_some_and(|size| size < 0) {
+        return Err(Error::invalid("SHM size can not be less than 0"));
+    }
+    if host.oom_score_adj.is_some_and(|score| !(-1000..=1000).contains(&score)) {
+        return Err(Error::invalid(format!(
+            "Invalid value {}, range for oom score adj is [-1000, 1000]",
+            host.oom_score_adj.unwrap_or(0)
+        )));
+    }
+    Ok(())
+}
+
+fn check_lifecycle(host: &HostConfig) -> Result<()> {
+    if let Some(policy) = &host.restart_policy {
+        let retries = policy.maximum_retry_count.unwrap_or(0);
+        let on_failure = policy.name == Some(RestartPolicyNameEnum::ON_FAILURE);
+        if retries != 0 && !on_failure {
+            return Err(Error::invalid(
+                "invalid restart policy: maximum retry count can only be used with 'on-failure'",
+            ));
+        }
+        if retries < 0 {
+            return Err(Error::invalid("invalid restart policy: maximum retry count cannot be negative"));
+        }
+        let restarts =
+            !matches!(policy.name, None | Some(RestartPolicyNameEnum::EMPTY | RestartPolicyNameEnum::NO));
+        if restarts && host.auto_remove == Some(true) {
+            return Err(Error::invalid("can't create 'AutoRemove' container with restart policy"));
+        }
+    }
+    if let Some(log) = &host.log_config {
+        match log.typ.as_deref().unwrap_or("") {
+            "" | "json-file" | "local" | "none" => log_limit(log.config.as_ref()).map(|_| ())?,
+            other => {
+                return Err(Error::invalid(format!("logger: no log driver named '{other}' is registered")));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What is not done yet is refused, not ignored.
+fn check_refused(host: &HostConfig) -> Result<()> {
+    if host.init == Some(true) {
+        return Err(Error::not_implemented(
+            "this engine can't run an init inside the container (--init) yet",
+        ));
+    }
+    if let Some(request) = host.device_requests.iter().flatten().next() {
+        return Err(Error::invalid(format!(
+            "could not select device driver {:?} with capabilities: {:?}",
+            request.driver.as_deref().unwrap_or(""),
+            request.capabilities.clone().unwrap_or_default()
+        )));
+    }
+    if host.links.as_ref().is_some_and(|links| !links.is_empty()) {
+        return Err(Error::not_implemented("links are not supported: use a user-defined network"));
+    }
+    if host.storage_opt.as_ref().is_some_and(|options| !options.is_empty()) {
+        return Err(Error::invalid(
+            "--storage-opt is supported only for overlay over xfs with 'pquota' mount option",
+        ));
+    }
+    if let Some(mode) = host.userns_mode.as_deref().filter(|mode| !matches!(*mode, "" | "host")) {
+        return Err(Error::invalid(format!("invalid user namespace mode: {mode}")));
+    }
+    if let Some(runtime) =
+        host.runtime.as_deref().filter(|name| !matches!(*name, "" | "runc" | "io.containerd.runc.v2"))
+    {
+        return Err(Error::invalid(format!("unknown or invalid runtime name: {runtime}")));
+    }
+    if host.cgroup_parent.as_deref().is_some_and(|parent| !parent.is_empty()) {
+        return Err(Error::not_implemented("a cgroup parent of one's own is not supported"));
+    }
+    check_driver(host.volume_driver.as_deref())
+}
+
+fn check_modes(host: &HostConfig, networking: &NetworkingConfig) -> Result<()> {
+    let mode = host.network_mode.as_deref().unwrap_or("");
+    let own = !matches!(mode, "host") && !mode.starts_with("container:");
+    if mode.starts_with("container:") {
+        let clash = |text: &str| Err(Error::invalid(format!("conflicting options: {text}")));
+        if host.port_bindings.as_ref().is_some_and(|ports| !ports.is_empty())
+            || host.publish_all_ports == Some(true)
+        {
+            return clash("port publishing and the container type network mode");
+        }
+        if host.dns.as_ref().is_some_and(|dns| !dns.is_empty()) {
+            return clash("dns and the network mode");
+        }
+        if host.extra_hosts.as_ref().is_some_and(|hosts| !hosts.is_empty()) {
+            return clash("custom host-to-IP mapping and the network mode");
+        }
+    }
+    if !own
+        && let Some(name) =
+            host.sysctls.iter().flatten().map(|(name, _)| name).find(|name| name.starts_with("net."))
+    {
+        return Err(Error::invalid(format!("sysctl '{name}' is not allowed in host network namespace")));
+    }
+    if host.privileged == Some(true) && host.userns_mode.as_deref() == Some("private") {
+        return Err(Error::invalid("privileged mode is incompatible with user namespaces"));
+    }
+    match host.ipc_mode.as_deref().unwrap_or("") {
+        "" | "none" | "private" | "shareable" | "host" => {}
+        mode if mode.starts_with("container:") => {}
+        mode => return Err(Error::invalid(format!("invalid IPC mode: {mode}"))),
+    }
+    match host.pid_mode.as_deref().unwrap_or("") {
+        "" | "host" => {}
+        mode if mode.starts_with("container:") => {}
+        mode => return Err(Error::invalid(format!("invalid PID mode: {mode}"))),
+    }
+    if let Some(mode) = host.uts_mode.as_deref().filter(|mode| !matches!(*mode, "" | "host")) {
+        return Err(Error::invalid(format!("invalid UTS mode: {mode}")));
+    }
+    for endpoint in networking.endpoints_config.iter().flatten().map(|(_, endpoint)| endpoint) {
+        let ipam = endpoint.ipam_config.as_ref();
+        if ipam.is_some_and(|ipam| ipam.ipv4_address.as_deref().is_some_and(|ip| !ip.is_empty())) {
+            return Err(Error::invalid(
+                "user specified IP address is supported on user defined networks only",
+            ));
+        }
+        if endpoint.aliases.as_ref().is_some_and(|aliases| !aliases.is_empty()) {
+            return Err(Error::invalid(
+                "network-scoped aliases are only supported for user-defined networks",
+            ));
+        }
+        if let Some(mac) = endpoint.mac_address.as_deref().filter(|mac| !mac.is_empty())
+            && crate::network::parse_mac(mac).is_none()
+        {
+            return Err(Error::invalid(format!("invalid MAC address: {mac}")));
+        }
+    }
+    Ok(())
+}
+
+/// The bound on a log's size from `max-size` and `max-file`; `None` when it has none.
+pub fn log_limit(config: Option<&HashMap<String, String>>) -> Result<Option<u64>> {
+    let get = |key: &str| config.and_then(|config| config.get(key)).filter(|value| !value.is_empty());
+    let files: u64 = match get("max-file") {
+        None => 1,
+        Some(text) => text
+            .parse()
+            .ok()
+            .filter(|files| *files > 0)
+            .ok_or_else(|| Error::invalid(format!("max-file cannot be less than 1: {text}")))?,
+    };
+    match get("max-size").filter(|text| *text != "-1") {
+        None => Ok(None),
+        Some(text) => parse_size(text)
+            .map(|size| Some(size.saturating_mul(files)))
+            .ok_or_else(|| Error::invalid(format!("invalid size: '{text}'"))),
+    }
+}
+
+/// `10m`, `1g`, `4096`: Docker's sizes, in powers of 1024.
+fn parse_size(text: &str) -> Option<u64> {
+    let lower = text.trim().to_ascii_lowercase();
+    let bare = lower.strip_suffix("ib").or_else(|| lower.strip_suffix('b')).unwrap_or(&lower);
+    let (number, unit) = match bare.chars().last()? {
+        'k' => (&bare[..bare.len() - 1], 1 << 10),
+        'm' => (&bare[..bare.len() - 1], 1 << 20),
+        'g' => (&bare[..bare.len() - 1], 1 << 30),
+        't' => (&bare[..bare.len() - 1], 1 << 40),
+        _ => (bare, 1),
+    };
+    let number: f64 = number.trim().parse().ok()?;
+    (number.is_finite() && number >= 0.0).then_some((number * unit as f64) as u64)
+}
+
+/// The number and protocol of `80/tcp`.
+pub fn parse_port(text: &str) -> Result<(u16, crate::publish::Protocol)> {
+    use crate::publish::Protocol;
+    let invalid = || Error::invalid(format!("invalid port specification: \"{text}\""));
+    let (number, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
+    let protocol = match protocol.to_ascii_lowercase().as_str() {
+        "tcp" => Protocol::Tcp,
+        "udp" => Protocol::Udp,
+        "sctp" => Protocol::Sctp,
+        _ => return Err(Error::invalid(format!("invalid proto: {protocol}"))),
+    };
+    number.parse().ok().filter(|number| *number > 0).map(|number| (number, protocol)).ok_or_else(invalid)
+}
+
+/// The first and last host port of a binding: empty means any, a range means any of it.
+pub fn parse_host_port(text: &str) -> Result<(u16, u16)> {
+    let invalid = || Error::invalid(format!("invalid port specification: \"{text}\""));
+    if text.is_empty() {
+        return Ok((0, 0));
+    }
+    let (first, last) = text.split_once('-').unwrap_or((text, text));
+    let (first, last) = (first.parse().map_err(|_| invalid())?, last.parse().map_err(|_| invalid())?);
+    if first > last { Err(invalid()) } else { Ok((first, last)) }
+}
+
+/// All mounts of a container: binds, mounts, tmpfs, and anonymous volumes for what the image declares.
+pub fn mounts(
+    config: &ContainerConfig,
+    host: &HostConfig,
+    volumes: &dyn Fn(&str) -> std::path::PathBuf,
+) -> Result<Vec<Mount>> {
+    let mut mounts: Vec<Mount> = Vec::new();
+    let mut add = |mount: Mount| -> Result<()> {
+        if mounts.iter().any(|other| other.destination == mount.destination) {
+            return Err(Error::invalid(format!("Duplicate mount point: {}", mount.destination)));
+        }
+        mounts.push(mount);
+        Ok(())
+    };
+    for text in host.binds.iter().flatten() {
+        add(parse_bind(text, volumes)?)?;
+    }
+    for model in host.mounts.iter().flatten() {
+        add(from_model(model, volumes)?)?;
+    }
+    for (destination, options) in host.tmpfs.iter().flatten() {
+        let mut mount = blank(MountKind::Tmpfs, destination)?;
+        mount.options = ["noexec", "nosuid", "nodev"].map(str::to_owned).to_vec();
+        mount.options.extend(options.split(',').filter(|option| !option.is_empty()).map(str::to_owned));
+        mount.writable = !mount.options.iter().any(|option| option == "ro");
+        mount.mode.clone_from(options);
+        add(mount)?;
+    }
+    for destination in config.volumes.iter().flatten() {
+        let destination = clean(destination)?;
+        if !mounts.iter().any(|mount| mount.destination == destination) {
+            mounts.push(volume(names::random_id(), &destination, true, volumes)?);
+        }
+    }
+    Ok(mounts)
+}
+
+fn blank(kind: MountKind, destination: &str) -> Result<Mount> {
+    Ok(Mount {
+        kind,
+        name: None,
+        source: String::new(),
+        destination: clean(destination)?,
+        mode: String::new(),
+        writable: true,
+        propagation: String::new(),
+        recursive: true,
+        copy: false,
+        anonymous: false,
+        options: Vec::new(),
+        strict: false,
+    })
+}
+
+fn volume(
+    name: String,
+    destination: &str,
+    anonymous: bool,
+    volumes: &dyn Fn(&str) -> std::path::PathBuf,
+) -> Result<Mount> {
+    check_name(&name)?;
+    Ok(Mount {
+        source: volumes(&name).display().to_string(),
+        name: Some(name),
+        copy: true,
+        anonymous,
+        ..blank(MountKind::Volume, destination)?
+    })
+}
+
+/// An absolute path without `.`, `..` and doubled slashes.
+fn clean(path: &str) -> Result<String> {
+    if !path.starts_with('/') || path.contains('\0') {
+        return Err(Error::invalid(format!(
+            "invalid mount config: invalid mount path: '{path}' mount path must be absolute"
+        )));
+    }
+    let mut parts: Vec<&str> = Vec::new();
+    for component in Path::new(path).components() {
+        match component {
+            Component::Normal(part) => parts.extend(part.to_str()),
+            Component::ParentDir => {
+                parts.pop();
+            }
+            _ => {}
+        }
+    }
+    if parts.is_empty() {
+        return Err(Error::invalid(format!(
+            "invalid volume specification: '{path}': destination can't be '/'"
+        )));
+    }
+    Ok(format!("/{}", parts.join("/")))
+}
+
+/// `source:destination[:options]`, or a destination alone.
+fn parse_bind(text: &str, volumes: &dyn Fn(&str) -> std::path::PathBuf) -> Result<Mount> {
+    let invalid = || Error::invalid(format!("invalid volume specification: '{text}'"));
+    let parts: Vec<&str> = text.split(':').collect();
+    let (source, destination, mode) = match parts.as_slice() {
+        [destination] => return volume(names::random_id(), &clean(destination)?, true, volumes),
+        [source, destination] => (*source, *destination, ""),
+        [source, destination, mode] => (*source, *destination, *mode),
+        _ => return Err(invalid()),
+    };
+    if source.is_empty() || destination.is_empty() {
+        return Err(invalid());
+    }
+    let mut mount = if source.starts_with('/') {
+        let source = if source == "/" { "/".to_owned() } else { clean(source)? };
+        Mount { source, propagation: "rprivate".to_owned(), ..blank(MountKind::Bind, destination)? }
+    } else {
+        volume(source.to_owned(), destination, false, volumes)?
+    };
+    mount.mode = mode.to_owned();
+    for option in mode.split(',').filter(|option| !option.is_empty()) {
+        match option {
+            "ro" => mount.writable = false,
+            "rw" => mount.writable = true,
+            // Labels of SELinux, which our kernels don't have; consistency, which needs no relaxing here.
+            "z" | "Z" | "cached" | "delegated" | "consistent" => {}
+            "nocopy" if mount.kind == MountKind::Volume => mount.copy = false,
+            "private" | "rprivate" | "shared" | "rshared" | "slave" | "rslave"
+                if mount.kind == MountKind::Bind =>
+            {
+                mount.propagation = option.to_owned();
+            }
+            _ => return Err(Error::invalid(format!("invalid mode: {mode}"))),
+        }
+    }
+    Ok(mount)
+}
+
+fn from_model(model: &MountModel, volumes: &dyn Fn(&str) -> std::path::PathBuf) -> Result<Mount> {
+    let bad =
+        |kind: &str, why: &str| Error::invalid(format!("invalid mount config for type \"{kind}\": {why}"));
+    let target = model.target.as_deref().unwrap_or("");
+    let source = model.source.as_deref().unwrap_or("");
+    let mut mount = match model.typ {
+        Some(MountType::BIND) => {
+            if target.is_empty() {
+                return Err(bad("bind", "field Target must not be empty"));
+            }
+            if !source.starts_with('/') {
+                return Err(bad(
+                    "bind",
+                    &format!("invalid mount path: '{source}' mount path must be absolute"),
+                ));
+            }
+            let options = model.bind_options.clone().unwrap_or_default();
+            let make = options.create_mountpoint == Some(true);
+            if !make && !Path::new(source).exists() {
+                return Err(bad("bind", &format!("bind source path does not exist: {source}")));
+            }
+            let propagation =
+                options.propagation.map(|propagation| propagation.to_string()).unwrap_or_default();
+            Mount {
+                source: source.to_owned(),
+                propagation: if propagation.is_empty() { "rprivate".to_owned() } else { propagation },
+                recursive: options.non_recursive != Some(true),
+                strict: !make,
+                ..blank(MountKind::Bind, target)?
+            }
+        }
+        Some(MountType::VOLUME) => {
+            if target.is_empty() {
+                return Err(bad("volume", "field Target must not be empty"));
+            }
+            let options = model.volume_options.clone().unwrap_or_default();
+            if let Some(driver) = &options.driver_config {
+                check_driver(driver.name.as_deref())?;
+                check_options(driver.options.as_ref())?;
+            }
+            if options.subpath.as_deref().is_some_and(|path| !path.is_empty()) {
+                return Err(Error::not_implemented("a subpath of a volume can't be mounted yet"));
+            }
+            let anonymous = source.is_empty();
+            let name = if anonymous { names::random_id() } else { source.to_owned() };
+            let mut mount = volume(name, target, anonymous, volumes)?;
+            mount.copy = options.no_copy != Some(true);
+            mount
+        }
+        Some(MountType::TMPFS) => {
+            if !source.is_empty() {
+                return Err(bad("tmpfs", "field Source must not be specified"));
+            }
+            let options = model.tmpfs_options.clone().unwrap_or_default();
+            let mut mount = blank(MountKind::Tmpfs, target)?;
+            mount.options = ["noexec", "nosuid", "nodev"].map(str::to_owned).to_vec();
+            mount.options.extend(options.size_bytes.map(|size| format!("size={size}")));
+            mount.options.extend(options.mode.map(|mode| format!("mode={mode:o}")));
+            for option in options.options.into_iter().flatten() {
+                mount.options.push(option.join("="));
+            }
+            if model.read_only == Some(true) {
+                mount.options.push("ro".to_owned());
+            }
+            mount
+        }
+        Some(other) => return Err(Error::invalid(format!("mount type unknown: \"{other}\""))),
+        None => return Err(Error::invalid("mount type unknown: \"\"")),
+    };
+    mount.writable = model.read_only != Some(true);
+    Ok(mount)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn volumes(name: &str) -> PathBuf {
+        PathBuf::from(format!("/v/{name}/_data"))
+    }
+
+    #[test]
+    fn bind_texts_are_paths_or_volumes_with_options() {
+        let mount = parse_bind("/a/b:/c/../d:ro,rslave", &volumes).unwrap();
+        assert_eq!((mount.source.as_str(), mount.destination.as_str()), ("/a/b", "/d"));
+        assert!(!mount.writable);
+        assert_eq!(mount.propagation, "rslave");
+        let mount = parse_bind("data:/var/lib:nocopy", &volumes).unwrap();
+        assert_eq!((mount.kind, mount.name.as_deref(), mount.copy), (MountKind::Volume, Some("data"), false));
+        assert!(parse_bind("/anonymous", &volumes).unwrap().anonymous);
+        for wrong in ["", ":", "/a:", "/a:b", "/a:/", "/a:/b:zzz", "/a:/b:c:d", "x:/b", "/a:/b:nocopy"] {
+            assert!(parse_bind(wrong, &volumes).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn two_mounts_on_one_place_are_refused() {
+        let host = HostConfig {
+            binds: Some(vec!["/a:/x".to_owned(), "vol:/x/".to_owned()]),
+            ..HostConfig::default()
+        };
+        let error = mounts(&ContainerConfig::default(), &host, &volumes).unwrap_err();
+        assert_eq!(error.message, "Duplicate mount point: /x");
+    }
+
+    #[test]
+    fn declared_volumes_give_way_to_mounts_of_the_user() {
+        let host = HostConfig { binds: Some(vec!["/a:/x".to_owned()]), ..HostConfig::default() };
+        let config = ContainerConfig {
+            volumes: Some(vec!["/x".to_owned(), "/y".to_owned()]),
+            ..ContainerConfig::default()
+        };
+        let all = mounts(&config, &host, &volumes).unwrap();
+        assert_eq!(
+            all.iter().map(|mount| mount.kind).collect::<Vec<_>>(),
+            [MountKind::Bind, MountKind::Volume]
+        );
+    }
+
+    #[test]
+    fn ports_and_sizes_are_read_as_docker_does() {
+        use crate::publish::Protocol;
+        assert_eq!(parse_port("80").unwrap(), (80, Protocol::Tcp));
+        assert_eq!(parse_port("53/udp").unwrap(), (53, Protocol::Udp));
+        for wrong in ["", "0/tcp", "65536/tcp", "80/foo", "x"] {
+            assert!(parse_port(wrong).is_err(), "{wrong}");
+        }
+        assert_eq!(parse_host_port("").unwrap(), (0, 0));
+        assert_eq!(parse_host_port("8000-8010").unwrap(), (8000, 8010));
+        assert!(parse_host_port("8010-8000").is_err());
+        assert_eq!(parse_size("10m"), Some(10 << 20));
+        assert_eq!(parse_size("1.5k"), Some(1536));
+        assert_eq!(parse_size("4096"), Some(4096));
+        assert_eq!(parse_size("x"), None);
+    }
+
+    #[test]
+    fn what_is_not_done_is_refused_in_dockers_words() {
+        let refused = |host: HostConfig| {
+            check(&ContainerConfig::default(), &host, &NetworkingConfig::default()).unwrap_err().message
+        };
+        assert_eq!(
+            refused(HostConfig { memory: Some(1024), ..HostConfig::default() }),
+            "Minimum memory limit allowed is 6MB"
+        );
+        assert_eq!(
+            refused(HostConfig { runtime: Some("kata".to_owned()), ..HostConfig::default() }),
+            "unknown or invalid runtime name: kata"
+        );
+        assert_eq!(
+            refused(HostConfig { userns_mode: Some("keep-id".to_owned()), ..HostConfig::default() }),
+            "invalid user namespace mode: keep-id"
+        );
+        assert!(
+            check(&ContainerConfig::default(), &HostConfig::default(), &NetworkingConfig::default()).is_ok()
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn any_bind_text_is_parsed_or_refused(text in "[/a-z.:,]{0,24}") {
+            if let Ok(mount) = parse_bind(&text, &volumes) {
+                prop_assert!(mount.destination.starts_with('/') && mount.destination.len() > 1);
+                prop_assert!(!mount.destination.split('/').any(|part| part == ".."));
+            }
+        }
+    }
+}

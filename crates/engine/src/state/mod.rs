@@ -1,0 +1,7 @@
+//! What outlives the engine: records and the database that holds them.
+
+pub mod database;
+pub mod record;
+
+pub use database::{Database, Op, Table};
+pub use record::{Endpoint, Mount, MountKind, Record, State, Status, VolumeRecord};

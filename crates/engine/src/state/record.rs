@@ -1,0 +1,195 @@
+//! The durable form of a container and of a volume.
+
+use std::collections::HashMap;
+use std::net::Ipv4Addr;
+
+use bollard_stubs::models::{ContainerConfig, HostConfig, NetworkingConfig, PortMap};
+use serde::{Deserialize, Serialize};
+
+/// Where a container is in its life.
+///
+/// ```text
+///  Created ──start──▶ Running ──exit──▶ Exited ──start──▶ Running …
+///                     │  ▲  └─exit, policy──▶ Restarting ──▶ Running
+///                 pause  unpause
+///                     ▼  │
+///                    Paused
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Status {
+    /// Never started.
+    Created,
+    /// Its first process runs.
+    Running,
+    /// It runs, and the freezer holds all its processes.
+    Paused,
+    /// It has exited and its restart policy will start it again.
+    Restarting,
+    /// It has exited.
+    Exited,
+    /// Its removal has failed half-way.
+    Dead,
+}
+
+impl Status {
+    /// The word that the API uses.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Created => "created",
+            Self::Running => "running",
+            Self::Paused => "paused",
+            Self::Restarting => "restarting",
+            Self::Exited => "exited",
+            Self::Dead => "dead",
+        }
+    }
+}
+
+/// What a container does and how its last run ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct State {
+    /// Where it is in its life.
+    pub status: Status,
+    /// Its first process, in the engine's pid namespace; 0 when none runs.
+    pub pid: i32,
+    /// When the last run began, in nanoseconds since the epoch.
+    pub started_at: Option<u64>,
+    /// When the last run ended.
+    pub finished_at: Option<u64>,
+    /// How the last run ended.
+    pub exit_code: i32,
+    /// Why the last start failed.
+    pub error: String,
+    /// Whether the kernel killed a process of the last run for want of memory.
+    pub oom_killed: bool,
+}
+
+impl Default for State {
+    fn default() -> Self {
+        Self {
+            status: Status::Created,
+            pid: 0,
+            started_at: None,
+            finished_at: None,
+            exit_code: 0,
+            error: String::new(),
+            oom_killed: false,
+        }
+    }
+}
+
+impl State {
+    /// Whether a process of it is there, paused or not.
+    pub fn is_running(&self) -> bool {
+        matches!(self.status, Status::Running | Status::Paused)
+    }
+}
+
+/// What kind of thing is mounted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MountKind {
+    /// A path of the engine's file system.
+    Bind,
+    /// A volume.
+    Volume,
+    /// Memory.
+    Tmpfs,
+}
+
+/// A mount point of a container, with every choice made.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mount {
+    /// What is mounted.
+    pub kind: MountKind,
+    /// The volume's name.
+    pub name: Option<String>,
+    /// The path that is mounted; empty for memory.
+    pub source: String,
+    /// Where.
+    pub destination: String,
+    /// The mode text as Docker shows it (`z`, `ro`).
+    pub mode: String,
+    /// Whether it is writable.
+    pub writable: bool,
+    /// The propagation of a bind.
+    pub propagation: String,
+    /// Whether a bind takes along what is mounted below its source.
+    pub recursive: bool,
+    /// Whether the image's content at the destination is copied into an empty volume.
+    pub copy: bool,
+    /// Whether the volume goes with the container.
+    pub anonymous: bool,
+    /// The options of a tmpfs.
+    pub options: Vec<String>,
+    /// Whether it came from the `Mounts` list, whose binds must exist.
+    pub strict: bool,
+}
+
+/// A container's place on a network while it runs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Endpoint {
+    /// Its id.
+    pub id: String,
+    /// The outer end of its veth pair.
+    pub host_name: String,
+    /// Its address.
+    pub ip: Ipv4Addr,
+    /// The length of the subnet's prefix.
+    pub prefix_len: u8,
+    /// Its hardware address.
+    pub mac: String,
+    /// Its way out.
+    pub gateway: Option<Ipv4Addr>,
+}
+
+/// Everything about a container that outlives the engine.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Record {
+    /// 64 hexadecimal digits.
+    pub id: String,
+    /// Without the slash.
+    pub name: String,
+    /// In nanoseconds since the epoch.
+    pub created: u64,
+    /// The image's id.
+    pub image_id: String,
+    /// The program and its arguments.
+    pub path: String,
+    /// The arguments without the program.
+    pub args: Vec<String>,
+    /// The configuration, merged with the image's.
+    pub config: ContainerConfig,
+    /// The host's part, with Docker's defaults filled in.
+    pub host_config: HostConfig,
+    /// The networks it was created with.
+    pub networking: NetworkingConfig,
+    /// All its mounts.
+    pub mounts: Vec<Mount>,
+    /// Its state.
+    pub state: State,
+    /// Its place on the bridge while it runs.
+    pub endpoint: Option<Endpoint>,
+    /// The ports that are published while it runs.
+    pub ports: PortMap,
+    /// How often its restart policy has started it.
+    pub restart_count: i64,
+    /// Whether its user has stopped it, which `unless-stopped` respects.
+    pub stopped_by_user: bool,
+}
+
+/// Everything about a volume that its directory does not say.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct VolumeRecord {
+    /// Its name.
+    pub name: String,
+    /// In nanoseconds since the epoch.
+    pub created: u64,
+    /// Its labels.
+    pub labels: HashMap<String, String>,
+    /// The options of its driver.
+    pub options: HashMap<String, String>,
+    /// Whether a container made it without a name.
+    pub anonymous: bool,
+}
