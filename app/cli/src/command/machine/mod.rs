@@ -1,0 +1,140 @@
+//! `machine`: the guest that containers run in.
+
+pub mod ssh;
+pub mod status;
+
+use clap::{Args, Subcommand};
+use skiff_host::control::{LogRequest, LogSource};
+
+use super::Context;
+use super::context::{ProgressLine, control_failed};
+use crate::error::Error;
+use crate::terminal::{print_line, warn};
+
+/// Everything under `machine`.
+#[derive(Debug, Subcommand)]
+pub enum Machine {
+    Logs(Logs),
+    Restart(Restart),
+    Ssh(ssh::Ssh),
+    Start(Start),
+    Status(status::Status),
+    Stop(Stop),
+}
+
+/// Start the machine
+#[derive(Debug, Clone, Args)]
+#[command(override_usage = "skiff machine start [OPTIONS]")]
+pub struct Start {
+    /// Try hardware virtualization again even if it failed before
+    #[arg(long)]
+    retry_accelerator: bool,
+}
+
+/// Stop the machine and everything in it
+#[derive(Debug, Clone, Args)]
+#[command(override_usage = "skiff machine stop [OPTIONS]")]
+pub struct Stop {
+    /// End the host daemon as well
+    #[arg(long)]
+    daemon: bool,
+}
+
+/// Stop the machine and start it again
+#[derive(Debug, Clone, Args)]
+#[command(override_usage = "skiff machine restart [OPTIONS]")]
+pub struct Restart {
+    /// Try hardware virtualization again even if it failed before
+    #[arg(long)]
+    retry_accelerator: bool,
+}
+
+/// Show the console of the machine or the log of the host daemon
+#[derive(Debug, Clone, Args)]
+#[command(override_usage = "skiff machine logs [OPTIONS]")]
+pub struct Logs {
+    /// Show the host daemon's log instead of the console
+    #[arg(long)]
+    daemon: bool,
+    /// Follow log output
+    #[arg(short = 'f', long)]
+    follow: bool,
+    /// Number of lines to show from the end of the log
+    #[arg(short = 'n', long, value_name = "string", default_value = "all", value_parser = tail)]
+    tail: Tail,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Tail(Option<u64>);
+
+fn tail(text: &str) -> Result<Tail, String> {
+    match text {
+        "all" => Ok(Tail(None)),
+        number => number
+            .parse()
+            .map(|count| Tail(Some(count)))
+            .map_err(|_| "must be a number or \"all\"".to_owned()),
+    }
+}
+
+impl Machine {
+    /// Carries the command out.
+    pub async fn run(&self, context: &Context) -> Result<(), Error> {
+        match self {
+            Machine::Logs(args) => logs(context, args).await,
+            Machine::Restart(args) => restart(context, args).await,
+            Machine::Ssh(args) => ssh::run(context, args).await,
+            Machine::Start(args) => start(context, args).await,
+            Machine::Status(args) => status::run(context, args).await,
+            Machine::Stop(args) => stop(context, args).await,
+        }
+    }
+}
+
+async fn start(context: &Context, args: &Start) -> Result<(), Error> {
+    let control = context.daemon().await?;
+    let mut line = ProgressLine::new();
+    control.start(args.retry_accelerator, |step| line.show(&step)).await.map_err(control_failed)
+}
+
+async fn restart(context: &Context, args: &Restart) -> Result<(), Error> {
+    let control = context.daemon().await?;
+    let mut line = ProgressLine::new();
+    control.restart(args.retry_accelerator, |step| line.show(&step)).await.map_err(control_failed)
+}
+
+/// Stopping starts no daemon only to stop nothing.
+async fn stop(context: &Context, args: &Stop) -> Result<(), Error> {
+    let paths = context.paths()?;
+    let control = match skiff_host::control::Client::connect(&paths.control_socket()).await {
+        Ok(control) => control,
+        Err(skiff_host::control::ClientError::NotRunning { .. }) => {
+            warn("the daemon is not running: there is nothing to stop");
+            return Ok(());
+        }
+        Err(error) => return Err(control_failed(error)),
+    };
+    let done = if args.daemon { control.shutdown(|_| {}).await } else { control.stop(|_| {}).await };
+    done.map_err(control_failed)
+}
+
+async fn logs(context: &Context, args: &Logs) -> Result<(), Error> {
+    let paths = context.paths()?;
+    let source = if args.daemon { LogSource::Daemon } else { LogSource::Console };
+    match skiff_host::control::Client::connect(&paths.control_socket()).await {
+        Ok(control) => {
+            let request = LogRequest { source, tail: args.tail.0, follow: args.follow };
+            control.logs(request, print_line).await.map_err(control_failed)
+        }
+        // Logs are wanted most when nothing runs: read the file itself.
+        Err(_) => {
+            let path = if args.daemon { paths.daemon_log() } else { paths.console_log() };
+            let bytes = std::fs::read(&path).map_err(|source| Error::file(&path, source))?;
+            let text = String::from_utf8_lossy(&bytes);
+            let lines: Vec<&str> = text.lines().collect();
+            let count = args.tail.0.and_then(|count| usize::try_from(count).ok()).unwrap_or(usize::MAX);
+            lines[lines.len().saturating_sub(count)..].iter().for_each(print_line);
+            Ok(())
+        }
+    }
+}
