@@ -52,5 +52,4 @@ pub use options::{
     RemoveContainer, StartExec, StatsOptions, StatsStream, StopOptions, TerminalSize, WaitCondition, Waiting,
 };
 pub use publish::{LocalPublisher, Protocol, PublishError, PublishRequest, PublishedPort, Publisher};
-pub use recover::StopReason;
 pub use system::{DiskUsage, DiskUsageKinds};

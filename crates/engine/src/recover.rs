@@ -27,14 +27,14 @@ use crate::error::{Error, Result, chain};
 use crate::log::Ends;
 use crate::process::{self, Process};
 use crate::publish::{PublishRequest, PublishedPort};
-use crate::state::{Op, Record, Status, Table};
+use crate::state::{Record, Status, Table};
 
 /// The exit code of a container whose machine went away.
 const LOST: i32 = 255;
 
 /// Why the engine should end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum StopReason {
+pub(crate) enum StopReason {
     /// The supervisor asks for an orderly end: stop the containers, then exit.
     Asked,
     /// The supervisor is gone: nobody reaps containers any more.
@@ -295,30 +295,19 @@ impl Engine {
         );
     }
 
-    /// Tells the supervisor that the engine listens.
-    ///
-    /// # Errors
-    /// When it does not answer.
-    pub fn ready(&self) -> Result<()> {
-        self.0.config.supervisor.ready().map_err(|error| Error::internal("tell the supervisor", &error))
-    }
-
-    /// Ends when the engine should: after [`StopReason::Asked`] call [`stop_all`](Self::stop_all), then exit.
-    pub async fn stop_requested(&self) -> StopReason {
-        let mut stop = self.0.stop.subscribe();
-        match stop.wait_for(Option::is_some).await {
-            Ok(reason) => reason.unwrap_or(StopReason::SupervisorGone),
-            Err(_) => StopReason::SupervisorGone,
-        }
-    }
-
-    /// Makes everything that was written lazily durable.
-    ///
-    /// # Errors
-    /// When the database fails.
-    pub async fn flush(&self) -> Result<()> {
+    /// Ends when the engine should end: after the containers were stopped, if that is asked for.
+    pub fn stopped(&self) -> impl Future<Output = ()> + Send + 'static {
         let engine = self.clone();
-        blocking(move || engine.0.database.commit([] as [Op; 0])).await
+        async move {
+            let reason = {
+                let mut stop = engine.0.stop.subscribe();
+                let reason = stop.wait_for(Option::is_some).await;
+                reason.ok().and_then(|reason| *reason).unwrap_or(StopReason::SupervisorGone)
+            };
+            if reason == StopReason::Asked {
+                engine.stop_all().await;
+            }
+        }
     }
 }
 

@@ -225,7 +225,8 @@ mod tests {
     fn until_is_a_time_or_a_duration_before_now() {
         let of = |text: &str| until(&filters(&[("until", &[text])]));
         assert_eq!(of("1700000000").unwrap(), Some(1_700_000_000_000_000_000));
-        let ago = clock::now_ns() - of("1h30m").unwrap().unwrap();
+        let then = of("1h30m").unwrap().unwrap();
+        let ago = clock::now_ns() - then;
         assert!((5_400_000_000_000..5_401_000_000_000).contains(&ago));
         for wrong in ["", "h", "5x", "5h3"] {
             assert!(of(wrong).is_err(), "{wrong}");

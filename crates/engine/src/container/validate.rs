@@ -247,7 +247,7 @@ fn parse_size(text: &str) -> Option<u64> {
         'k' => (&bare[..bare.len() - 1], 1 << 10),
         'm' => (&bare[..bare.len() - 1], 1 << 20),
         'g' => (&bare[..bare.len() - 1], 1 << 30),
-        't' => (&bare[..bare.len() - 1], 1 << 40),
+        't' => (&bare[..bare.len() - 1], 1u64 << 40),
         _ => (bare, 1),
     };
     let number: f64 = number.trim().parse().ok()?;
