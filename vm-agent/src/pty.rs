@@ -19,7 +19,12 @@ impl PtyMaster {
     pub fn new(fd: OwnedFd) -> io::Result<Self> {
         let flags = rustix::fs::fcntl_getfl(&fd)?;
         rustix::fs::fcntl_setfl(&fd, flags | OFlags::NONBLOCK)?;
-        Ok(Self(AsyncFd::new(fd)?))
+        #[expect(
+            deprecated,
+            reason = "an OwnedFd stays open while it is registered, which is all its unsafe twin asks"
+        )]
+        let fd = AsyncFd::new(fd)?;
+        Ok(Self(fd))
     }
 
     /// Reads what the terminal shows. Zero once no process has it open.
@@ -30,7 +35,9 @@ impl PtyMaster {
         loop {
             let mut ready = self.0.readable().await?;
             match ready.try_io(|fd| Ok(rustix::io::read(fd, &mut *buffer)?)) {
-                Ok(Err(error)) if error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error()) => return Ok(0),
+                Ok(Err(error)) if error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error()) => {
+                    return Ok(0);
+                }
                 Ok(result) => return result,
                 Err(_would_block) => {}
             }

@@ -40,7 +40,9 @@ pub struct Options {
 pub fn run(options: Options) -> anyhow::Result<()> {
     crate::logging::init();
     if !rustix::process::geteuid().is_root() {
-        bail!("skiff-agent serve needs root: it makes namespaces, mounts and bridges (try sudo, or `skiff daemon` with a guest)");
+        bail!(
+            "skiff-agent serve needs root: it makes namespaces, mounts and bridges (try sudo, or `skiff daemon` with a guest)"
+        );
     }
     fs::create_dir_all(&options.root).with_context(|| format!("create {}", options.root.display()))?;
     let root = fs::canonicalize(&options.root).with_context(|| format!("find {}", options.root.display()))?;
@@ -77,7 +79,10 @@ pub fn run(options: Options) -> anyhow::Result<()> {
     .context("prepare the supervisor")?;
     match server.run().context("supervise")? {
         Outcome::Stopped => Ok(()),
-        Outcome::Forced => bail!("the engine did not stop its containers within {} s: they were killed", STOP_GRACE.as_secs()),
+        Outcome::Forced => bail!(
+            "the engine did not stop its containers within {} s: they were killed",
+            STOP_GRACE.as_secs()
+        ),
     }
 }
 

@@ -50,7 +50,8 @@ impl SshServer {
     /// Makes a server with a fresh host key.
     pub fn new(keys: AuthorizedKeys) -> anyhow::Result<Self> {
         let mut seed = [0; 32];
-        getrandom::fill(&mut seed).map_err(std::io::Error::from).context("read random bytes for the host key")?;
+        rustix::rand::getrandom(&mut seed, rustix::rand::GetRandomFlags::empty())
+            .context("read random bytes")?;
         let pair = ssh_key::private::Ed25519Keypair::from_seed(&seed);
         let config = russh::server::Config {
             methods: MethodSet::from(&[MethodKind::PublicKey][..]),
@@ -63,7 +64,10 @@ impl SshServer {
     }
 
     /// Serves one connection to its end.
-    pub async fn serve(&self, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) -> anyhow::Result<()> {
+    pub async fn serve(
+        &self,
+        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    ) -> anyhow::Result<()> {
         let client = Client { keys: self.keys.clone() };
         let session = russh::server::run_stream(Arc::clone(&self.config), stream, client).await?;
         session.await?;
@@ -145,11 +149,21 @@ impl Handler for Client {
         session.channel_success(channel)
     }
 
-    async fn exec_request(&mut self, channel: ChannelId, _command: &[u8], session: &mut Session) -> Result<(), Self::Error> {
+    async fn exec_request(
+        &mut self,
+        channel: ChannelId,
+        _command: &[u8],
+        session: &mut Session,
+    ) -> Result<(), Self::Error> {
         session.channel_success(channel)
     }
 
-    async fn subsystem_request(&mut self, channel: ChannelId, _name: &str, session: &mut Session) -> Result<(), Self::Error> {
+    async fn subsystem_request(
+        &mut self,
+        channel: ChannelId,
+        _name: &str,
+        session: &mut Session,
+    ) -> Result<(), Self::Error> {
         session.channel_failure(channel)
     }
 }
@@ -192,7 +206,11 @@ async fn run_session(mut channel: Channel<Msg>) {
     let _ = channel.close().await;
 }
 
-async fn run_command(channel: &mut Channel<Msg>, wishes: Wishes, command: Option<Vec<u8>>) -> anyhow::Result<u32> {
+async fn run_command(
+    channel: &mut Channel<Msg>,
+    wishes: Wishes,
+    command: Option<Vec<u8>>,
+) -> anyhow::Result<u32> {
     install_applets();
     let mut process = Command::new("/bin/busybox");
     process.arg("setsid");
@@ -210,7 +228,12 @@ async fn run_command(channel: &mut Channel<Msg>, wishes: Wishes, command: Option
     };
     process
         .env_clear()
-        .envs([("HOME", "/root"), ("PATH", "/usr/sbin:/usr/bin:/sbin:/bin"), ("USER", "root"), ("SHELL", "/bin/sh")])
+        .envs([
+            ("HOME", "/root"),
+            ("PATH", "/usr/sbin:/usr/bin:/sbin:/bin"),
+            ("USER", "root"),
+            ("SHELL", "/bin/sh"),
+        ])
         .envs(wishes.environment)
         .kill_on_drop(true)
         .current_dir("/");
@@ -223,9 +246,16 @@ async fn run_command(channel: &mut Channel<Msg>, wishes: Wishes, command: Option
     }
 }
 
-async fn with_terminal(channel: &mut Channel<Msg>, mut process: Command, size: Winsize) -> anyhow::Result<u32> {
+async fn with_terminal(
+    channel: &mut Channel<Msg>,
+    mut process: Command,
+    size: Winsize,
+) -> anyhow::Result<u32> {
     let (master, slave) = open_pty(size).context("open a terminal")?;
-    process.stdin(Stdio::from(slave.try_clone()?)).stdout(Stdio::from(slave.try_clone()?)).stderr(Stdio::from(slave));
+    process
+        .stdin(Stdio::from(slave.try_clone()?))
+        .stdout(Stdio::from(slave.try_clone()?))
+        .stderr(Stdio::from(slave));
     let mut child = process.spawn().context("start the shell")?;
     drop(process); // it holds the slave: the master would never see the end
     let master = Arc::new(PtyMaster::new(master)?);

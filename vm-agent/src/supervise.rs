@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
-use rustix::mount::{MountFlags, mount, mount_move, mount_bind, unmount, UnmountFlags};
+use rustix::mount::{MountFlags, UnmountFlags, mount, mount_bind, mount_move, unmount};
 use skiff_linux_sys::module::{self, Compression};
 use skiff_linux_sys::{ext4, reboot};
 use skiff_supervisor::{Server, ServerConfig, Service};
@@ -55,7 +55,13 @@ fn boot_and_serve() -> anyhow::Result<()> {
         helpers: vec![Service {
             name: "link",
             program: crate::layout::own_program(),
-            args: vec!["link".into(), "--transport".into(), "virtio:skiff.link".into(), "--root".into(), GUEST_DATA.into()],
+            args: vec![
+                "link".into(),
+                "--transport".into(),
+                "virtio:skiff.link".into(),
+                "--root".into(),
+                GUEST_DATA.into(),
+            ],
         }],
         stop_grace: STOP_GRACE,
     })
@@ -67,7 +73,10 @@ fn boot_and_serve() -> anyhow::Result<()> {
 /// The mirrors that the host put on the kernel's command line (`skiff.registry-mirror=URL`, any number).
 fn registry_mirrors() -> Vec<String> {
     let line = fs::read_to_string("/proc/cmdline").unwrap_or_default();
-    line.split_whitespace().filter_map(|word| word.strip_prefix("skiff.registry-mirror=")).map(str::to_owned).collect()
+    line.split_whitespace()
+        .filter_map(|word| word.strip_prefix("skiff.registry-mirror="))
+        .map(str::to_owned)
+        .collect()
 }
 
 fn mount_kernel_filesystems() -> anyhow::Result<()> {
@@ -78,7 +87,13 @@ fn mount_kernel_filesystems() -> anyhow::Result<()> {
         ("devtmpfs", "/dev", "devtmpfs", MountFlags::NOSUID | MountFlags::NOEXEC, "mode=0755"),
         ("tmpfs", "/run", "tmpfs", MountFlags::NOSUID | MountFlags::NODEV, "mode=0755"),
         ("tmpfs", "/tmp", "tmpfs", MountFlags::NOSUID | MountFlags::NODEV, "mode=1777"),
-        ("devpts", "/dev/pts", "devpts", MountFlags::NOSUID | MountFlags::NOEXEC, "gid=5,mode=0620,ptmxmode=0666"),
+        (
+            "devpts",
+            "/dev/pts",
+            "devpts",
+            MountFlags::NOSUID | MountFlags::NOEXEC,
+            "gid=5,mode=0620,ptmxmode=0666",
+        ),
         ("tmpfs", "/dev/shm", "tmpfs", safe, "mode=1777"),
         ("cgroup2", "/sys/fs/cgroup", "cgroup2", safe, "nsdelegate,memory_recursiveprot"),
     ];
@@ -116,7 +131,8 @@ fn load_modules() -> anyhow::Result<()> {
     for name in names.lines().filter(|line| !line.is_empty()) {
         let path = order.with_file_name(name);
         let file = fs::File::open(&path).with_context(|| format!("open {}", path.display()))?;
-        module::load(file.as_fd(), c"", Compression::None).with_context(|| format!("load kernel module {name}"))?;
+        module::load(file.as_fd(), c"", Compression::None)
+            .with_context(|| format!("load kernel module {name}"))?;
     }
     Ok(())
 }
@@ -155,7 +171,7 @@ fn grow_data_disk() -> anyhow::Result<()> {
 /// What containers expect of the machine below them.
 fn settle_kernel() -> anyhow::Result<()> {
     rustix::system::sethostname(b"skiff").context("set the host name")?;
-    skiff_network::NetNs::current_loopback_up().context("bring the loopback up")?;
+    skiff_network::bring_loopback_up().context("bring the loopback up")?;
     let values = [
         ("/proc/sys/net/ipv4/ip_forward", "1"),
         ("/proc/sys/net/ipv4/ping_group_range", "0 2147483647"),
@@ -192,5 +208,6 @@ fn millis(since: Instant) -> u64 {
 
 /// Tells whether this process is the guest's init.
 pub fn is_init() -> bool {
-    rustix::process::getpid().is_init() && std::env::args_os().next().is_some_and(|name| PathBuf::from(name) == Path::new("/init"))
+    rustix::process::getpid().is_init()
+        && std::env::args_os().next().is_some_and(|name| PathBuf::from(name) == Path::new("/init"))
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::pin::Pin;
 
 use async_trait::async_trait;
-use skiff_engine::publish::{PublishError, PublishRequest, PublishedPort, Publisher};
+use skiff_engine::{PublishError, PublishRequest, PublishedPort, Publisher};
 use skiff_images::{Dial, Io};
 use skiff_link::{Args, BoxStream, Link, OpenError, ReplyCode, StreamHeader};
 use tokio::io::AsyncReadExt;
@@ -74,7 +74,8 @@ impl PublishedPort for HostPort {
 impl Publisher for Host {
     async fn publish(&self, request: PublishRequest) -> Result<Box<dyn PublishedPort>, PublishError> {
         let (port, stream) = self.open_publish(&request).await?;
-        let watch = tokio::spawn(keep_published(self.clone(), PublishRequest { host_port: port, ..request }, stream));
+        let watch =
+            tokio::spawn(keep_published(self.clone(), PublishRequest { host_port: port, ..request }, stream));
         Ok(Box::new(HostPort { port, watch }))
     }
 }
@@ -82,9 +83,9 @@ impl Publisher for Host {
 impl Host {
     async fn open_publish(&self, request: &PublishRequest) -> Result<(u16, BoxStream), PublishError> {
         let protocol = match request.protocol {
-            skiff_engine::publish::Protocol::Tcp => skiff_link::Protocol::Tcp,
-            skiff_engine::publish::Protocol::Udp => skiff_link::Protocol::Udp,
-            skiff_engine::publish::Protocol::Sctp => {
+            skiff_engine::Protocol::Tcp => skiff_link::Protocol::Tcp,
+            skiff_engine::Protocol::Udp => skiff_link::Protocol::Udp,
+            skiff_engine::Protocol::Sctp => {
                 return Err(PublishError::Failed { message: "SCTP ports can't be published".to_owned() });
             }
         };
@@ -121,7 +122,9 @@ async fn keep_published(host: Host, request: PublishRequest, mut stream: BoxStre
         stream = loop {
             match host.open_publish(&request).await {
                 Ok((_, stream)) => break stream,
-                Err(error) => tracing::debug!(%error, port = request.host_port, "port can't be published again yet"),
+                Err(error) => {
+                    tracing::debug!(%error, port = request.host_port, "port can't be published again yet")
+                }
             }
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(std::time::Duration::from_secs(5));

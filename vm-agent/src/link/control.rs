@@ -68,7 +68,8 @@ async fn answer(line: &[u8], context: &Context<'_>) -> anyhow::Result<Value> {
         }
         Some("trim") => {
             let root = std::fs::File::open(context.root)?;
-            let bytes = tokio::task::spawn_blocking(move || skiff_linux_sys::ext4::trim(root.as_fd())).await??;
+            let bytes =
+                tokio::task::spawn_blocking(move || skiff_linux_sys::ext4::trim(root.as_fd())).await??;
             Ok(json!({"trimmed_bytes": bytes}))
         }
         Some("shutdown") => {
@@ -108,7 +109,8 @@ async fn count_containers(socket: &Path) -> anyhow::Result<(usize, usize)> {
         let mut answer = Vec::new();
         stream.read_to_end(&mut answer).await?;
         let body = answer.windows(4).position(|four| four == b"\r\n\r\n").context("no HTTP answer")? + 4;
-        let containers: Vec<serde::de::IgnoredAny> = serde_json::from_slice(&answer[body..]).context("no list of containers")?;
+        let containers: Vec<serde::de::IgnoredAny> =
+            serde_json::from_slice(&answer[body..]).context("no list of containers")?;
         anyhow::Ok((containers.len(), 0))
     };
     tokio::time::timeout(Duration::from_secs(5), exchange).await.context("the engine does not answer")?

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use skiff_link::{Args, Incoming, Link, ReplyCode, copy_both, mux};
+use skiff_link::{Args, Incoming, Link, OpenError, Reply, ReplyCode, copy_both, mux};
 use tokio::net::{TcpStream, UnixStream};
 
 use crate::layout::Layout;
@@ -88,7 +88,10 @@ async fn route(options: Options) -> anyhow::Result<()> {
 }
 
 /// Carries the engine's requests to the host: same header, same reply, then bytes.
-async fn forward_to_host(listener: tokio::net::UnixListener, current: Arc<tokio::sync::watch::Sender<Option<Link>>>) {
+async fn forward_to_host(
+    listener: tokio::net::UnixListener,
+    current: Arc<tokio::sync::watch::Sender<Option<Link>>>,
+) {
     loop {
         let Ok((mut stream, _)) = listener.accept().await else {
             tokio::time::sleep(Duration::from_millis(50)).await;
@@ -98,13 +101,11 @@ async fn forward_to_host(listener: tokio::net::UnixListener, current: Arc<tokio:
         tokio::spawn(async move {
             let header = skiff_link::read_header(&mut stream).await?;
             // A host daemon that restarts is back within moments: the engine waits instead of failing.
-            let link = tokio::time::timeout(ENGINE_STARTS, current.wait_for(Option::is_some)).await;
-            let link = match link {
-                Ok(Ok(link)) => link.clone(),
-                _ => None,
-            };
+            let waiting =
+                async { current.wait_for(Option::is_some).await.ok().and_then(|link| link.clone()) };
+            let link = tokio::time::timeout(ENGINE_STARTS, waiting).await.ok().flatten();
             let Some(link) = link else {
-                let reply = skiff_link::Reply::refused(ReplyCode::Unreachable, "the host daemon is not connected");
+                let reply = Reply::refused(ReplyCode::Unreachable, "the host daemon is not connected");
                 return skiff_link::write_reply(&mut stream, &reply).await;
             };
             match link.open_with_data(&header).await {
@@ -114,7 +115,7 @@ async fn forward_to_host(listener: tokio::net::UnixListener, current: Arc<tokio:
                     let _ = copy_both(stream, remote).await;
                     Ok(())
                 }
-                Err(error) => skiff_link::write_reply(&mut stream, &error.into_reply()).await,
+                Err(error) => skiff_link::write_reply(&mut stream, &refusal(&error)).await,
             }
         });
     }
@@ -151,27 +152,39 @@ impl Router {
         match incoming.header.args.clone() {
             Args::Api {} => {
                 let Some(engine) = connect_engine(&self.docker_socket).await else {
-                    return Ok(incoming.refuse(ReplyCode::Unreachable, "the engine does not start").await?);
+                    incoming.refuse(ReplyCode::Unreachable, "the engine does not start").await;
+                    return Ok(());
                 };
                 copy_both(incoming.accept(None).await?, engine).await?;
             }
-            Args::Dial { addr, protocol: skiff_link::Protocol::Tcp } => match TcpStream::connect(addr).await {
-                Ok(target) => {
-                    // Interactive protocols suffer from waiting for more bytes.
-                    target.set_nodelay(true)?;
-                    copy_both(incoming.accept(None).await?, target).await?;
+            Args::Dial { addr, protocol: skiff_link::Protocol::Tcp } => {
+                match TcpStream::connect(addr).await {
+                    Ok(target) => {
+                        // Interactive protocols suffer from waiting for more bytes.
+                        target.set_nodelay(true)?;
+                        copy_both(incoming.accept(None).await?, target).await?;
+                    }
+                    Err(error) => incoming.refuse(reply_code(&error), error.to_string()).await,
                 }
-                Err(error) => incoming.refuse(reply_code(&error), error.to_string()).await?,
-            },
+            }
             Args::Shell {} => match &self.ssh {
                 Some(ssh) => ssh.serve(incoming.accept(None).await?).await?,
-                None => incoming.refuse(ReplyCode::Unsupported, "the native backend has no guest to log in to").await?,
+                None => {
+                    incoming
+                        .refuse(ReplyCode::Unsupported, "the native backend has no guest to log in to")
+                        .await
+                }
             },
             Args::Control {} => {
-                let context = control::Context { root: &self.root, docker_socket: &self.docker_socket, keys: &self.keys, in_guest: self.ssh.is_some() };
+                let context = control::Context {
+                    root: &self.root,
+                    docker_socket: &self.docker_socket,
+                    keys: &self.keys,
+                    in_guest: self.ssh.is_some(),
+                };
                 control::serve(incoming.accept(None).await?, &context).await?;
             }
-            _ => incoming.refuse(ReplyCode::Unsupported, "the agent does not serve this").await?,
+            _ => incoming.refuse(ReplyCode::Unsupported, "the agent does not serve this").await,
         }
         Ok(())
     }
@@ -190,6 +203,14 @@ async fn connect_engine(socket: &Path) -> Option<UnixStream> {
         }
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(Duration::from_millis(50));
+    }
+}
+
+/// The host's own refusal, or that there was no way to it.
+fn refusal(error: &OpenError) -> Reply {
+    match error {
+        OpenError::Refused { code, message, .. } => Reply::refused(*code, message.clone()),
+        OpenError::Link { .. } => Reply::refused(ReplyCode::Unreachable, error.to_string()),
     }
 }
 

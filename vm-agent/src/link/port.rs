@@ -14,7 +14,8 @@ pub async fn open(name: &str) -> anyhow::Result<BoxStream> {
     let deadline = Instant::now() + APPEARS;
     loop {
         if let Some(path) = find(name)? {
-            let device = skiff_link::device::open(&path).with_context(|| format!("open {}", path.display()))?;
+            let device =
+                skiff_link::device::open(&path).with_context(|| format!("open {}", path.display()))?;
             return Ok(Box::new(device));
         }
         if Instant::now() > deadline {

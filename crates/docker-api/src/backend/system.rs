@@ -4,7 +4,7 @@ use std::pin::Pin;
 
 use async_trait::async_trait;
 use bollard_stubs::models::{
-    AuthConfig, AuthResponse, ContainerSummary, EventMessage, ImageSummary, SystemInfo, SystemVersion, Volume,
+    ContainerSummary, EventMessage, ImageSummary, SystemInfo, SystemVersion, Volume,
 };
 use futures_util::Stream;
 
@@ -63,9 +63,6 @@ pub trait System: Send + Sync + 'static {
 
     /// Subscribes to events.
     async fn events(&self, options: EventsOptions) -> Result<EventStream>;
-
-    /// Checks credentials against their registry (`POST /auth`).
-    async fn authenticate(&self, credentials: AuthConfig) -> Result<AuthResponse>;
 
     /// Measures the data disk (`GET /system/df`).
     async fn disk_usage(&self, kinds: DiskUsageKinds) -> Result<DiskUsage>;

@@ -39,11 +39,6 @@ pub(super) async fn route(call: Call, path: &[&str]) -> Result<Answer> {
             Ok(body::json(StatusCode::OK, &shape::info(info, call.version)?)?.into())
         }
         ("GET", ["events"]) => events(call).await,
-        ("POST", ["auth"]) => {
-            let backend = call.backend.clone();
-            let answer = backend.authenticate(call.json().await?).await?;
-            Ok(body::json(StatusCode::OK, &answer)?.into())
-        }
         ("GET", ["system", "df"]) => disk_usage(call).await,
         ("GET", ["plugins"]) => Ok(body::json(StatusCode::OK, &[(); 0])?.into()),
         ("POST", ["build" | "session" | "grpc"]) => {

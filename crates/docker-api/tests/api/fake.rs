@@ -150,14 +150,6 @@ impl System for Fake {
         Ok(futures_util::stream::iter(events.map(|event| Ok(model(event)))).boxed())
     }
 
-    async fn authenticate(&self, credentials: AuthConfig) -> Result<AuthResponse> {
-        if credentials.password.as_deref() == Some("right") {
-            Ok(AuthResponse { status: "Login Succeeded".to_owned(), identity_token: None })
-        } else {
-            Err(ApiError::unauthorized("unauthorized: incorrect username or password"))
-        }
-    }
-
     async fn disk_usage(&self, kinds: DiskUsageKinds) -> Result<DiskUsage> {
         Ok(DiskUsage {
             layers_size: 7,

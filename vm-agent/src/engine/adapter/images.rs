@@ -1,0 +1,109 @@
+//! Images.
+
+use async_trait::async_trait;
+use base64::Engine as _;
+use futures_util::StreamExt;
+use skiff_docker_api::backend::{
+    Auth, BodyReader, Images, ImportImage, ListImages, Progress, ProgressDetail, ProgressStream, PullImage,
+    RemoveImage,
+};
+use skiff_docker_api::models::{
+    ImageDeleteResponseItem, ImageHistoryResponseItem, ImageInspect, ImagePruneResponse, ImageSummary,
+};
+use skiff_docker_api::{Filters, Result};
+use skiff_engine::ImageProgress;
+use skiff_images::Secret;
+
+use super::Adapter;
+use super::convert::{self, OrApiError};
+
+#[async_trait]
+impl Images for Adapter {
+    async fn pull_image(&self, request: PullImage) -> Result<ProgressStream> {
+        // All tags of a repository: the default tag is what today's clients mean when they name none.
+        let request = skiff_engine::PullImage {
+            reference: request.reference,
+            platform: request.platform,
+            auth: request.auth.and_then(credentials),
+        };
+        Ok(progress(self.0.pull_image(request)))
+    }
+
+    async fn import_image(&self, request: ImportImage, tar: BodyReader) -> Result<String> {
+        let request = skiff_engine::ImportImage {
+            reference: request.reference,
+            message: request.message,
+            changes: request.changes,
+            platform: request.platform,
+        };
+        self.0.import_image(request, tar).await.or_api()
+    }
+
+    async fn load_images(&self, archive: BodyReader, quiet: bool) -> Result<ProgressStream> {
+        Ok(progress(self.0.load_images(archive, quiet)))
+    }
+
+    async fn list_images(&self, options: ListImages) -> Result<Vec<ImageSummary>> {
+        let options = skiff_engine::ListImages {
+            all: options.all,
+            shared_size: options.shared_size,
+            filters: convert::filters(&options.filters),
+        };
+        self.0.list_images(options).await.or_api()
+    }
+
+    async fn inspect_image(&self, name: &str) -> Result<ImageInspect> {
+        self.0.inspect_image(name).await.or_api()
+    }
+
+    async fn image_history(&self, name: &str) -> Result<Vec<ImageHistoryResponseItem>> {
+        self.0.image_history(name).await.or_api()
+    }
+
+    async fn tag_image(&self, name: &str, repository: &str, tag: &str) -> Result<()> {
+        self.0.tag_image(name, repository, tag).await.or_api()
+    }
+
+    async fn remove_image(&self, name: &str, options: RemoveImage) -> Result<Vec<ImageDeleteResponseItem>> {
+        self.0.remove_image(name, options.force).await.or_api()
+    }
+
+    async fn prune_images(&self, filters: Filters) -> Result<ImagePruneResponse> {
+        self.0.prune_images(convert::filters(&filters)).await.or_api()
+    }
+}
+
+/// The engine's form of the credentials; `auth` is an older form of name and password.
+fn credentials(auth: Auth) -> Option<skiff_images::Auth> {
+    let (mut username, mut password) = (auth.username, auth.password);
+    if username.is_empty()
+        && let Ok(decoded) = base64::engine::general_purpose::STANDARD.decode(auth.auth)
+        && let Ok(text) = String::from_utf8(decoded)
+        && let Some((name, secret)) = text.split_once(':')
+    {
+        (username, password) = (name.to_owned(), secret.to_owned());
+    }
+    let own = skiff_images::Auth {
+        username,
+        password: Secret::new(password),
+        identity_token: Secret::new(auth.identitytoken),
+        registry_token: Secret::new(auth.registrytoken),
+    };
+    (own != skiff_images::Auth::default()).then_some(own)
+}
+
+fn progress(stream: skiff_engine::ProgressStream) -> ProgressStream {
+    Box::pin(stream.map(|line| {
+        Ok(match line.or_api()? {
+            ImageProgress::Text(text) => Progress::stream(text),
+            ImageProgress::Step(step) => Progress {
+                status: Some(step.status),
+                id: step.id,
+                detail: step
+                    .progress_detail
+                    .map(|detail| ProgressDetail { current: detail.current, total: detail.total }),
+                ..Progress::default()
+            },
+        })
+    }))
+}
