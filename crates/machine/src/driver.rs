@@ -82,6 +82,7 @@ pub(crate) struct Driver {
     options: Arc<Options>,
     selected: Selected,
     snapshot: watch::Sender<Snapshot>,
+    link: watch::Sender<Option<Link>>,
     progress: broadcast::Sender<Progress>,
     connections: Arc<Connections>,
     events: mpsc::UnboundedSender<(u64, Event)>,
@@ -99,6 +100,7 @@ impl Driver {
         options: Options,
         selected: Selected,
         snapshot: watch::Sender<Snapshot>,
+        link: watch::Sender<Option<Link>>,
         progress: broadcast::Sender<Progress>,
         connections: Arc<Connections>,
     ) -> Self {
@@ -107,6 +109,7 @@ impl Driver {
             options: Arc::new(options),
             selected,
             snapshot,
+            link,
             progress,
             connections,
             events,
@@ -321,8 +324,8 @@ impl Driver {
             snapshot.description = Some(description);
             snapshot.hello = Some(hello);
             snapshot.boot = Some(took);
-            snapshot.link = Some(link.clone());
         });
+        self.link.send_replace(Some(link.clone()));
         self.answer_waiting(&link);
     }
 
@@ -352,7 +355,7 @@ impl Driver {
         let State::Running(running) = &mut self.state else { return };
         running.link = Some(link.clone());
         running.relink_by = None;
-        self.snapshot.send_modify(|snapshot| snapshot.link = Some(link.clone()));
+        self.link.send_replace(Some(link.clone()));
         self.answer_waiting(&link);
     }
 
@@ -361,7 +364,7 @@ impl Driver {
         let State::Running(running) = &mut self.state else { return };
         running.link = None;
         running.relink_by = Some(Instant::now() + self.options.relink_deadline);
-        self.snapshot.send_modify(|snapshot| snapshot.link = None);
+        self.link.send_replace(None);
     }
 
     /// The guest cannot be reached any more, so it is of no use.
@@ -462,12 +465,14 @@ impl Driver {
         let phase = self.state.phase();
         debug_assert_eq!(from.next(trigger), Some(phase), "{from:?} by {trigger:?}");
         tracing::info!(op = ?trigger, machine = ?phase, "machine state");
+        if phase != Phase::Running {
+            self.link.send_replace(None);
+        }
         self.snapshot.send_modify(|snapshot| {
             snapshot.phase = phase;
             snapshot.since = Instant::now();
             snapshot.reason = reason;
             if phase != Phase::Running {
-                snapshot.link = None;
                 snapshot.hello = None;
             }
             if matches!(phase, Phase::Stopped | Phase::Failed) {

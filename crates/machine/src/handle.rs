@@ -79,8 +79,6 @@ pub struct Snapshot {
     pub boot: Option<Duration>,
     /// The last step of a start that is under way.
     pub progress: Option<Progress>,
-    /// The link, while there is a session.
-    pub(crate) link: Option<Link>,
 }
 
 impl Snapshot {
@@ -93,7 +91,6 @@ impl Snapshot {
             hello: None,
             boot: None,
             progress: None,
-            link: None,
         }
     }
 }
@@ -111,6 +108,8 @@ pub(crate) enum Command {
 pub struct Machine {
     commands: mpsc::Sender<Command>,
     snapshot: watch::Receiver<Snapshot>,
+    /// Apart from the snapshot, since whoever holds a link keeps its session alive.
+    link: watch::Receiver<Option<Link>>,
     progress: broadcast::Sender<Progress>,
     connections: Arc<Connections>,
     backend: &'static str,
@@ -123,13 +122,20 @@ impl Machine {
     pub fn spawn(options: Options, selected: Selected) -> Self {
         let (commands, receiver) = mpsc::channel(256);
         let (snapshot_sender, snapshot) = watch::channel(Snapshot::new());
+        let (link_sender, link) = watch::channel(None);
         let (progress, _) = broadcast::channel(64);
         let connections = Arc::new(Connections::default());
         let backend = selected.backend.name();
-        let driver =
-            Driver::new(options, selected, snapshot_sender, progress.clone(), Arc::clone(&connections));
+        let driver = Driver::new(
+            options,
+            selected,
+            snapshot_sender,
+            link_sender,
+            progress.clone(),
+            Arc::clone(&connections),
+        );
         tokio::spawn(driver.run(receiver));
-        Self { commands, snapshot, progress, connections, backend }
+        Self { commands, snapshot, link, progress, connections, backend }
     }
 
     /// Gives the backend's name.
@@ -190,7 +196,7 @@ impl Machine {
 
     /// Asks a running guest what goes on in it; none when it does not run or does not answer.
     pub async fn guest_status(&self) -> Option<control::Status> {
-        let link = self.snapshot.borrow().link.clone()?;
+        let link = self.link.borrow().clone()?;
         query_status(&link).await
     }
 }

@@ -280,6 +280,71 @@ async fn abandoned_start_leaves_nothing() {
     panic!("{:?}", machine.left_over());
 }
 
+/// An accelerator that spins for ever is what the staged deadlines are for: a QEMU that ignores `-accel kvm` and is
+/// given a silent guest for it stands in, so that the test holds on every machine.
+#[tokio::test]
+async fn accelerator_that_hangs_is_given_up_at_its_deadline() {
+    let machine = Machine::new();
+    let silent = machine.path("initramfs");
+    std::fs::write(&silent, pvh_kernel(SPINS)).unwrap();
+    let script = format!(
+        "#!/bin/bash\ncase \" $* \" in\n*' -accel kvm '*) set -- \"${{@/kvm/tcg}}\"; set -- \"${{@/host/max}}\"; \
+         set -- \"${{@/#*\\/kernel/{}}}\";;\nesac\nexec qemu-system-x86_64 \"$@\"\n",
+        silent.display().to_string().replace('/', "\\/")
+    );
+    let program = machine.path("qemu.sh");
+    std::fs::write(&program, script).unwrap();
+    std::fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    if std::fs::OpenOptions::new().read(true).write(true).open("/dev/kvm").is_err() {
+        eprintln!("skipped: without /dev/kvm nothing tries kvm");
+        return;
+    }
+    let backend = machine.backend().program(&program);
+    let config = machine.config(&pvh_kernel(WRITES_A_BYTE));
+    let began = Instant::now();
+    let guest = backend.start(&config, &|_| {}).await.unwrap();
+    let took = began.elapsed();
+    assert!((Duration::from_secs(2)..Duration::from_secs(8)).contains(&took), "{took:?}");
+    let description = guest.description();
+    assert_eq!(description.accelerator, Some(Accelerator::Tcg));
+    let note = description.accelerator_note.unwrap();
+    assert!(note.starts_with("kvm does not run guests here: waited 2 s in vain"), "{note}");
+    guest.stop(Duration::from_secs(5)).await.unwrap();
+
+    let began = Instant::now();
+    let guest = backend.start(&config, &|_| {}).await.unwrap();
+    assert!(began.elapsed() < Duration::from_secs(2), "the verdict is remembered: {:?}", began.elapsed());
+    assert_eq!(guest.description().accelerator_note, Some(note));
+    guest.stop(Duration::from_secs(5)).await.unwrap();
+
+    // The user may insist.
+    let insist = GuestConfig { retry_accelerator: true, ..config };
+    let began = Instant::now();
+    let guest = backend.start(&insist, &|_| {}).await.unwrap();
+    assert!(began.elapsed() >= Duration::from_secs(2));
+    guest.stop(Duration::from_secs(5)).await.unwrap();
+    std::fs::remove_file(&program).unwrap();
+    assert_eq!(machine.left_over(), Vec::<String>::new());
+}
+
+/// The same with this machine's own KVM and a processor model that some nested ones spin on for ever.
+#[tokio::test]
+async fn whatever_this_machines_kvm_does_the_guest_runs_within_seconds() {
+    let machine = Machine::new();
+    let program = machine.path("qemu.sh");
+    std::fs::write(&program, "#!/bin/bash\nexec qemu-system-x86_64 \"${@/#host/qemu64}\"\n").unwrap();
+    std::fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let backend = machine.backend().program(&program);
+    let config = machine.config(&pvh_kernel(WRITES_A_BYTE));
+    let began = Instant::now();
+    let guest = backend.start(&config, &|_| {}).await.unwrap();
+    eprintln!("{:?} {:?}", began.elapsed(), guest.description());
+    assert!(began.elapsed() < Duration::from_secs(8), "{:?}", began.elapsed());
+    guest.stop(Duration::from_secs(5)).await.unwrap();
+    std::fs::remove_file(&program).unwrap();
+    assert_eq!(machine.left_over(), Vec::<String>::new());
+}
+
 /// Whether this machine's KVM works or not, the guest must run in the end, and soon.
 #[tokio::test]
 async fn broken_accelerator_costs_seconds_once_and_is_remembered() {
