@@ -61,7 +61,7 @@ pub struct Inspect {
 #[command(override_usage = "skiff volume ls [OPTIONS]")]
 pub struct List {
     /// Provide filter values (e.g. "dangling=true")
-    #[arg(short = 'f', long, value_name = "filter")]
+    #[arg(short = 'f', long, value_name = "filter", value_parser = crate::options::filter::check)]
     filter: Vec<String>,
     #[doc = include_str!("format.txt")]
     #[arg(long, value_name = "string")]
@@ -79,7 +79,7 @@ pub struct Prune {
     #[arg(short = 'a', long)]
     all: bool,
     /// Provide filter values (e.g. "label=<label>")
-    #[arg(long, value_name = "filter")]
+    #[arg(long, value_name = "filter", value_parser = crate::options::filter::check)]
     filter: Vec<String>,
     /// Do not prompt for confirmation
     #[arg(short = 'f', long)]

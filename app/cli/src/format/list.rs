@@ -31,12 +31,12 @@ impl Layout {
     pub fn new(format: Option<&str>, default: &str) -> Result<Layout, Error> {
         let unescape = |text: &str| text.replace("\\t", "\t").replace("\\n", "\n");
         let shape = match format.unwrap_or("table") {
-            "" | "table" => Shape::Table(Template::parse(default)?),
+            "" | "table" => Shape::Table(parse(default)?),
             "json" => Shape::Json,
             "raw" => return Err(Error::plain("the raw format is not supported: use a template")),
             text => match text.strip_prefix("table ") {
-                Some(columns) => Shape::Table(Template::parse(&unescape(columns.trim()))?),
-                None => Shape::Rows(Template::parse(&unescape(text))?),
+                Some(columns) => Shape::Table(parse(&unescape(columns.trim()))?),
+                None => Shape::Rows(parse(&unescape(text))?),
             },
         };
         Ok(Layout(shape))
@@ -48,15 +48,17 @@ impl Layout {
             Value::Map(row.fields.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect())
         };
         let line = |template: &Template, row: &Row| {
-            template.execute_with(&value(row), &|method, args| match (method, args) {
-                ("Label", [Value::String(key)]) => Some(
-                    row.labels
-                        .iter()
-                        .find(|(name, _)| name == key)
-                        .map_or(Value::from(""), |(_, value)| value.clone()),
-                ),
-                _ => None,
-            })
+            template
+                .execute_with(&value(row), &|method, args| match (method, args) {
+                    ("Label", [Value::String(key)]) => Some(
+                        row.labels
+                            .iter()
+                            .find(|(name, _)| name == key)
+                            .map_or(Value::from(""), |(_, value)| value.clone()),
+                    ),
+                    _ => None,
+                })
+                .map_err(|error| Error::plain(format!("failed to execute template: {error}")))
         };
         let mut lines = Vec::new();
         match &self.0 {
@@ -87,6 +89,15 @@ impl Layout {
         }
         Ok(table::align(&lines))
     }
+}
+
+/// Parses the template of a list, whose mistakes Docker words differently from those of an object.
+fn parse(text: &str) -> Result<Template, Error> {
+    Template::parse(text).map_err(|error| {
+        let error = error.to_string();
+        let error = error.strip_prefix("template parsing error: ").unwrap_or(&error);
+        Error::plain(format!("failed to parse template: {error}"))
+    })
 }
 
 /// Renders one object by `--format`.

@@ -2,6 +2,14 @@
 
 use std::collections::BTreeMap;
 
+/// Checks one filter on the command line.
+pub fn check(filter: &str) -> Result<String, String> {
+    match filter.contains('=') {
+        true => Ok(filter.to_owned()),
+        false => Err("bad format of filter (expected name=value)".to_owned()),
+    }
+}
+
 /// Parses filters into the API's JSON; nothing without filters.
 pub fn encode(filters: &[String]) -> Result<Option<String>, String> {
     let mut map: BTreeMap<String, Vec<String>> = BTreeMap::new();

@@ -11,6 +11,8 @@ use crate::format::value::Value;
 pub enum Mode {
     /// Data.
     Row,
+    /// Data whose missing keys are no error.
+    Lenient,
     /// Column titles.
     Header,
 }
@@ -249,10 +251,12 @@ impl Run<'_> {
         let mut value = start;
         for name in fields {
             value = match value {
+                Value::Null if self.mode == Mode::Lenient => &Value::Null,
                 Value::Null => {
                     let message = format!("nil pointer evaluating interface {{}}.{name}");
                     return Err(self.error(operand.offset, describe(operand), message));
                 }
+                Value::Map(_) if self.mode == Mode::Lenient => value.get(name).unwrap_or(&Value::Null),
                 Value::Map(_) => value.get(name).ok_or_else(|| {
                     self.error(
                         operand.offset,

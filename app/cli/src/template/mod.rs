@@ -40,6 +40,7 @@ pub enum Error {
 pub struct Template {
     source: String,
     nodes: Vec<parser::Node>,
+    lenient: bool,
 }
 
 /// Answers calls of methods with arguments on the top value, such as `{{.Label "name"}}`.
@@ -49,7 +50,13 @@ impl Template {
     /// Parses `source`.
     pub fn parse(source: &str) -> Result<Template, Error> {
         let nodes = parser::parse(source)?;
-        Ok(Template { source: source.to_owned(), nodes })
+        Ok(Template { source: source.to_owned(), nodes, lenient: false })
+    }
+
+    /// Makes a missing key of a map no error but `<no value>`, as `events` wants it: each event has other attributes.
+    pub fn lenient(mut self) -> Template {
+        self.lenient = true;
+        self
     }
 
     /// Carries the template out over `data`.
@@ -59,7 +66,13 @@ impl Template {
 
     /// Carries the template out over `data`, whose methods `methods` answers.
     pub fn execute_with(&self, data: &Value, methods: Methods<'_>) -> Result<String, Error> {
-        eval::run(&self.source, &self.nodes, data, methods, eval::Mode::Row)
+        eval::run(
+            &self.source,
+            &self.nodes,
+            data,
+            methods,
+            if self.lenient { eval::Mode::Lenient } else { eval::Mode::Row },
+        )
     }
 
     /// Carries the template out over the column titles: functions that change text leave it alone.

@@ -95,6 +95,12 @@ fn methods_take_arguments_and_headers_stay_titles() {
 }
 
 #[test]
+fn a_lenient_template_shows_missing_keys_as_no_value() {
+    let template = Template::parse("{{.Nope}} {{.Nope.More}} {{.Name}}").unwrap().lenient();
+    assert_eq!(template.execute(&data()).unwrap(), "<no value> <no value> /web");
+}
+
+#[test]
 fn deep_nesting_is_refused_not_a_stack_overflow() {
     assert!(Template::parse(&format!("{{{{{}1{}}}}}", "(".repeat(5000), ")".repeat(5000))).is_err());
     assert!(Template::parse(&"{{if true}}".repeat(5000)).is_err());

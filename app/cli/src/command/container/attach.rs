@@ -95,9 +95,7 @@ async fn session(client: &Client, details: &Value, how: How<'_>) -> Result<(), E
     let tty = config.flag("Tty");
     let stdin = how.stdin && config.flag("OpenStdin");
     if stdin && tty && !terminal::stdin_is_terminal() {
-        return Err(Error::plain(
-            "cannot attach stdin to a TTY-enabled container because stdin is not a terminal",
-        ));
+        return Err(Error::plain("the input device is not a TTY"));
     }
     let signals = how.sig_proxy.then(Forwarding::catch).transpose()?;
     let query = Query::new()
@@ -158,7 +156,7 @@ pub async fn start(context: &Context, args: &Start) -> Result<(), Error> {
         return session(&client, &details, how).await;
     }
     let client = context.client().await?;
-    each(&args.containers, "failed to start containers", async |name| {
+    each(&args.containers, "Error: failed to start containers", async |name| {
         client.post(&format!("/containers/{}/start", name_in_path(name)), &Query::new()).await?;
         print_line(name);
         Ok(())

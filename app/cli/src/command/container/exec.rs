@@ -54,9 +54,7 @@ pub async fn run(context: &Context, args: &Exec) -> Result<(), Error> {
     let (container, command) = args.words.split_first().ok_or_else(|| Error::plain("no container given"))?;
     let stdin = args.interactive && !args.detach;
     if stdin && args.tty && !terminal::stdin_is_terminal() {
-        return Err(Error::plain(
-            "cannot attach stdin to a TTY-enabled container because stdin is not a terminal",
-        ));
+        return Err(Error::plain("the input device is not a TTY"));
     }
     let keys = detach_keys::parse(args.detach_keys.as_deref().unwrap_or(detach_keys::DEFAULT))
         .map_err(Error::plain)?;

@@ -20,7 +20,7 @@ pub struct List {
     #[arg(short = 'a', long)]
     all: bool,
     /// Filter output based on conditions provided
-    #[arg(short = 'f', long, value_name = "filter")]
+    #[arg(short = 'f', long, value_name = "filter", value_parser = crate::options::filter::check)]
     filter: Vec<String>,
     #[doc = include_str!("../format.txt")]
     #[arg(long, value_name = "string")]
@@ -135,6 +135,7 @@ fn row(container: &Value, truncate: bool, now: Timestamp) -> Row {
             ("Mounts", Value::from(mounts.join(","))),
             ("Names", Value::from(names.join(","))),
             ("Networks", Value::from(networks.join(","))),
+            ("Platform", Value::Null),
             ("Ports", Value::from(super::port::summary(container.list("Ports")))),
             ("RunningFor", Value::from(time::ago(created, now))),
             ("Size", Value::from(size)),

@@ -44,7 +44,9 @@ pub async fn run(context: &Context, args: &Port) -> Result<(), Error> {
                 list.iter().for_each(|binding| print_line(shown(binding)));
                 Ok(())
             }
-            _ => Err(Error::plain(format!("no public port '{port}' published for {}", args.container))),
+            _ => {
+                Err(Error::plain(format!("Error: No public port '{port}' published for {}", args.container)))
+            }
         };
     }
     let mut lines = Vec::new();
@@ -59,73 +61,61 @@ pub async fn run(context: &Context, args: &Port) -> Result<(), Error> {
     Ok(())
 }
 
-/// One stretch of neighbouring ports.
-#[derive(Debug, Clone, PartialEq)]
+/// Neighbouring ports with the same number inside and outside, or inside only.
 struct Stretch {
     ip: String,
     protocol: String,
-    private: (i64, i64),
-    public: Option<(i64, i64)>,
+    first: i64,
+    last: i64,
 }
 
-/// Words the ports of a container: `0.0.0.0:8000-8001->80-81/tcp, 90/tcp`.
-pub fn summary(ports: &[Value]) -> String {
-    let mut all: Vec<Stretch> = ports
-        .iter()
-        .map(|port| {
-            let public = port.int("PublicPort");
-            Stretch {
-                ip: port.text("IP").to_owned(),
-                protocol: port.text("Type").to_owned(),
-                private: (port.int("PrivatePort"), port.int("PrivatePort")),
-                public: (public > 0).then_some((public, public)),
-            }
-        })
-        .collect();
-    all.sort_by(|a, b| {
-        (a.private, &a.ip, a.public, &a.protocol).cmp(&(b.private, &b.ip, b.public, &b.protocol))
-    });
-    all.dedup();
-    let mut stretches: Vec<Stretch> = Vec::new();
-    for port in all {
-        let joined = stretches.iter_mut().find(|known| {
-            known.ip == port.ip
-                && known.protocol == port.protocol
-                && known.private.1 + 1 == port.private.0
-                && match (known.public, port.public) {
-                    (None, None) => true,
-                    (Some(known), Some(port)) => known.1 + 1 == port.0,
-                    _ => false,
-                }
-        });
-        match joined {
-            Some(known) => {
-                known.private.1 = port.private.1;
-                if let (Some(public), Some(last)) = (&mut known.public, port.public) {
-                    public.1 = last.1;
-                }
-            }
-            None => stretches.push(port),
+impl Stretch {
+    fn text(&self) -> String {
+        let range = match self.first == self.last {
+            true => self.first.to_string(),
+            false => format!("{}-{}", self.first, self.last),
+        };
+        match self.ip.as_str() {
+            "" => format!("{range}/{}", self.protocol),
+            ip => format!("{}{range}->{range}/{}", host(ip), self.protocol),
         }
     }
-    let range = |(first, last): (i64, i64)| match first == last {
-        true => first.to_string(),
-        false => format!("{first}-{last}"),
-    };
-    let texts: Vec<String> = stretches
-        .into_iter()
-        .map(|stretch| {
-            let private = format!("{}/{}", range(stretch.private), stretch.protocol);
-            match stretch.public {
-                None => private,
-                Some(public) if stretch.ip.is_empty() => format!("{}->{private}", range(public)),
-                Some(public) if stretch.ip.contains(':') => {
-                    format!("[{}]:{}->{private}", stretch.ip, range(public))
-                }
-                Some(public) => format!("{}:{}->{private}", stretch.ip, range(public)),
-            }
-        })
+}
+
+fn host(ip: &str) -> String {
+    match ip {
+        "" => String::new(),
+        ip if ip.contains(':') => format!("[{ip}]:"),
+        ip => format!("{ip}:"),
+    }
+}
+
+/// Words the ports of a container as Docker does: stretches of unpublished ports and of those published under their
+/// own number first, then the others one by one.
+pub fn summary(ports: &[Value]) -> String {
+    let mut ports: Vec<(i64, &str, i64, &str)> = ports
+        .iter()
+        .map(|port| (port.int("PrivatePort"), port.text("IP"), port.int("PublicPort"), port.text("Type")))
         .collect();
+    ports.sort_unstable();
+    let mut texts = Vec::new();
+    let mut open: Vec<Stretch> = Vec::new();
+    let mut mapped = Vec::new();
+    for (private, ip, public, protocol) in ports {
+        if public > 0 && public != private {
+            mapped.push(format!("{}{public}->{private}/{protocol}", host(ip)));
+            continue;
+        }
+        let ip = if public > 0 { ip } else { "" };
+        let new = Stretch { ip: ip.to_owned(), protocol: protocol.to_owned(), first: private, last: private };
+        match open.iter_mut().find(|stretch| stretch.ip == ip && stretch.protocol == protocol) {
+            None => open.push(new),
+            Some(stretch) if stretch.last + 1 == private || stretch.last == private => stretch.last = private,
+            Some(stretch) => texts.push(std::mem::replace(stretch, new).text()),
+        }
+    }
+    texts.extend(open.iter().map(Stretch::text));
+    texts.extend(mapped);
     texts.join(", ")
 }
 
@@ -134,16 +124,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn neighbouring_ports_are_one_stretch() {
+    fn neighbouring_ports_are_one_stretch_and_mapped_ports_come_last() {
         let ports = Value::parse(
             br#"[{"IP":"0.0.0.0","PrivatePort":81,"PublicPort":8001,"Type":"tcp"},
                  {"IP":"0.0.0.0","PrivatePort":80,"PublicPort":8000,"Type":"tcp"},
-                 {"IP":"::","PrivatePort":80,"PublicPort":8000,"Type":"tcp"},
-                 {"PrivatePort":90,"Type":"tcp"},{"PrivatePort":91,"Type":"tcp"},{"PrivatePort":91,"Type":"udp"}]"#,
+                 {"IP":"::","PrivatePort":70,"PublicPort":70,"Type":"tcp"},
+                 {"IP":"::","PrivatePort":71,"PublicPort":71,"Type":"tcp"},
+                 {"PrivatePort":90,"Type":"tcp"},{"PrivatePort":91,"Type":"tcp"},{"PrivatePort":95,"Type":"tcp"},
+                 {"PrivatePort":91,"Type":"udp"}]"#,
         )
         .unwrap();
         let Value::List(ports) = ports else { panic!("it is a list") };
-        assert_eq!(summary(&ports), "0.0.0.0:8000-8001->80-81/tcp, [::]:8000->80/tcp, 90-91/tcp, 91/udp");
+        assert_eq!(
+            summary(&ports),
+            "90-91/tcp, [::]:70-71->70-71/tcp, 95/tcp, 91/udp, 0.0.0.0:8000->80/tcp, 0.0.0.0:8001->81/tcp"
+        );
         assert_eq!(summary(&[]), "");
     }
 }

@@ -12,7 +12,7 @@ use crate::options::filter;
 #[command(override_usage = "skiff container prune [OPTIONS]")]
 pub struct Prune {
     /// Provide filter values (e.g. "until=<timestamp>")
-    #[arg(long, value_name = "filter")]
+    #[arg(long, value_name = "filter", value_parser = crate::options::filter::check)]
     filter: Vec<String>,
     /// Do not prompt for confirmation
     #[arg(short = 'f', long)]

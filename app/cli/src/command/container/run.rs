@@ -44,9 +44,7 @@ async fn carry_out(context: &Context, args: &Run) -> Result<(), Error> {
     }
     let stdin = !args.detach && flags.attaches("stdin");
     if stdin && flags.tty && !terminal::stdin_is_terminal() {
-        return Err(Error::plain(
-            "cannot attach stdin to a TTY-enabled container because stdin is not a terminal",
-        ));
+        return Err(Error::plain("the input device is not a TTY"));
     }
     let keys =
         detach_keys::parse(args.detach_keys.as_deref().unwrap_or(detach_keys::DEFAULT)).map_err(|error| {

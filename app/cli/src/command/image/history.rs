@@ -54,7 +54,14 @@ pub async fn run(context: &Context, args: &History) -> Result<(), Error> {
     };
     let now = Timestamp::now();
     let rows: Vec<Row> = steps.iter().map(|step| row(step, args, now)).collect();
-    print(&layout.render(TITLES, &rows)?);
+    let mut titles = TITLES.to_vec();
+    if !args.human {
+        titles
+            .iter_mut()
+            .filter(|(name, _)| *name == "CreatedSince")
+            .for_each(|title| title.1 = "CREATED AT");
+    }
+    print(&layout.render(&titles, &rows)?);
     Ok(())
 }
 

@@ -24,7 +24,7 @@ pub struct List {
     #[arg(long)]
     digests: bool,
     /// Filter output based on conditions provided
-    #[arg(short = 'f', long, value_name = "filter")]
+    #[arg(short = 'f', long, value_name = "filter", value_parser = crate::options::filter::check)]
     filter: Vec<String>,
     #[doc = include_str!("../format.txt")]
     #[arg(long, value_name = "string")]
@@ -91,17 +91,10 @@ pub async fn run(context: &Context, args: &List) -> Result<(), Error> {
         return Err(Error::plain("the engine sent no list of images"));
     };
     let now = Timestamp::now();
-    let mut rows: Vec<Row> = images
+    let rows: Vec<Row> = images
         .iter()
         .flat_map(|image| rows(image, args.digests || uses_digest(format), !args.no_trunc, now))
         .collect();
-    if args.quiet {
-        // One line per image, however many names it has, in the order of the list.
-        let mut seen = std::collections::HashSet::new();
-        rows.retain(|row| {
-            row.fields.iter().any(|(name, value)| *name == "ID" && seen.insert(value.to_string()))
-        });
-    }
     print(&layout.render(TITLES, &rows)?);
     Ok(())
 }
@@ -173,7 +166,7 @@ fn rows(image: &Value, digests: bool, truncate: bool, now: Timestamp) -> Vec<Row
                 ("Size", Value::from(size.clone())),
                 ("Tag", Value::from(tag)),
                 ("UniqueSize", Value::from("N/A")),
-                ("VirtualSize", Value::from(size.clone())),
+                ("VirtualSize", Value::from(units::size_precise(image.int("Size")))),
             ],
             labels: Vec::new(),
         })

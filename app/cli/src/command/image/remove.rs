@@ -44,7 +44,7 @@ pub struct Prune {
     #[arg(short = 'a', long)]
     all: bool,
     /// Provide filter values (e.g. "until=<timestamp>")
-    #[arg(long, value_name = "filter")]
+    #[arg(long, value_name = "filter", value_parser = crate::options::filter::check)]
     filter: Vec<String>,
     /// Do not prompt for confirmation
     #[arg(short = 'f', long)]

@@ -20,7 +20,7 @@ use crate::terminal::print_line;
 #[command(override_usage = "skiff events [OPTIONS]")]
 pub struct Events {
     /// Filter output based on conditions provided
-    #[arg(short = 'f', long, value_name = "filter")]
+    #[arg(short = 'f', long, value_name = "filter", value_parser = crate::options::filter::check)]
     filter: Vec<String>,
     #[doc = include_str!("../format_object.txt")]
     #[arg(long, value_name = "string")]
@@ -37,7 +37,7 @@ pub struct Events {
 pub async fn run(context: &Context, args: &Events) -> Result<(), Error> {
     let template = match args.format.as_deref() {
         None | Some("json" | "") => None,
-        Some(text) => Some(Template::parse(text)?),
+        Some(text) => Some(Template::parse(text)?.lenient()),
     };
     let now = Timestamp::now();
     let moment = |text: &Option<String>| {

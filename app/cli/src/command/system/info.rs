@@ -76,6 +76,7 @@ fn describe(info: &Value) -> String {
         }
     };
     let runtimes: Vec<&str> = info.entries("Runtimes").iter().map(|(name, _)| name.as_str()).collect();
+    line(1, "Swarm", info.at(&["Swarm", "LocalNodeState"]).map(ToString::to_string).unwrap_or_default());
     line(1, "Runtimes", runtimes.join(" "));
     line(1, "Default Runtime", text("DefaultRuntime"));
     line(1, "Init Binary", text("InitBinary"));

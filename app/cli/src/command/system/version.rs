@@ -22,7 +22,7 @@ fn own(api_version: &str) -> Value {
     let entry = |key: &str, value: &str| (key.to_owned(), Value::from(value));
     Value::Map(vec![
         entry("Version", env!("CARGO_PKG_VERSION")),
-        entry("ApiVersion", api_version),
+        entry("APIVersion", api_version),
         entry("DefaultAPIVersion", &Client::newest_api_version()),
         entry("Os", std::env::consts::OS),
         entry("Arch", architecture()),
@@ -66,7 +66,7 @@ pub async fn run(context: &Context, args: &Version) -> Result<(), Error> {
 fn describe(client: &Value, server: Option<&Value>) -> String {
     let mut out = String::from("Client: Skiff\n");
     field(&mut out, 1, "Version", client.text("Version"));
-    field(&mut out, 1, "API version", client.text("ApiVersion"));
+    field(&mut out, 1, "API version", client.text("APIVersion"));
     field(&mut out, 1, "OS/Arch", &format!("{}/{}", client.text("Os"), client.text("Arch")));
     let Some(server) = server else { return out };
     let platform = server.get("Platform").map_or("", |platform| platform.text("Name"));
