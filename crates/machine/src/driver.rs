@@ -22,11 +22,11 @@ use crate::{
     boot::{self, Booted, Cancel, Reporter},
     handle::{Answer, Command, Connections, Snapshot, query_status},
     idle::{Decision, IdlePolicy},
-    session::Sessions,
+    session,
 };
 
 /// What the work beside the task reports.
-enum Event {
+pub(crate) enum Event {
     Adopted(Result<Option<Booted>, Error>),
     Booted(Result<Booted, Error>),
     SessionUp(Link),
@@ -305,8 +305,13 @@ impl Driver {
         }
         let watched = Arc::clone(&guest);
         let waiter = self.spawn(async move { Event::GuestEnded(watched.wait().await) });
-        let serve =
-            serve(self.generation, link.clone(), sessions, Arc::clone(&self.options), self.events.clone());
+        let serve = session::serve(
+            self.generation,
+            link.clone(),
+            sessions,
+            Arc::clone(&self.options),
+            self.events.clone(),
+        );
         let server = tokio::spawn(serve).abort_handle();
         let idle = self.idle_policy();
         let description = guest.description();
@@ -480,37 +485,5 @@ impl Driver {
                 snapshot.progress = None;
             }
         });
-    }
-}
-
-/// Hands the guest's streams to the daemon, session after session.
-async fn serve(
-    generation: u64,
-    mut link: Link,
-    mut sessions: Sessions,
-    options: Arc<Options>,
-    events: mpsc::UnboundedSender<(u64, Event)>,
-) {
-    let report = |event| events.send((generation, event)).is_ok();
-    loop {
-        while let Ok(incoming) = link.accept().await {
-            (options.incoming)(link.clone(), incoming);
-        }
-        let reason = link.closed();
-        drop(link);
-        if !report(Event::SessionLost(reason.await.to_string())) {
-            return;
-        }
-        link = match sessions.next().await {
-            Ok(link) => link,
-            Err(error) => {
-                report(Event::SessionsEnded(error));
-                return;
-            }
-        };
-        boot::greet(&link, &options.authorized_keys).await;
-        if !report(Event::SessionUp(link.clone())) {
-            return;
-        }
     }
 }

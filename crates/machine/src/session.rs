@@ -1,7 +1,12 @@
 //! Link sessions of one guest, one after the other.
 
+use std::sync::Arc;
+
 use skiff_link::{Error, Link, mux};
 use skiff_vm::Transport;
+use tokio::sync::mpsc;
+
+use crate::{Options, boot, driver::Event};
 
 /// Where the sessions of a guest's link come from.
 pub(crate) enum Sessions {
@@ -31,6 +36,38 @@ impl Sessions {
             Self::Stream(listener) => listener.next().await,
             #[cfg(unix)]
             Self::Unix { listen, peer } => skiff_link::unix::link(Some(listen), Some(peer)),
+        }
+    }
+}
+
+/// Hands the guest's streams to the daemon, session after session.
+pub(crate) async fn serve(
+    generation: u64,
+    mut link: Link,
+    mut sessions: Sessions,
+    options: Arc<Options>,
+    events: mpsc::UnboundedSender<(u64, Event)>,
+) {
+    let report = |event| events.send((generation, event)).is_ok();
+    loop {
+        while let Ok(incoming) = link.accept().await {
+            (options.incoming)(link.clone(), incoming);
+        }
+        let reason = link.closed();
+        drop(link);
+        if !report(Event::SessionLost(reason.await.to_string())) {
+            return;
+        }
+        link = match sessions.next().await {
+            Ok(link) => link,
+            Err(error) => {
+                report(Event::SessionsEnded(error));
+                return;
+            }
+        };
+        boot::greet(&link, &options.authorized_keys).await;
+        if !report(Event::SessionUp(link.clone())) {
+            return;
         }
     }
 }
