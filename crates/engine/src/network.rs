@@ -9,7 +9,7 @@ use bollard_stubs::models::{
     EndpointResource, Ipam as IpamModel, IpamConfig, Network as NetworkModel, NetworkInspect,
 };
 use ipnet::Ipv4Net;
-use skiff_network::{Bridge, BridgeConfig, Ipam, remove_stale_links};
+use skiff_network::{Bridge, BridgeConfig, Ipam, NetNs, remove_stale_links};
 
 use crate::clock;
 use crate::config::Config;
@@ -25,6 +25,8 @@ pub(crate) struct Network {
     ipam: Mutex<Option<Ipam>>,
     /// What the names of this engine's links begin with: several engines can share a machine.
     prefix: String,
+    /// A network namespace made in advance: making one takes longer than most of a start.
+    spare: Mutex<Option<NetNs>>,
 }
 
 impl Network {
@@ -49,7 +51,12 @@ impl Network {
             let BridgeConfig { subnet, gateway, .. } = *bridge.config();
             Ipam::new(subnet, Some(gateway), None).ok()
         });
-        Self { bridge, ipam: Mutex::new(ipam), prefix: format!("v{}", &facts.id[..5]) }
+        Self {
+            bridge,
+            ipam: Mutex::new(ipam),
+            prefix: format!("v{}", &facts.id[..5]),
+            spare: Mutex::default(),
+        }
     }
 
     fn ipam(&self) -> MutexGuard<'_, Option<Ipam>> {
@@ -96,6 +103,23 @@ impl Network {
             && let Err(error) = ipam.allocate_specific(endpoint.ip)
         {
             tracing::warn!(%error, ip = %endpoint.ip, "address of a running container is taken");
+        }
+    }
+
+    /// A new network namespace. [`prepare`](Self::prepare) should follow once the container runs.
+    pub fn namespace(&self) -> Result<NetNs, skiff_network::Error> {
+        let spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner).take();
+        spare.map_or_else(NetNs::create, Ok)
+    }
+
+    /// Makes a network namespace for the next container.
+    pub fn prepare(&self) {
+        let mut spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner);
+        if spare.is_none() {
+            match NetNs::create() {
+                Ok(netns) => *spare = Some(netns),
+                Err(error) => tracing::debug!(error = chain(&error), "no network namespace in advance"),
+            }
         }
     }
 

@@ -128,9 +128,12 @@ async fn read_log(container: &Arc<Container>, options: ReadOptions) -> Result<Ch
 /// Copies a client's input into the container until either ends.
 async fn feed(container: &Arc<Container>, mut client: DuplexStream) -> io::Result<()> {
     let mut changes = container.changes.subscribe();
-    let begun = changes.borrow_and_update().exits;
-    let started = changes.wait_for(|change| change.running || change.removed || change.exits > begun).await;
-    drop(started);
+    let before = changes.borrow_and_update().clone();
+    let is_over = move |change: &Change| {
+        change.removed || change.exits > before.exits || change.failures > before.failures
+    };
+    // An error means that the container is gone altogether.
+    let _ = changes.wait_for(|change| change.running || is_over(change)).await;
     let Some(target) =
         container.run().as_ref().and_then(|run| run.master.clone().or_else(|| run.stdin.clone()))
     else {
@@ -141,7 +144,7 @@ async fn feed(container: &Arc<Container>, mut client: DuplexStream) -> io::Resul
     loop {
         let read = tokio::select! {
             read = client.read(&mut buffer) => read?,
-            () = over(&mut changes, begun) => 0,
+            () = over(&mut changes, &is_over) => 0,
         };
         if read == 0 {
             return Ok(());
@@ -150,9 +153,8 @@ async fn feed(container: &Arc<Container>, mut client: DuplexStream) -> io::Resul
     }
 }
 
-async fn over(changes: &mut watch::Receiver<Change>, exits: u64) {
-    // An error means that the container is gone altogether.
-    let _ = changes.wait_for(|change| change.removed || change.exits > exits).await;
+async fn over(changes: &mut watch::Receiver<Change>, is_over: &(impl Fn(&Change) -> bool + Sync)) {
+    let _ = changes.wait_for(is_over).await;
 }
 
 /// A pipe or terminal that is written without blocking a thread.

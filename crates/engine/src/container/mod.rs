@@ -56,6 +56,8 @@ pub(crate) struct Change {
     pub starts: u64,
     /// Runs that have ended.
     pub exits: u64,
+    /// Starts that have failed.
+    pub failures: u64,
     /// How the last one ended.
     pub exit_code: i32,
     /// Why the last start failed.

@@ -106,7 +106,9 @@ impl Engine {
         self.0.database.commit([Op::delete(Table::Containers, &record.id)])?;
         self.0.registry.remove(&record.id, &record.name);
         container.log.close();
-        remove_directory(&self.0.config.container(&record.id));
+        // Gone for everybody by now; what is on the disk goes while nobody waits.
+        let dir = self.0.config.container(&record.id);
+        self.0.runtime.spawn_blocking(move || remove_directory(&dir));
         if volumes {
             let users = self.volume_users();
             for mount in
@@ -125,6 +127,8 @@ impl Engine {
         self.container_event(&record, "destroy", &[]);
         container.changes.send_modify(|change| {
             change.removed = true;
+            // As dockerd: the removal has succeeded, whatever the last start said.
+            change.error.clear();
             change.running = false;
         });
         Ok(())

@@ -347,6 +347,8 @@ impl Engine {
             change.starts += 1;
             change.error.clear();
         });
+        let engine = self.clone();
+        self.0.runtime.spawn_blocking(move || engine.0.network.prepare());
         Ok(())
     }
 
@@ -378,7 +380,7 @@ impl Engine {
             engine.store_later(&record);
             container.changes.send_modify(|change| {
                 change.running = false;
-                change.exits += 1;
+                change.failures += 1;
                 change.exit_code = exit_code;
                 change.error = message;
             });
@@ -477,7 +479,7 @@ impl Engine {
             let (pid, _) = self.shared_process(other, "network namespace")?;
             return NetNs::of_pid(pid).map(Some).map_err(failed);
         }
-        let netns = NetNs::create().map_err(failed)?;
+        let netns = self.0.network.namespace().map_err(failed)?;
         if let Some(endpoint) = endpoint {
             self.0.network.attach(endpoint, netns.as_fd())?;
         }

@@ -25,6 +25,8 @@ pub mod pump;
 pub mod reader;
 mod store;
 mod tail;
+#[cfg(test)]
+mod tests;
 
 use bytes::Bytes;
 

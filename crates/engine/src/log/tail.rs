@@ -25,8 +25,7 @@ pub struct Start {
 pub fn find(files: &Files, from: u64, to: u64, wanted: [bool; 2], lines: u64) -> io::Result<Start> {
     let end = index::before(&files.index, to)?;
     let origin = index::before(&files.index, from)?;
-    let mut finder =
-        Finder { wanted: lines, found: 0, seen: [false; 2], start: Start { position: to, ends: end.ends } };
+    let mut finder = Finder { wanted: lines, found: 0, start: Start { position: to, ends: end.ends } };
     if lines == 0 {
         return Ok(finder.start);
     }
@@ -44,12 +43,8 @@ pub fn find(files: &Files, from: u64, to: u64, wanted: [bool; 2], lines: u64) ->
                     continue;
                 }
                 let position = lower + at as u64;
-                // The first byte of all begins a line without a newline before it.
-                if finder.scan(&files.raw[number], number, position, (low, high))?
-                    || (low == origin.ends[number]
-                        && finder.seen[number]
-                        && finder.line(number, position, low))
-                {
+                let first = origin.ends[number];
+                if finder.scan(&files.raw[number], number, position, (low, high), first)? {
                     return Ok(finder.start);
                 }
             }
@@ -64,31 +59,30 @@ pub fn find(files: &Files, from: u64, to: u64, wanted: [bool; 2], lines: u64) ->
 struct Finder {
     wanted: u64,
     found: u64,
-    /// Per stream: whether a line that ends later has been seen, so that a newline means the start of the next.
-    seen: [bool; 2],
     start: Start,
 }
 
 impl Finder {
-    /// Goes backwards through one range of a raw file. Returns true when enough lines are found.
+    /// Goes backwards through one range of a raw file and counts the lines that begin in it: after a newline, or with
+    /// the `first` byte of all. Returns true when enough lines are found.
     fn scan(
         &mut self,
         raw: &File,
         number: usize,
         position: u64,
         (low, high): (u64, u64),
+        first: u64,
     ) -> io::Result<bool> {
         let mut upper = high;
         while upper > low {
             let lower = upper.saturating_sub(BLOCK).max(low);
-            let mut bytes = vec![0; usize::try_from(upper - lower).map_err(io::Error::other)?];
-            raw.read_exact_at(&mut bytes, lower)?;
-            for (at, byte) in bytes.iter().enumerate().rev() {
-                if *byte != b'\n' {
-                    self.seen[number] = true;
-                } else if std::mem::replace(&mut self.seen[number], true)
-                    && self.line(number, position, lower + at as u64 + 1)
-                {
+            // With the byte before, which tells whether a line begins right here.
+            let from = lower.saturating_sub(1).max(first);
+            let mut bytes = vec![0; usize::try_from(upper - from).map_err(io::Error::other)?];
+            raw.read_exact_at(&mut bytes, from)?;
+            for begins in (lower..upper).rev() {
+                let is_line = begins == first || bytes[(begins - from) as usize - 1] == b'\n';
+                if is_line && self.line(number, position, begins) {
                     return Ok(true);
                 }
             }
