@@ -65,11 +65,23 @@ async fn route(options: Options) -> anyhow::Result<()> {
     };
     let ssh = SshServer::new(keys.clone())?;
     let router = Arc::new(Router { docker_socket, root: options.root, keys, ssh: Some(ssh) });
-    let host = tokio::net::UnixListener::bind(Layout::guest().host_socket.context("the guest has one")?)?;
+    let host_socket = Layout::guest().host_socket.context("the guest has one")?;
+    // What a router that died has left: the supervisor runs one at a time.
+    let _ = std::fs::remove_file(&host_socket);
+    let host = tokio::net::UnixListener::bind(&host_socket)
+        .with_context(|| format!("listen on {}", host_socket.display()))?;
     let current = Arc::new(tokio::sync::watch::Sender::new(None::<Link>));
     tokio::spawn(forward_to_host(host, Arc::clone(&current)));
     loop {
-        let device = port::open(name).await?;
+        let device = match port::open(name).await {
+            Ok(device) => device,
+            Err(error) => {
+                // The port admits one opener: the last session's halves may still be closing.
+                tracing::debug!(error = format!("{error:#}"), "open the link port");
+                tokio::time::sleep(Duration::from_millis(20)).await;
+                continue;
+            }
+        };
         // Each session ends when the host daemon goes; the next one begins on the same port.
         match mux::connect(device, mux::Role::Guest, mux::Config::default()).await {
             Ok(link) => {
