@@ -46,7 +46,7 @@ impl Engine {
 
     /// Records the end of a run. The caller holds the operation lock.
     pub(crate) fn finish(&self, container: &Arc<Container>, code: i32, at: u64) {
-        container.log.finish();
+        container.log.drain();
         let run = container.run().take();
         let cgroup = run.as_ref().and_then(|run| run.cgroup.clone());
         let oom = cgroup.as_ref().is_some_and(|cgroup| cgroup.oom_killed().unwrap_or(false));
@@ -84,6 +84,8 @@ impl Engine {
             change.exits += 1;
             change.exit_code = code;
         });
+        // Last of all: a client whose stream ends finds the container ended.
+        container.log.end();
         if let Some(endpoint) = endpoint {
             self.network_event(&record, "disconnect");
             // The kernel takes milliseconds to remove a link; nobody waits for them. The address is free afterwards.

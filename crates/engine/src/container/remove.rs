@@ -48,7 +48,7 @@ impl Engine {
 
     async fn remove(&self, container: &Arc<Container>, options: RemoveContainer) -> Result<()> {
         let record = container.record();
-        if container.changes.borrow().running {
+        if record.state.is_running() || record.state.status == Status::Restarting {
             if !options.force {
                 return Err(Error::conflict(refusal(&record.name, record.state.status)));
             }

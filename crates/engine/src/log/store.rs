@@ -146,8 +146,8 @@ impl Log {
         Ok(())
     }
 
-    /// Ends a run: takes what is left in the pipes, then lets go of them.
-    pub fn finish(&self) {
+    /// Takes what is left in the pipes after a run's end, then lets go of them. Readers wait for [`end`](Self::end).
+    pub fn drain(&self) {
         let mut writer = self.lock();
         let deadline = Instant::now() + LAST_DRAIN;
         while !writer.sources.is_empty() {
@@ -159,12 +159,16 @@ impl Log {
         }
         writer.registrations.clear();
         writer.sources.clear();
+    }
+
+    /// Ends a run for its readers: who has read to here is at the end.
+    pub fn end(&self) {
         self.progress.send_modify(|progress| progress.ended = progress.begun);
     }
 
     /// A run that never came to be: whoever attached in advance is told that it is over.
     pub fn cancel(&self) {
-        self.finish();
+        self.drain();
         self.progress.send_modify(|progress| {
             progress.begun += 1;
             progress.ended = progress.begun;

@@ -52,7 +52,8 @@ impl Written {
     /// The container's end.
     fn finish(&mut self) {
         (self.stdout, self.stderr) = (None, None);
-        self.log.finish();
+        self.log.drain();
+        self.log.end();
     }
 
     /// What a new engine would see.
@@ -212,7 +213,8 @@ fn terminal_output_goes_through_its_staging_pipe() {
     log.begin(Ends::Terminal { master, staging_read, staging_write }, &pump).unwrap();
     terminal.write_all(b"hello\n").unwrap();
     terminal.write_all(b"world\n").unwrap();
-    log.finish();
+    log.drain();
+    log.end();
     assert_eq!(read(&log, &all())[0], b"staged hello\r\nworld\r\n");
 }
 
