@@ -75,6 +75,7 @@ impl Engine {
         for dir in [config.root.clone(), config.containers(), config.volumes()] {
             std::fs::create_dir_all(&dir).map_err(|error| Error::file("create", &dir, &error))?;
         }
+        raise_descriptor_limit();
         let database = Database::open(&config.root.join("engine.redb"))?;
         let facts = load_facts(&database)?;
         let pump = Pump::start().map_err(|error| Error::internal("start the output threads", &error))?;
@@ -137,6 +138,19 @@ impl Engine {
     #[must_use]
     pub fn running_containers(&self) -> usize {
         self.0.registry.all().iter().filter(|container| container.changes.borrow().running).count()
+    }
+}
+
+/// A running container takes about ten descriptors here. The limit is inherited by containers, which get as many as
+/// with dockerd.
+fn raise_descriptor_limit() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    if limit.current != limit.maximum {
+        limit.current = limit.maximum;
+        if let Err(error) = setrlimit(Resource::Nofile, limit) {
+            tracing::warn!(%error, "limit of open files stays low");
+        }
     }
 }
 

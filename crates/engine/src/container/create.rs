@@ -8,7 +8,7 @@ use bollard_stubs::models::{
     HostConfigLogConfig, RestartPolicy, RestartPolicyNameEnum,
 };
 
-use super::{Container, validate};
+use super::{Container, mounts, validate};
 use crate::clock;
 use crate::engine::{Engine, blocking};
 use crate::error::{Error, Result};
@@ -52,8 +52,8 @@ impl Engine {
         let warnings = self.defaults(&mut config, &mut host)?;
         validate::check(&config, &host, &networking)?;
         self.check_others(&host)?;
-        let mut mounts = validate::mounts(&config, &host, &|name| self.0.volumes.data(name))?;
-        self.volumes_from(&host, &mut mounts)?;
+        let mut all_mounts = mounts::all(&config, &host, &|name| self.0.volumes.data(name))?;
+        self.volumes_from(&host, &mut all_mounts)?;
 
         let id = names::random_id();
         let name = self.take_name(name.as_deref(), &id)?;
@@ -73,7 +73,7 @@ impl Engine {
             config,
             host_config: host,
             networking,
-            mounts,
+            mounts: all_mounts,
             state: State::default(),
             endpoint: None,
             ports: Default::default(),

@@ -105,7 +105,6 @@ impl Engine {
         }
         self.0.database.commit([Op::delete(Table::Containers, &record.id)])?;
         self.0.registry.remove(&record.id, &record.name);
-        container.log.close();
         // Gone for everybody by now; what is on the disk goes while nobody waits.
         let dir = self.0.config.container(&record.id);
         self.0.runtime.spawn_blocking(move || remove_directory(&dir));

@@ -6,26 +6,23 @@
 //! ends by itself; killed after that, the next engine finds the child at the supervisor.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use bollard_stubs::models::{PortBinding, PortMap};
+use bollard_stubs::models::PortMap;
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::pipe::{PipeFlags, pipe_with};
-use skiff_network::NetNs;
 use skiff_runtime::user::Root;
-use skiff_runtime::{Cgroup, Create, Created, Io, Parent, RootFs, Stdio};
+use skiff_runtime::{Cgroup, Create, Created, Io, Parent, Stdio};
 
-use super::{Container, Run, validate};
+use super::{Container, Run};
 use crate::clock;
 use crate::engine::{Engine, blocking};
 use crate::error::{Code, Error, Result, chain};
 use crate::events::Kind;
-use crate::images::image_error;
 use crate::log::Ends;
-use crate::publish::{PublishError, PublishRequest, PublishedPort};
-use crate::spec::{self, Inputs, Share, files, resources};
-use crate::state::{Endpoint, MountKind, Record, Status};
+use crate::publish::PublishedPort;
+use crate::spec::{self, Inputs};
+use crate::state::{Endpoint, Record, Status};
 
 /// Why a start is made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -119,99 +116,6 @@ impl Engine {
         made.endpoint = Some(endpoint.clone());
         (made.ports, made.published) = self.publish(record, &endpoint).await?;
         Ok(())
-    }
-
-    /// Binds every published port of a container.
-    pub(crate) async fn publish(
-        &self,
-        record: &Record,
-        endpoint: &Endpoint,
-    ) -> Result<(Vec<Box<dyn PublishedPort>>, PortMap)> {
-        let (mut guards, mut published) = (Vec::new(), PortMap::new());
-        let host = &record.host_config;
-        let any = vec![PortBinding { host_ip: None, host_port: None }];
-        for port in record.config.exposed_ports.iter().flatten() {
-            let (number, protocol) = validate::parse_port(port)?;
-            let key = format!("{number}/{}", protocol.name());
-            let bindings = host.port_bindings.as_ref().and_then(|map| {
-                map.get(&key).or_else(|| map.get(&number.to_string()).filter(|_| key.ends_with("/tcp")))
-            });
-            let bindings = match bindings {
-                Some(Some(bindings)) if !bindings.is_empty() => bindings,
-                Some(_) => &any,
-                None if host.publish_all_ports == Some(true) => &any,
-                None => continue,
-            };
-            for binding in bindings {
-                let target = (endpoint.ip, number).into();
-                let (guard, binding) = self.publish_one(record, endpoint, protocol, target, binding).await?;
-                guards.push(guard);
-                published.entry(key.clone()).or_default().get_or_insert_default().push(binding);
-            }
-        }
-        Ok((guards, published))
-    }
-
-    async fn publish_one(
-        &self,
-        record: &Record,
-        endpoint: &Endpoint,
-        protocol: crate::publish::Protocol,
-        target: std::net::SocketAddr,
-        binding: &PortBinding,
-    ) -> Result<(Box<dyn PublishedPort>, PortBinding)> {
-        let ip = binding.host_ip.as_deref().filter(|ip| !ip.is_empty());
-        let host_ip = ip.and_then(|ip| ip.parse().ok()).unwrap_or(self.0.config.publish_default_ip);
-        let (first, last) = validate::parse_host_port(binding.host_port.as_deref().unwrap_or(""))?;
-        let mut refusal = None;
-        for host_port in first..=last {
-            let request =
-                PublishRequest { host_ip, host_port, protocol, container: record.name.clone(), target };
-            match self.0.config.publisher.publish(request).await {
-                Ok(guard) => {
-                    let binding = PortBinding {
-                        host_ip: Some(host_ip.to_string()),
-                        host_port: Some(guard.host_port().to_string()),
-                    };
-                    return Ok((guard, binding));
-                }
-                Err(error) => refusal = Some((host_port, error)),
-            }
-        }
-        let (port, error) = refusal.expect("a range has at least one port");
-        let address = std::net::SocketAddr::new(host_ip, port);
-        let reason = match &error {
-            PublishError::AddressInUse { .. } if self.is_ours(&host_ip.to_string(), port) => {
-                format!("Bind for {address} failed: port is already allocated")
-            }
-            PublishError::AddressInUse { message }
-            | PublishError::PermissionDenied { message }
-            | PublishError::Failed { message } => {
-                let message = message.strip_prefix("bind: ").unwrap_or(message);
-                format!("failed to bind host port for {address}:{target}/{}: {message}", protocol.name())
-            }
-        };
-        Err(Error::new(
-            Code::Internal,
-            format!(
-                "failed to set up container networking: driver failed programming external connectivity on endpoint \
-                 {} ({}): {reason}",
-                record.name, endpoint.id
-            ),
-        ))
-    }
-
-    /// Whether a container of ours has published this port.
-    fn is_ours(&self, ip: &str, port: u16) -> bool {
-        let port = port.to_string();
-        self.0.registry.all().iter().any(|container| {
-            container.record().ports.values().flatten().flatten().any(|binding| {
-                binding.host_port.as_ref() == Some(&port)
-                    && (binding.host_ip.as_deref() == Some(ip)
-                        || ip == "0.0.0.0"
-                        || binding.host_ip.as_deref() == Some("0.0.0.0"))
-            })
-        })
     }
 
     /// The part of a start that blocks.
@@ -393,129 +297,6 @@ impl Engine {
             Ok(_) => {}
             Err(error) => tracing::error!(%error, "failed start can't be rolled back"),
         }
-    }
-
-    /// Makes missing sources of binds, as Docker does, and fills new volumes with what the image has there.
-    fn prepare_mounts(&self, record: &Record) -> Result<()> {
-        for mount in &record.mounts {
-            let source = Path::new(&mount.source);
-            match mount.kind {
-                MountKind::Bind if !mount.strict && !source.exists() => {
-                    std::fs::create_dir_all(source).map_err(|error| {
-                        Error::new(
-                            Code::Internal,
-                            format!("error while creating mount source path '{}': {error}", mount.source),
-                        )
-                    })?;
-                }
-                MountKind::Volume => {
-                    let name = mount.name.as_deref().unwrap_or("");
-                    if self.0.volumes.get(name).is_none() {
-                        return Err(Error::not_found(format!("get {name}: no such volume")));
-                    }
-                    if mount.copy {
-                        let lower = self.lower(record)?;
-                        crate::copy_up::copy_up(&lower, &mount.destination, source)?;
-                    }
-                }
-                _ => {}
-            }
-        }
-        Ok(())
-    }
-
-    fn lower(&self, record: &Record) -> Result<Vec<PathBuf>> {
-        self.0.config.images.lower_dirs(&record.image_id).map_err(|error| image_error(&error))
-    }
-
-    pub(crate) fn rootfs(&self, record: &Record) -> Result<RootFs> {
-        let dir = self.0.config.container(&record.id);
-        Ok(RootFs::Overlay { lower: self.lower(record)?, upper: dir.join("upper"), work: dir.join("work") })
-    }
-
-    /// Writes the files that are bound into the container.
-    fn write_files(&self, record: &Record, endpoint: Option<&Endpoint>) -> Result<()> {
-        let (config, host) = (&record.config, &record.host_config);
-        let mode = host.network_mode.as_deref().unwrap_or("");
-        if mode.starts_with("container:") {
-            return Ok(());
-        }
-        let dir = self.0.config.container(&record.id);
-        let hostname = config.hostname.as_deref().unwrap_or("");
-        let domain = config.domainname.as_deref().unwrap_or("");
-        let inherited = std::fs::read_to_string(&self.0.config.resolv_conf).unwrap_or_default();
-        let empty = Vec::new();
-        let dns = files::Dns {
-            servers: host.dns.as_ref().unwrap_or(&empty),
-            search: host.dns_search.as_ref().unwrap_or(&empty),
-            options: host.dns_options.as_ref().unwrap_or(&empty),
-        };
-        let own = endpoint.map(|endpoint| (endpoint.ip.into(), hostname, domain));
-        let extra = host.extra_hosts.as_deref().unwrap_or_default();
-        let gateway = self.0.network.gateway().map(Into::into);
-        let hosts = if mode == "host" && extra.is_empty() {
-            std::fs::read_to_string("/etc/hosts").unwrap_or_else(|_| files::hosts(None, &[], None))
-        } else {
-            files::hosts(own, extra, gateway)
-        };
-        let resolv = files::resolv_conf(&inherited, &dns, mode != "host", &self.0.config.fallback_dns);
-        for (name, text) in [("hostname", format!("{hostname}\n")), ("hosts", hosts), ("resolv.conf", resolv)]
-        {
-            let path = dir.join(name);
-            std::fs::write(&path, text).map_err(|error| Error::file("write", &path, &error))?;
-        }
-        Ok(())
-    }
-
-    /// The network namespace to join; `None` is the engine's own.
-    fn network_namespace(&self, record: &Record, endpoint: Option<&Endpoint>) -> Result<Option<NetNs>> {
-        let failed =
-            |error: skiff_network::Error| Error::internal("failed to set up container networking", &error);
-        let mode = record.host_config.network_mode.as_deref().unwrap_or("");
-        if mode == "host" {
-            return Ok(None);
-        }
-        if let Some(other) = mode.strip_prefix("container:") {
-            let (pid, _) = self.shared_process(other, "network namespace")?;
-            return NetNs::of_pid(pid).map(Some).map_err(failed);
-        }
-        let netns = self.0.network.namespace().map_err(failed)?;
-        if let Some(endpoint) = endpoint {
-            self.0.network.attach(endpoint, netns.as_fd())?;
-        }
-        Ok(Some(netns))
-    }
-
-    fn share(&self, mode: Option<&str>, kind: &str) -> Result<Share> {
-        match mode.unwrap_or("") {
-            "host" => Ok(Share::Host),
-            mode => match mode.strip_prefix("container:") {
-                Some(other) => self.shared_process(other, kind).map(|(pid, _)| Share::Process(pid)),
-                None => Ok(Share::Own),
-            },
-        }
-    }
-
-    fn shared_process(&self, other: &str, kind: &str) -> Result<(i32, Arc<OwnedFd>)> {
-        let other = self.container(other)?;
-        other.process().map_err(|_| {
-            Error::conflict(format!(
-                "cannot join {kind} of a non running container: container {} is {}",
-                other.record().name,
-                other.record().state.status.name()
-            ))
-        })
-    }
-
-    fn make_cgroup(&self, record: &Record) -> Result<Option<Arc<Cgroup>>> {
-        let Some(parent) = self.0.config.cgroup_parent.as_deref().filter(|_| self.0.limits) else {
-            return Ok(None);
-        };
-        let failed =
-            |error: skiff_runtime::Error| Error::internal("failed to set up the container's cgroup", &error);
-        let cgroup = Cgroup::create(parent, &record.id).map_err(failed)?;
-        cgroup.apply(&resources::of(&record.host_config)).map_err(failed)?;
-        Ok(Some(Arc::new(cgroup)))
     }
 
     pub(crate) fn network_event(&self, record: &Record, action: &str) {

@@ -130,6 +130,10 @@ impl Log {
     pub fn open(&self) -> io::Result<(Arc<Files>, watch::Receiver<Progress>)> {
         let mut writer = self.lock();
         let files = self.ensure_open(&mut writer)?;
+        if writer.sources.is_empty() {
+            // Nobody fills it: the files are the reader's alone, and a thousand stopped containers hold none.
+            writer.files = None;
+        }
         Ok((files, self.progress.subscribe()))
     }
 
@@ -159,6 +163,7 @@ impl Log {
         }
         writer.registrations.clear();
         writer.sources.clear();
+        writer.files = None;
     }
 
     /// Ends a run for its readers: who has read to here is at the end.
@@ -173,14 +178,6 @@ impl Log {
             progress.begun += 1;
             progress.ended = progress.begun;
         });
-    }
-
-    /// Closes the files of a log that nobody fills; the next reader opens them again.
-    pub fn close(&self) {
-        let mut writer = self.lock();
-        if writer.sources.is_empty() {
-            writer.files = None;
-        }
     }
 
     /// Moves a bounded amount; called by the pump.

@@ -1,0 +1,277 @@
+//! The mounts that a container is created with: what clients write, as records.
+
+use std::path::{Component, Path};
+
+use bollard_stubs::models::{ContainerConfig, HostConfig, Mount as MountModel, MountType};
+
+use crate::error::{Error, Result};
+use crate::names;
+use crate::state::{Mount, MountKind};
+use crate::volumes::{check_driver, check_name, check_options};
+
+/// All mounts of a container: binds, mounts, tmpfs, and anonymous volumes for what the image declares.
+pub fn all(
+    config: &ContainerConfig,
+    host: &HostConfig,
+    volumes: &dyn Fn(&str) -> std::path::PathBuf,
+) -> Result<Vec<Mount>> {
+    let mut mounts: Vec<Mount> = Vec::new();
+    let mut add = |mount: Mount| -> Result<()> {
+        if mounts.iter().any(|other| other.destination == mount.destination) {
+            return Err(Error::invalid(format!("Duplicate mount point: {}", mount.destination)));
+        }
+        mounts.push(mount);
+        Ok(())
+    };
+    for text in host.binds.iter().flatten() {
+        add(parse_bind(text, volumes)?)?;
+    }
+    for model in host.mounts.iter().flatten() {
+        add(from_model(model, volumes)?)?;
+    }
+    for (destination, options) in host.tmpfs.iter().flatten() {
+        let mut mount = blank(MountKind::Tmpfs, destination)?;
+        mount.options = ["noexec", "nosuid", "nodev"].map(str::to_owned).to_vec();
+        mount.options.extend(options.split(',').filter(|option| !option.is_empty()).map(str::to_owned));
+        mount.writable = !mount.options.iter().any(|option| option == "ro");
+        mount.mode.clone_from(options);
+        add(mount)?;
+    }
+    for destination in config.volumes.iter().flatten() {
+        let destination = clean(destination)?;
+        if !mounts.iter().any(|mount| mount.destination == destination) {
+            mounts.push(volume(names::random_id(), &destination, true, volumes)?);
+        }
+    }
+    Ok(mounts)
+}
+
+fn blank(kind: MountKind, destination: &str) -> Result<Mount> {
+    Ok(Mount {
+        kind,
+        name: None,
+        source: String::new(),
+        destination: clean(destination)?,
+        mode: String::new(),
+        writable: true,
+        propagation: String::new(),
+        recursive: true,
+        copy: false,
+        anonymous: false,
+        options: Vec::new(),
+        strict: false,
+    })
+}
+
+fn volume(
+    name: String,
+    destination: &str,
+    anonymous: bool,
+    volumes: &dyn Fn(&str) -> std::path::PathBuf,
+) -> Result<Mount> {
+    check_name(&name)?;
+    Ok(Mount {
+        source: volumes(&name).display().to_string(),
+        name: Some(name),
+        copy: true,
+        anonymous,
+        ..blank(MountKind::Volume, destination)?
+    })
+}
+
+/// An absolute path without `.`, `..` and doubled slashes.
+fn clean(path: &str) -> Result<String> {
+    if !path.starts_with('/') || path.contains('\0') {
+        return Err(Error::invalid(format!(
+            "invalid mount config: invalid mount path: '{path}' mount path must be absolute"
+        )));
+    }
+    let mut parts: Vec<&str> = Vec::new();
+    for component in Path::new(path).components() {
+        match component {
+            Component::Normal(part) => parts.extend(part.to_str()),
+            Component::ParentDir => {
+                parts.pop();
+            }
+            _ => {}
+        }
+    }
+    if parts.is_empty() {
+        return Err(Error::invalid(format!(
+            "invalid volume specification: '{path}': destination can't be '/'"
+        )));
+    }
+    Ok(format!("/{}", parts.join("/")))
+}
+
+/// `source:destination[:options]`, or a destination alone.
+fn parse_bind(text: &str, volumes: &dyn Fn(&str) -> std::path::PathBuf) -> Result<Mount> {
+    let invalid = || Error::invalid(format!("invalid volume specification: '{text}'"));
+    let parts: Vec<&str> = text.split(':').collect();
+    let (source, destination, mode) = match parts.as_slice() {
+        [destination] => return volume(names::random_id(), &clean(destination)?, true, volumes),
+        [source, destination] => (*source, *destination, ""),
+        [source, destination, mode] => (*source, *destination, *mode),
+        _ => return Err(invalid()),
+    };
+    if source.is_empty() || destination.is_empty() {
+        return Err(invalid());
+    }
+    let mut mount = if source.starts_with('/') {
+        let source = if source == "/" { "/".to_owned() } else { clean(source)? };
+        Mount { source, propagation: "rprivate".to_owned(), ..blank(MountKind::Bind, destination)? }
+    } else {
+        volume(source.to_owned(), destination, false, volumes)?
+    };
+    mount.mode = mode.to_owned();
+    for option in mode.split(',').filter(|option| !option.is_empty()) {
+        match option {
+            "ro" => mount.writable = false,
+            "rw" => mount.writable = true,
+            // Labels of SELinux, which our kernels don't have; consistency, which needs no relaxing here.
+            "z" | "Z" | "cached" | "delegated" | "consistent" => {}
+            "nocopy" if mount.kind == MountKind::Volume => mount.copy = false,
+            "private" | "rprivate" | "shared" | "rshared" | "slave" | "rslave"
+                if mount.kind == MountKind::Bind =>
+            {
+                mount.propagation = option.to_owned();
+            }
+            _ => return Err(Error::invalid(format!("invalid mode: {mode}"))),
+        }
+    }
+    Ok(mount)
+}
+
+fn from_model(model: &MountModel, volumes: &dyn Fn(&str) -> std::path::PathBuf) -> Result<Mount> {
+    let bad =
+        |kind: &str, why: &str| Error::invalid(format!("invalid mount config for type \"{kind}\": {why}"));
+    let target = model.target.as_deref().unwrap_or("");
+    let source = model.source.as_deref().unwrap_or("");
+    let mut mount = match model.typ {
+        Some(MountType::BIND) => {
+            if target.is_empty() {
+                return Err(bad("bind", "field Target must not be empty"));
+            }
+            if !source.starts_with('/') {
+                return Err(bad(
+                    "bind",
+                    &format!("invalid mount path: '{source}' mount path must be absolute"),
+                ));
+            }
+            let options = model.bind_options.clone().unwrap_or_default();
+            let make = options.create_mountpoint == Some(true);
+            if !make && !Path::new(source).exists() {
+                return Err(bad("bind", &format!("bind source path does not exist: {source}")));
+            }
+            let propagation =
+                options.propagation.map(|propagation| propagation.to_string()).unwrap_or_default();
+            Mount {
+                source: source.to_owned(),
+                propagation: if propagation.is_empty() { "rprivate".to_owned() } else { propagation },
+                recursive: options.non_recursive != Some(true),
+                strict: !make,
+                ..blank(MountKind::Bind, target)?
+            }
+        }
+        Some(MountType::VOLUME) => {
+            if target.is_empty() {
+                return Err(bad("volume", "field Target must not be empty"));
+            }
+            let options = model.volume_options.clone().unwrap_or_default();
+            if let Some(driver) = &options.driver_config {
+                check_driver(driver.name.as_deref())?;
+                check_options(driver.options.as_ref())?;
+            }
+            if options.subpath.as_deref().is_some_and(|path| !path.is_empty()) {
+                return Err(Error::not_implemented("a subpath of a volume can't be mounted yet"));
+            }
+            let anonymous = source.is_empty();
+            let name = if anonymous { names::random_id() } else { source.to_owned() };
+            let mut mount = volume(name, target, anonymous, volumes)?;
+            mount.copy = options.no_copy != Some(true);
+            mount
+        }
+        Some(MountType::TMPFS) => {
+            if !source.is_empty() {
+                return Err(bad("tmpfs", "field Source must not be specified"));
+            }
+            let options = model.tmpfs_options.clone().unwrap_or_default();
+            let mut mount = blank(MountKind::Tmpfs, target)?;
+            mount.options = ["noexec", "nosuid", "nodev"].map(str::to_owned).to_vec();
+            mount.options.extend(options.size_bytes.map(|size| format!("size={size}")));
+            mount.options.extend(options.mode.map(|mode| format!("mode={mode:o}")));
+            for option in options.options.into_iter().flatten() {
+                mount.options.push(option.join("="));
+            }
+            if model.read_only == Some(true) {
+                mount.options.push("ro".to_owned());
+            }
+            mount
+        }
+        Some(other) => return Err(Error::invalid(format!("mount type unknown: \"{other}\""))),
+        None => return Err(Error::invalid("mount type unknown: \"\"")),
+    };
+    mount.writable = model.read_only != Some(true);
+    Ok(mount)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn volumes(name: &str) -> PathBuf {
+        PathBuf::from(format!("/v/{name}/_data"))
+    }
+
+    #[test]
+    fn bind_texts_are_paths_or_volumes_with_options() {
+        let mount = parse_bind("/a/b:/c/../d:ro,rslave", &volumes).unwrap();
+        assert_eq!((mount.source.as_str(), mount.destination.as_str()), ("/a/b", "/d"));
+        assert!(!mount.writable);
+        assert_eq!(mount.propagation, "rslave");
+        let mount = parse_bind("data:/var/lib:nocopy", &volumes).unwrap();
+        assert_eq!((mount.kind, mount.name.as_deref(), mount.copy), (MountKind::Volume, Some("data"), false));
+        assert!(parse_bind("/anonymous", &volumes).unwrap().anonymous);
+        for wrong in ["", ":", "/a:", "/a:b", "/a:/", "/a:/b:zzz", "/a:/b:c:d", "x:/b", "/a:/b:nocopy"] {
+            assert!(parse_bind(wrong, &volumes).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn two_mounts_on_one_place_are_refused() {
+        let host = HostConfig {
+            binds: Some(vec!["/a:/x".to_owned(), "vol:/x/".to_owned()]),
+            ..HostConfig::default()
+        };
+        let error = all(&ContainerConfig::default(), &host, &volumes).unwrap_err();
+        assert_eq!(error.message, "Duplicate mount point: /x");
+    }
+
+    #[test]
+    fn declared_volumes_give_way_to_mounts_of_the_user() {
+        let host = HostConfig { binds: Some(vec!["/a:/x".to_owned()]), ..HostConfig::default() };
+        let config = ContainerConfig {
+            volumes: Some(vec!["/x".to_owned(), "/y".to_owned()]),
+            ..ContainerConfig::default()
+        };
+        let all = all(&config, &host, &volumes).unwrap();
+        assert_eq!(
+            all.iter().map(|mount| mount.kind).collect::<Vec<_>>(),
+            [MountKind::Bind, MountKind::Volume]
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn any_bind_text_is_parsed_or_refused(text in "[/a-z.:,]{0,24}") {
+            if let Ok(mount) = parse_bind(&text, &volumes) {
+                prop_assert!(mount.destination.starts_with('/') && mount.destination.len() > 1);
+                prop_assert!(!mount.destination.split('/').any(|part| part == ".."));
+            }
+        }
+    }
+}

@@ -1,0 +1,143 @@
+//! What must be there before a container's process is made: sources of mounts, generated files, network, cgroup.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use skiff_network::NetNs;
+use skiff_runtime::{Cgroup, RootFs};
+
+use crate::engine::Engine;
+use crate::error::{Code, Error, Result};
+use crate::images::image_error;
+use crate::spec::{Share, files, resources};
+use crate::state::{Endpoint, MountKind, Record};
+
+impl Engine {
+    /// Makes missing sources of binds, as Docker does, and fills new volumes with what the image has there.
+    pub(super) fn prepare_mounts(&self, record: &Record) -> Result<()> {
+        for mount in &record.mounts {
+            let source = Path::new(&mount.source);
+            match mount.kind {
+                MountKind::Bind if !mount.strict && !source.exists() => {
+                    std::fs::create_dir_all(source).map_err(|error| {
+                        Error::new(
+                            Code::Internal,
+                            format!("error while creating mount source path '{}': {error}", mount.source),
+                        )
+                    })?;
+                }
+                MountKind::Volume => {
+                    let name = mount.name.as_deref().unwrap_or("");
+                    if self.0.volumes.get(name).is_none() {
+                        return Err(Error::not_found(format!("get {name}: no such volume")));
+                    }
+                    if mount.copy {
+                        let lower = self.lower(record)?;
+                        crate::copy_up::copy_up(&lower, &mount.destination, source)?;
+                    }
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn lower(&self, record: &Record) -> Result<Vec<PathBuf>> {
+        self.0.config.images.lower_dirs(&record.image_id).map_err(|error| image_error(&error))
+    }
+
+    pub(crate) fn rootfs(&self, record: &Record) -> Result<RootFs> {
+        let dir = self.0.config.container(&record.id);
+        Ok(RootFs::Overlay { lower: self.lower(record)?, upper: dir.join("upper"), work: dir.join("work") })
+    }
+
+    /// Writes the files that are bound into the container.
+    pub(super) fn write_files(&self, record: &Record, endpoint: Option<&Endpoint>) -> Result<()> {
+        let (config, host) = (&record.config, &record.host_config);
+        let mode = host.network_mode.as_deref().unwrap_or("");
+        if mode.starts_with("container:") {
+            return Ok(());
+        }
+        let dir = self.0.config.container(&record.id);
+        let hostname = config.hostname.as_deref().unwrap_or("");
+        let domain = config.domainname.as_deref().unwrap_or("");
+        let inherited = std::fs::read_to_string(&self.0.config.resolv_conf).unwrap_or_default();
+        let empty = Vec::new();
+        let dns = files::Dns {
+            servers: host.dns.as_ref().unwrap_or(&empty),
+            search: host.dns_search.as_ref().unwrap_or(&empty),
+            options: host.dns_options.as_ref().unwrap_or(&empty),
+        };
+        let own = endpoint.map(|endpoint| (endpoint.ip.into(), hostname, domain));
+        let extra = host.extra_hosts.as_deref().unwrap_or_default();
+        let gateway = self.0.network.gateway().map(Into::into);
+        let hosts = if mode == "host" && extra.is_empty() {
+            std::fs::read_to_string("/etc/hosts").unwrap_or_else(|_| files::hosts(None, &[], None))
+        } else {
+            files::hosts(own, extra, gateway)
+        };
+        let resolv = files::resolv_conf(&inherited, &dns, mode != "host", &self.0.config.fallback_dns);
+        for (name, text) in [("hostname", format!("{hostname}\n")), ("hosts", hosts), ("resolv.conf", resolv)]
+        {
+            let path = dir.join(name);
+            std::fs::write(&path, text).map_err(|error| Error::file("write", &path, &error))?;
+        }
+        Ok(())
+    }
+
+    /// The network namespace to join; `None` is the engine's own.
+    pub(super) fn network_namespace(
+        &self,
+        record: &Record,
+        endpoint: Option<&Endpoint>,
+    ) -> Result<Option<NetNs>> {
+        let failed =
+            |error: skiff_network::Error| Error::internal("failed to set up container networking", &error);
+        let mode = record.host_config.network_mode.as_deref().unwrap_or("");
+        if mode == "host" {
+            return Ok(None);
+        }
+        if let Some(other) = mode.strip_prefix("container:") {
+            let (pid, _) = self.shared_process(other, "network namespace")?;
+            return NetNs::of_pid(pid).map(Some).map_err(failed);
+        }
+        let netns = self.0.network.namespace().map_err(failed)?;
+        if let Some(endpoint) = endpoint {
+            self.0.network.attach(endpoint, netns.as_fd())?;
+        }
+        Ok(Some(netns))
+    }
+
+    pub(super) fn share(&self, mode: Option<&str>, kind: &str) -> Result<Share> {
+        match mode.unwrap_or("") {
+            "host" => Ok(Share::Host),
+            mode => match mode.strip_prefix("container:") {
+                Some(other) => self.shared_process(other, kind).map(|(pid, _)| Share::Process(pid)),
+                None => Ok(Share::Own),
+            },
+        }
+    }
+
+    fn shared_process(&self, other: &str, kind: &str) -> Result<(i32, Arc<OwnedFd>)> {
+        let other = self.container(other)?;
+        other.process().map_err(|_| {
+            Error::conflict(format!(
+                "cannot join {kind} of a non running container: container {} is {}",
+                other.record().name,
+                other.record().state.status.name()
+            ))
+        })
+    }
+
+    pub(super) fn make_cgroup(&self, record: &Record) -> Result<Option<Arc<Cgroup>>> {
+        let Some(parent) = self.0.config.cgroup_parent.as_deref().filter(|_| self.0.limits) else {
+            return Ok(None);
+        };
+        let failed =
+            |error: skiff_runtime::Error| Error::internal("failed to set up the container's cgroup", &error);
+        let cgroup = Cgroup::create(parent, &record.id).map_err(failed)?;
+        cgroup.apply(&resources::of(&record.host_config)).map_err(failed)?;
+        Ok(Some(Arc::new(cgroup)))
+    }
+}
