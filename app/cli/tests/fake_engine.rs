@@ -21,6 +21,8 @@ enum Act {
     Echo,
     /// Waits for a signal and ends with 128 + 15.
     WaitForSignal,
+    /// Never ends, whatever the signal.
+    Deaf,
     /// Does not start.
     FailStart { status: u16, message: &'static str },
 }
@@ -206,6 +208,10 @@ fn serve(stream: UnixStream, act: &Act, state: &(Mutex<State>, Condvar)) {
                     drop(wait.unwrap());
                     end(143);
                 }
+                Act::Deaf => {
+                    let _ = out.write_all(&frame(1, b"ready\n"));
+                    std::thread::sleep(Duration::from_secs(60));
+                }
                 Act::FailStart { .. } => {}
             }
         }
@@ -317,6 +323,25 @@ fn signals_go_to_the_container() {
     let output = finish(child);
     assert_eq!(output.status.code(), Some(143));
     assert_eq!(engine.state.0.lock().unwrap().signals, ["signal=TERM"]);
+}
+
+#[test]
+fn who_asks_three_times_may_leave() {
+    let engine = Engine::start(Act::Deaf, false);
+    let mut child = engine.command(&["run", "busybox", "sleep", "9"]).spawn().unwrap();
+    let mut ready = [0; 6];
+    child.stdout.as_mut().unwrap().read_exact(&mut ready).unwrap();
+    for asked in 1..=3 {
+        assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+        let (lock, changed) = &*engine.state;
+        let got = changed.wait_timeout_while(lock.lock().unwrap(), Duration::from_secs(10), |state| {
+            asked < 3 && state.signals.len() < asked
+        });
+        drop(got.unwrap());
+    }
+    let output = finish(child);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stderr).ends_with("got 3 SIGTERM/SIGINTs, forcefully exiting\n"));
 }
 
 #[test]

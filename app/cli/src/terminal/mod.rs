@@ -25,8 +25,19 @@ impl Drop for RawMode {
     }
 }
 
+/// Ends the program at once with 1, the terminal as it was.
+pub fn leave(why: &str) -> ! {
+    let _ = crossterm::terminal::disable_raw_mode();
+    warn(format_args!("\n{why}"));
+    std::process::exit(1)
+}
+
 /// Returns columns and rows of the terminal, if there is one.
 pub fn size() -> Option<(u16, u16)> {
+    // Without a terminal the library would run programs to find one.
+    if !(stdout_is_terminal() || stderr_is_terminal() || stdin_is_terminal()) {
+        return None;
+    }
     crossterm::terminal::size().ok().filter(|&(columns, rows)| columns > 0 && rows > 0)
 }
 

@@ -80,7 +80,13 @@ impl Forwarding {
         let client = client.clone();
         let path = format!("/containers/{id}/kill");
         Forwarder(tokio::spawn(async move {
+            let mut insisted = 0;
             while let Some(name) = self.0.recv().await {
+                // A process 1 without handlers ignores them all: who asks three times wants to leave.
+                insisted += u32::from(matches!(name, "INT" | "TERM"));
+                if insisted == 3 {
+                    crate::terminal::leave("got 3 SIGTERM/SIGINTs, forcefully exiting");
+                }
                 let mut failed = client.post(&path, &Query::new().with("signal", name)).await;
                 // A signal that comes before the container runs is sent until it does.
                 for _ in 0..50 {

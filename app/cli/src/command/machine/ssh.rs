@@ -4,9 +4,9 @@ use std::io::Write;
 use std::sync::Arc;
 
 use clap::Args;
-use russh::client::{self, Handle};
+use russh::client::{self, Handle, Msg};
 use russh::keys::{PrivateKeyWithHashAlg, PublicKeyOrCertificate, load_secret_key};
-use russh::{ChannelMsg, Disconnect};
+use russh::{ChannelMsg, ChannelWriteHalf, Disconnect};
 
 use crate::command::Context;
 use crate::command::container::session::end_with;
@@ -53,8 +53,8 @@ async fn connect(context: &Context) -> Result<Handle<TrustTheLink>, Error> {
         hint: Some("restart the daemon: it makes a new key when there is none".to_owned()),
         source: Some(Box::new(source)),
     })?;
-    // A large window keeps piped data moving; the link below has its own flow control.
-    let config = client::Config { window_size: 8 << 20, ..Default::default() };
+    // What the window lets in fits into the channel's buffer: a slow reader of our output holds no input up.
+    let config = client::Config { window_size: 2 << 20, channel_buffer_size: 1024, ..Default::default() };
     let mut session = client::connect_stream(Arc::new(config), stream, TrustTheLink)
         .await
         .map_err(failed("speaking SSH with the machine"))?;
@@ -98,7 +98,7 @@ pub async fn run(context: &Context, args: &Ssh) -> Result<(), Error> {
 
 async fn shell(session: &Handle<TrustTheLink>, args: &Ssh) -> Result<i64, Error> {
     let problem = failed("talking to the machine");
-    let mut channel = session.channel_open_session().await.map_err(&problem)?;
+    let channel = session.channel_open_session().await.map_err(&problem)?;
     let tty = args.tty || (args.words.is_empty() && terminal::stdin_is_terminal());
     if tty {
         let (columns, rows) = terminal::size().unwrap_or((80, 24));
@@ -111,10 +111,40 @@ async fn shell(session: &Handle<TrustTheLink>, args: &Ssh) -> Result<i64, Error>
         channel.exec(true, quoted(&args.words)).await.map_err(&problem)?;
     }
     let raw_mode = (tty && terminal::stdin_is_terminal()).then(|| RawMode::enter().ok()).flatten();
-    let mut resizes = signals::resizes();
-    let mut input = Some(input::stdin());
+    let (mut output, writer) = channel.split();
+    // Writing waits for the machine to take the bytes. It must not keep us from taking its own: both would wait for
+    // ever.
+    let feeder = tokio::spawn(feed(writer, tty));
     let mut code = None;
     let mut granted = true;
+    // Output may follow the exit status: only the end of the channel is the end.
+    while let Some(message) = output.wait().await {
+        match message {
+            ChannelMsg::Data { data } => write(&mut std::io::stdout().lock(), &data)?,
+            ChannelMsg::ExtendedData { data, .. } => write(&mut std::io::stderr().lock(), &data)?,
+            ChannelMsg::ExitStatus { exit_status } => code = Some(i64::from(exit_status)),
+            ChannelMsg::ExitSignal { signal_name, .. } => {
+                code.get_or_insert(128 + signal_number(&signal_name));
+            }
+            ChannelMsg::Failure => {
+                granted = false;
+                break;
+            }
+            _ => {}
+        }
+    }
+    feeder.abort();
+    drop(raw_mode);
+    if !granted {
+        return Err(Error::plain("the machine refused to run the command"));
+    }
+    code.ok_or_else(|| Error::plain("the connection to the machine was lost"))
+}
+
+/// Passes input and changes of the window's size on.
+async fn feed(writer: ChannelWriteHalf<Msg>, tty: bool) {
+    let mut resizes = signals::resizes();
+    let mut input = Some(input::stdin());
     loop {
         let next_input = async {
             match &mut input {
@@ -125,39 +155,20 @@ async fn shell(session: &Handle<TrustTheLink>, args: &Ssh) -> Result<i64, Error>
         tokio::select! {
             bytes = next_input => match bytes {
                 // The machine may have closed its end: its exit code follows.
-                Some(bytes) => if channel.data_bytes(bytes).await.is_err() { input = None },
+                Some(bytes) => if writer.data_bytes(bytes).await.is_err() { input = None },
                 None => {
                     input = None;
-                    let _ = channel.eof().await;
+                    let _ = writer.eof().await;
                 }
             },
             Some(()) = resizes.recv(), if tty => {
                 if let Some((columns, rows)) = terminal::size() {
-                    let _ = channel.window_change(columns.into(), rows.into(), 0, 0).await;
+                    let _ = writer.window_change(columns.into(), rows.into(), 0, 0).await;
                 }
             }
-            message = channel.wait() => match message {
-                Some(ChannelMsg::Data { data }) => write(&mut std::io::stdout().lock(), &data)?,
-                Some(ChannelMsg::ExtendedData { data, .. }) => write(&mut std::io::stderr().lock(), &data)?,
-                Some(ChannelMsg::ExitStatus { exit_status }) => code = Some(i64::from(exit_status)),
-                Some(ChannelMsg::ExitSignal { signal_name, .. }) => {
-                    code.get_or_insert(128 + signal_number(&signal_name));
-                }
-                Some(ChannelMsg::Failure) => {
-                    granted = false;
-                    break;
-                }
-                Some(_) => {}
-                // Output may follow the exit status: only the end of the channel is the end.
-                None => break,
-            },
+            else => return,
         }
     }
-    drop(raw_mode);
-    if !granted {
-        return Err(Error::plain("the machine refused to run the command"));
-    }
-    code.ok_or_else(|| Error::plain("the connection to the machine was lost"))
 }
 
 fn write(out: &mut impl Write, bytes: &[u8]) -> Result<(), Error> {

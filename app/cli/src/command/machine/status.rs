@@ -87,7 +87,10 @@ fn describe(status: &HostStatus) -> String {
     if let Some(guest) = &machine.guest {
         line("Containers", format!("{} running", guest.containers_running));
         line("Guest", format!("agent {}, kernel {}", guest.version, guest.kernel));
-        line("Uptime", spell(guest.uptime_seconds as u64));
+        // Without a guest this would be the uptime of the host.
+        if machine.cpus.is_some() || machine.image_version.is_some() {
+            line("Uptime", spell(guest.uptime_seconds as u64));
+        }
     }
     line("Boot", machine.boot_ms.map(|ms| format!("{:.2} s", ms as f64 / 1000.0)).unwrap_or_default());
     let idle = match machine.idle_stop_seconds {

@@ -77,6 +77,11 @@ fn describe(client: &Value, server: Option<&Value>) -> String {
     }
     for component in components {
         let details = component.get("Details").unwrap_or(server);
+        // What the component does not say of itself, the engine says of all.
+        let text = |key: &str| match details.text(key) {
+            "" => server.text(key),
+            text => text,
+        };
         let name = component.text("Name");
         let version = component.text("Version");
         let engine = name.is_empty() || name == "Engine";
@@ -85,14 +90,14 @@ fn describe(client: &Value, server: Option<&Value>) -> String {
         if !engine {
             continue;
         }
-        let minimum = details.text("MinAPIVersion");
+        let minimum = text("MinAPIVersion");
         let minimum =
             if minimum.is_empty() { String::new() } else { format!(" (minimum version {minimum})") };
-        field(&mut out, 2, "API version", &format!("{}{minimum}", details.text("ApiVersion")));
-        field(&mut out, 2, "OS/Arch", &format!("{}/{}", details.text("Os"), details.text("Arch")));
-        field(&mut out, 2, "Kernel", details.text("KernelVersion"));
-        field(&mut out, 2, "Git commit", details.text("GitCommit"));
-        field(&mut out, 2, "Built", details.text("BuildTime"));
+        field(&mut out, 2, "API version", &format!("{}{minimum}", text("ApiVersion")));
+        field(&mut out, 2, "OS/Arch", &format!("{}/{}", text("Os"), text("Arch")));
+        field(&mut out, 2, "Kernel", text("KernelVersion"));
+        field(&mut out, 2, "Git commit", text("GitCommit"));
+        field(&mut out, 2, "Built", text("BuildTime"));
     }
     out
 }
