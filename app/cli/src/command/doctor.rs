@@ -1,5 +1,8 @@
 //! `doctor`: what Skiff needs on this machine, and the way out of what is wrong.
 
+#[cfg(unix)]
+mod disk;
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -11,7 +14,6 @@ use skiff_settings::{BackendChoice, Paths, Settings};
 use super::Context;
 use crate::api::{Client, Endpoint};
 use crate::error::Error;
-use crate::format::units;
 use crate::format::value::Value;
 use crate::terminal::{print_line, stdout_is_terminal};
 
@@ -73,7 +75,8 @@ pub async fn run(context: &Context, _args: &Doctor) -> Result<(), Error> {
         findings.push(guest_image(&paths));
         findings.extend(accelerator(&paths));
     }
-    findings.extend(disk_space(paths.state()));
+    #[cfg(unix)]
+    findings.extend(disk::space(paths.state()));
     findings.push(docker_client());
     findings.extend(daemon(&paths).await);
     if let Some(host) = context.chosen_host() {
@@ -231,30 +234,6 @@ fn accelerator(paths: &Paths) -> Option<Finding> {
             "sudo usermod -aG kvm $USER, then log in again",
         ),
     })
-}
-
-/// Room that pulling a few images takes.
-const SPACE_WANTED: u64 = 5 << 30;
-
-#[cfg(unix)]
-fn disk_space(state: &Path) -> Option<Finding> {
-    let existing = state.ancestors().find(|path| path.exists())?;
-    let stat = rustix::fs::statvfs(existing).ok()?;
-    let free = stat.f_bavail.saturating_mul(stat.f_frsize);
-    let text = units::binary_size(i64::try_from(free).unwrap_or(i64::MAX));
-    Some(if free >= SPACE_WANTED {
-        Finding::good(format!("disk space: {text} free"))
-    } else {
-        Finding::bad(
-            format!("disk space: only {text} free at {}", existing.display()),
-            "free some space, or move the state directory",
-        )
-    })
-}
-
-#[cfg(not(unix))]
-fn disk_space(_state: &Path) -> Option<Finding> {
-    None
 }
 
 /// Finds the docker CLI's context, which the daemon writes on its first start.
