@@ -206,8 +206,8 @@ impl Engine {
             .map(|image| ImageSummary {
                 id: image.id.clone(),
                 parent_id: image.parent.clone().unwrap_or_default(),
-                repo_tags: image.repo_tags.clone(),
-                repo_digests: image.repo_digests.clone(),
+                repo_tags: matching(filters, &image.repo_tags),
+                repo_digests: matching(filters, &image.repo_digests),
                 created: (created_ns(image) / 1_000_000_000) as i64,
                 size: image.size as i64,
                 shared_size: -1,
@@ -414,6 +414,12 @@ fn created_ns(image: &Image) -> u64 {
 }
 
 /// Whether an image's name fits a pattern with `*` and `?`, with or without its tag (Go's path.Match).
+/// The names that a `reference` filter asks for; all without one.
+fn matching(filters: &Filters, names: &[String]) -> Vec<String> {
+    let asked = |name: &&String| filters.any("reference", |pattern| reference_matches(pattern, name));
+    names.iter().filter(asked).cloned().collect()
+}
+
 fn reference_matches(pattern: &str, name: &str) -> bool {
     let untagged = match name.split_once('@') {
         Some((repository, _)) => repository,

@@ -104,7 +104,11 @@ impl Engine {
 
     /// Takes an address and binds the published ports.
     async fn connect(&self, record: &Record, made: &mut Made) -> Result<()> {
-        if record.host_config.network_mode.as_deref() != Some("bridge") {
+        let mode = record.host_config.network_mode.as_deref().unwrap_or("bridge");
+        if !matches!(mode, "bridge" | "host" | "none") && !mode.starts_with("container:") {
+            return Err(Error::not_found(format!("network {mode} not found")));
+        }
+        if mode != "bridge" {
             return Ok(());
         }
         let mut endpoint = self.0.network.allocate()?;

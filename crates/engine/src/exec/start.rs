@@ -12,6 +12,7 @@ use skiff_runtime::{Io, Parent, Stdio};
 use super::{Exec, streams};
 use crate::engine::{Engine, blocking};
 use crate::error::{Code, Error, Result};
+use crate::log::{Chunk, Stream};
 use crate::options::{AttachStreams, StartExec, TerminalSize};
 use crate::spec;
 
@@ -38,8 +39,23 @@ impl Engine {
     /// When it was started before, the container does not run any more, or the command can't be executed.
     pub async fn start_exec(&self, id: &str, options: StartExec) -> Result<AttachStreams> {
         let exec = self.0.execs.get(id)?;
-        let ours = self.run_exec(&exec, options.console_size, Client::Attached).await?;
         let tty = exec.config.tty == Some(true);
+        let ours = match self.run_exec(&exec, options.console_size, Client::Attached).await {
+            Ok(ours) => ours,
+            // What can't be run is told on the stream, and by the exit code: clients are past the upgrade by then.
+            Err(error) if exec.state().exit_code.is_some() && error.code == Code::InvalidArgument => {
+                let bytes = format!("{}\r\n", error.message).into();
+                let output = futures_util::stream::iter([Ok(Chunk { stream: Stream::Stdout, bytes })]);
+                return Ok(AttachStreams {
+                    output: Box::pin(output),
+                    input: None,
+                    tty,
+                    detach_keys: None,
+                    on_detach: None,
+                });
+            }
+            Err(error) => return Err(error),
+        };
         let (output, input) = streams::connect(&exec, ours, &self.0.runtime)
             .map_err(|error| Error::internal("connect the exec's streams", &error))?;
         let (engine, detached) = (self.clone(), Arc::clone(&exec));

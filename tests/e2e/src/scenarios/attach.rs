@@ -63,10 +63,14 @@ fn start_attached_gives_output_and_exit_code(on: &Subject) -> anyhow::Result<()>
 }
 
 fn two_clients_see_the_same_output(on: &Subject) -> anyhow::Result<()> {
-    on.docker.run("run -di --name echo busybox cat")?.ok()?;
-    let listener = on.docker.start("attach --no-stdin echo")?;
+    on.docker
+        .sh("run -d --name echo busybox", "while [ ! -e /go ]; do sleep 0.1; done; echo for both")?
+        .ok()?;
+    let one = on.docker.start("attach --no-stdin echo")?;
+    let other = on.docker.start("attach --no-stdin echo")?;
     std::thread::sleep(on.patience(1) / 2);
-    on.docker.feed("attach echo", "for both\n")?.ok()?.prints("for both\n")?;
-    listener.finish(on.patience(10))?.ok()?.prints("for both\n")?;
+    on.docker.run("exec echo touch /go")?.ok()?;
+    one.finish(on.patience(10))?.ok()?.prints("for both\n")?;
+    other.finish(on.patience(10))?.ok()?.prints("for both\n")?;
     Ok(())
 }

@@ -33,7 +33,7 @@ fn a_registry_that_is_not_there_is_named(on: &Subject) -> anyhow::Result<()> {
     failed.complains(&format!("127.0.0.1:{port}"))?.complains("connection refused")?;
     let failed = on.docker.run(&format!("run --rm 127.0.0.1:{port}/none:1 true"))?.exits(125)?;
     failed.complains("connection refused")?;
-    on.docker.run("pull UPPER/case")?.exits(1)?.complains("must be lowercase")?;
+    on.docker.run("pull e2e/UPPER")?.exits(1)?.complains("must be lowercase")?;
     Ok(())
 }
 

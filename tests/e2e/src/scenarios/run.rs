@@ -174,8 +174,8 @@ fn a_read_only_root_file_system_refuses_writes(on: &Subject) -> anyhow::Result<(
 
 fn bytes_written_are_gone_with_the_container(on: &Subject) -> anyhow::Result<()> {
     let docker = &on.docker;
-    docker.sh("run --name writer busybox", "echo kept > /root/file; rm /etc/hostname")?.ok()?;
-    docker.run("run --rm busybox ls /root /etc/hostname")?.ok()?;
+    docker.sh("run --name writer busybox", "echo kept > /root/file; rm /etc/group")?.ok()?;
+    docker.run("run --rm busybox ls /root /etc/group")?.ok()?;
     docker.run("start writer")?.ok()?;
     docker.run("wait writer")?.ok()?;
     docker.run("rm writer")?.ok()?;

@@ -70,7 +70,7 @@ fn control_c_goes_to_the_container(on: &Subject) -> anyhow::Result<()> {
 
 fn output_of_a_terminal_is_complete_at_exit(on: &Subject) -> anyhow::Result<()> {
     let mut session = on.docker.terminal("run --rm -t busybox seq 5000")?;
-    session.expect("\r\n5000\r\n", on.patience(30))?;
+    session.expect("\n5000\r", on.patience(30))?;
     ensure!(session.wait(on.patience(15))? == 0, "{}", session.transcript());
     Ok(())
 }
