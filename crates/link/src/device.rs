@@ -81,7 +81,7 @@ fn register(fd: OwnedFd, interest: Interest) -> io::Result<AsyncFd<OwnedFd>> {
 
 impl Port {
     fn new(fd: OwnedFd, interest: Interest) -> io::Result<Port> {
-        Ok(Port { fd: Some(AsyncFd::with_interest(fd, interest)?), interest, waiting: None })
+        Ok(Port { fd: Some(register(fd, interest)?), interest, waiting: None })
     }
 
     fn registered(&self) -> io::Result<&AsyncFd<OwnedFd>> {
@@ -107,7 +107,7 @@ impl Port {
             }
             // The runtime takes a hang-up for final and would report the descriptor ready for ever.
             if let Some(fd) = self.fd.take() {
-                self.fd = Some(AsyncFd::with_interest(fd.into_inner(), self.interest)?);
+                self.fd = Some(register(fd.into_inner(), self.interest)?);
             }
             self.waiting = None;
         }

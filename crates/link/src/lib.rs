@@ -5,6 +5,8 @@ mod copy;
 #[cfg(target_os = "linux")]
 pub mod device;
 mod error;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 mod header;
 mod link;
 pub mod mux;

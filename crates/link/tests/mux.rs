@@ -1,5 +1,7 @@
 //! Two ends of a multiplexed link over a unix socket pair.
 
+#![cfg(unix)]
+
 mod common;
 
 use std::time::Duration;
@@ -9,9 +11,6 @@ use serde_json::json;
 use skiff_link::mux::Config;
 use skiff_link::{Args, CloseReason, Error, OpenError, ReplyCode, StreamHeader};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-
-/// A greeting with versions 1 to 1 and a nonce of nines.
-const HELLO_OF_A_STRANGER: &[u8] = b"\xF5SKIFF-LINK-HI\r\n\x01\x00\x01\x009999999999999999";
 
 fn api() -> StreamHeader {
     Args::Api {}.into()
@@ -214,7 +213,7 @@ async fn silence_ends_the_session() {
         ..small()
     };
     let host = tokio::spawn(skiff_link::mux::connect(io, skiff_link::mux::Role::Host, config));
-    other.write_all(HELLO_OF_A_STRANGER).await.unwrap();
+    other.write_all(&common::wire::hello([9; 16])).await.unwrap();
     let host = host.await.unwrap().unwrap();
     assert!(matches!(host.closed().await, CloseReason::Silent { .. }));
 }

@@ -10,13 +10,15 @@
 //!    everything that is not the `ACK` to its own nonce. Frames follow.
 //!
 //! ```text
-//!  0            16          18          20             36
-//! ┌────────────┬───────────┬───────────┬──────────────┐
-//! │ HELLO      │ min (LE)  │ max (LE)  │ nonce        │
-//! ├────────────┼───────────┼───────────┼──────────────┤
-//! │ ACK        │ version   │ max (LE)  │ nonce        │   version 0: none in common; the host speaks
-//! └────────────┴───────────┴───────────┴──────────────┘   MIN_VERSION to max
+//!  0            16          18          20             36             40
+//! ┌────────────┬───────────┬───────────┬──────────────┬──────────────┐
+//! │ HELLO      │ min (LE)  │ max (LE)  │ nonce        │ check (LE)   │
+//! ├────────────┼───────────┼───────────┼──────────────┼──────────────┤
+//! │ ACK        │ version   │ max (LE)  │ nonce        │ check (LE)   │   version 0: none in common; the host
+//! └────────────┴───────────┴───────────┴──────────────┴──────────────┘   speaks MIN_VERSION to max
 //! ```
+//!
+//! The check is FNV-1a over the rest: a greeting that was cut off and filled up with zeros is none.
 
 use std::hash::{BuildHasher, RandomState};
 
@@ -32,7 +34,7 @@ pub const MAX_VERSION: u16 = 1;
 /// Zero bytes that complete whatever frame the other side may be in the middle of, and then one more head.
 pub(crate) const FILLER: usize = HEADER + MAX_PAYLOAD + TAG + HEADER;
 
-pub(crate) const GREETING: usize = 36;
+pub(crate) const GREETING: usize = 40;
 /// The first byte is no frame type.
 pub(crate) const HELLO: &[u8; 16] = b"\xF5SKIFF-LINK-HI\r\n";
 pub(crate) const ACK: &[u8; 16] = b"\xF5SKIFF-LINK-OK\r\n";
@@ -72,17 +74,19 @@ impl Greeting {
         bytes[..16].copy_from_slice(magic);
         bytes[16..18].copy_from_slice(&self.versions.0.to_le_bytes());
         bytes[18..20].copy_from_slice(&self.versions.1.to_le_bytes());
-        bytes[20..].copy_from_slice(&self.nonce.0);
+        bytes[20..36].copy_from_slice(&self.nonce.0);
+        let check = check(&bytes[..36]);
+        bytes[36..].copy_from_slice(&check);
         bytes
     }
 
     pub(crate) fn decode(bytes: &[u8], magic: &[u8; 16]) -> Option<Greeting> {
         let bytes: &[u8; GREETING] = bytes.get(..GREETING)?.try_into().ok()?;
-        if &bytes[..16] != magic {
+        if &bytes[..16] != magic || bytes[36..] != check(&bytes[..36]) {
             return None;
         }
         let mut nonce = [0; 16];
-        nonce.copy_from_slice(&bytes[20..]);
+        nonce.copy_from_slice(&bytes[20..36]);
         Some(Greeting {
             versions: (
                 u16::from_le_bytes([bytes[16], bytes[17]]),
@@ -91,6 +95,11 @@ impl Greeting {
             nonce: Nonce(nonce),
         })
     }
+}
+
+fn check(bytes: &[u8]) -> [u8; 4] {
+    let step = |hash: u32, byte: &u8| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193);
+    bytes.iter().fold(0x811c_9dc5, step).to_le_bytes()
 }
 
 /// What [`scan`] found.
@@ -113,8 +122,10 @@ pub(crate) fn scan(bytes: &[u8], magic: &[u8; 16]) -> Scan {
             start += 1;
         } else if let Some(greeting) = Greeting::decode(rest, magic) {
             return Scan { found: Some(greeting), consumed: start + GREETING };
-        } else {
+        } else if rest.len() < GREETING {
             return Scan { found: None, consumed: start };
+        } else {
+            start += 1;
         }
     }
     Scan { found: None, consumed: bytes.len() }
@@ -137,6 +148,7 @@ mod tests {
         let hello = Greeting { versions: (1, 3), nonce: NONCE };
         let mut golden = b"\xF5SKIFF-LINK-HI\r\n\x01\x00\x03\x00".to_vec();
         golden.extend(NONCE.0);
+        golden.extend(check(&golden));
         assert_eq!(hello.encode(HELLO).as_slice(), golden);
         assert_eq!(Greeting::decode(&golden, HELLO), Some(hello));
         assert_eq!(Greeting::decode(&golden, ACK), None);
@@ -160,6 +172,22 @@ mod tests {
             } else {
                 assert_eq!(scanned, Scan { found: Some(hello), consumed: garbage + GREETING }, "{cut}");
             }
+        }
+    }
+
+    #[test]
+    fn the_check_is_fnv() {
+        assert_eq!(check(b""), 0x811c_9dc5_u32.to_le_bytes());
+        assert_eq!(check(b"foobar"), 0xbf9c_f968_u32.to_le_bytes());
+    }
+
+    #[test]
+    fn a_greeting_cut_off_and_filled_up_is_none() {
+        let hello = Greeting { versions: (1, 1), nonce: NONCE }.encode(HELLO);
+        for cut in 0..GREETING {
+            let mut bytes = hello[..cut].to_vec();
+            bytes.resize(FILLER, 0);
+            assert_eq!(scan(&bytes, HELLO), Scan { found: None, consumed: FILLER }, "{cut}");
         }
     }
 

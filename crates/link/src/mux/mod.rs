@@ -44,6 +44,8 @@
 //! runs out of credit and stops alone; the writer takes one chunk of each stream in turn, answers and credits first.
 
 mod frame;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod handshake;
 mod receive;
 mod session;
@@ -197,6 +199,9 @@ impl HostListener {
 
     /// Waits for the previous session to end and for the guest's next greeting. Cancelling loses nothing.
     ///
+    /// Call it in a loop: a session that answered the stale greeting of a dead guest ends as soon as the living one
+    /// speaks, and the next one is its.
+    ///
     /// # Errors
     /// [`Error::Closed`] when the byte stream has ended, [`Error::Io`] when it failed.
     pub async fn next(&mut self) -> Result<Link, Error> {
@@ -236,7 +241,10 @@ impl Transport {
     /// Reads some more, and writes what waits meanwhile.
     async fn exchange(&mut self) -> Result<(), Error> {
         self.buffer.make_room();
-        let io = |source| Error::Io { action: "greet over the link".to_owned(), source };
+        let io = |source| match session::io_reason(&source) {
+            CloseReason::HungUp => Error::Closed { reason: CloseReason::HungUp },
+            _ => Error::Io { action: "greet over the link".to_owned(), source },
+        };
         tokio::select! {
             biased;
             read = self.read.read_buf(&mut self.buffer.bytes) => match read {
@@ -280,8 +288,8 @@ async fn wait_for_greeting(transport: &mut Transport) -> Result<Nonce, Error> {
         if let Some(hello) = newest {
             let chosen = choose(hello.versions);
             let ack = Greeting { versions: (chosen.unwrap_or(0), MAX_VERSION), nonce: hello.nonce };
-            // Of refused guests only one answer waits: they ask again.
-            if chosen.is_some() || transport.out.is_empty() {
+            // Refusals do not pile up while nobody reads.
+            if chosen.is_some() || transport.out.len() < 2 {
                 transport.out.push_back(Bytes::copy_from_slice(&ack.encode(ACK)));
             }
             match chosen {

@@ -130,7 +130,10 @@ impl Session {
                 return;
             };
             if writer.blocked {
-                return;
+                drop(writer);
+                // The byte stream may never take anything again; the streams must hear of a death all the same.
+                let dead = self.state().dead().cloned();
+                return dead.into_iter().for_each(|reason| self.fail(reason));
             }
             let mut cx = Context::from_waker(Waker::noop());
             let outcome = writer.drive(&self.state, &mut cx, KICKS);
@@ -165,7 +168,7 @@ impl Session {
     }
 }
 
-fn io_reason(error: &io::Error) -> CloseReason {
+pub(super) fn io_reason(error: &io::Error) -> CloseReason {
     match error.kind() {
         io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset | io::ErrorKind::UnexpectedEof => {
             CloseReason::HungUp
@@ -357,21 +360,24 @@ impl Reader {
 
     async fn read_frames(&mut self) -> CloseReason {
         let session = self.session.clone();
-        let mut watch = Watch::new(&session);
+        let mut watch = Watch::new();
         let timer = tokio::time::sleep_until(watch.heard);
-        tokio::pin!(timer);
+        let stop = session.stop.notified();
+        tokio::pin!(timer, stop);
         loop {
-            let offered = match self.take_frames() {
-                Ok(offered) => offered,
+            let taken = match self.take_frames() {
+                Ok(taken) => taken,
                 Err(reason) => return reason,
             };
-            if offered {
+            if taken.offered {
                 let due = watch.check(&session);
                 if due < timer.deadline() {
                     timer.as_mut().reset(due);
                 }
             }
-            session.kick();
+            if taken.output {
+                session.kick();
+            }
             self.buffer.make_room();
             tokio::select! {
                 biased;
@@ -381,22 +387,26 @@ impl Reader {
                     Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                     Err(error) => return io_reason(&error),
                 },
-                () = session.stop.notified() => timer.as_mut().reset(Instant::now()),
+                () = stop.as_mut() => {
+                    stop.set(session.stop.notified());
+                    timer.as_mut().reset(Instant::now());
+                }
                 () = &mut timer => {
                     let due = watch.check(&session);
                     timer.as_mut().reset(due);
+                    session.kick();
                 }
-            }
-            if let Some(reason) = session.state().dead() {
-                return reason.clone();
             }
         }
     }
 
-    /// Takes every whole frame out of the buffer; tells whether a stream was offered.
-    fn take_frames(&mut self) -> Result<bool, CloseReason> {
+    /// Takes every whole frame out of the buffer.
+    fn take_frames(&mut self) -> Result<Taken, CloseReason> {
         let mut wakes = Vec::new();
         let mut state = lock(&self.session.state);
+        if let Some(reason) = state.dead() {
+            return Err(reason.clone());
+        }
         let now = Instant::now();
         let mut offered = 0;
         let outcome = loop {
@@ -411,7 +421,7 @@ impl Reader {
             ) {
                 Ok(Some(Event::Offered)) => offered += 1,
                 Ok(Some(Event::None)) => {}
-                Ok(None) => break Ok(offered > 0),
+                Ok(None) => break Ok(Taken { offered: offered > 0, output: state.has_output() }),
                 Err(reason) => break Err(reason),
             }
         };
@@ -422,6 +432,12 @@ impl Reader {
         }
         outcome
     }
+}
+
+/// What a round of reading brought about.
+struct Taken {
+    offered: bool,
+    output: bool,
 }
 
 /// Takes one whole frame out of the buffer, if there is one. A bad frame stays in the buffer: it may be a greeting.
@@ -479,7 +495,7 @@ struct Watch {
 }
 
 impl Watch {
-    fn new(_session: &Session) -> Watch {
+    fn new() -> Watch {
         Watch { heard: Instant::now(), pinged: None, lingering: None }
     }
 

@@ -1,5 +1,7 @@
 //! What several tests of the link share.
-#![allow(unreachable_pub, reason = "each test uses its part")]
+#![allow(dead_code, reason = "each test uses its part")]
+
+pub mod wire;
 
 use skiff_link::Link;
 use skiff_link::mux::{Config, Role, connect_halves};
