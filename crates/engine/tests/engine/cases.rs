@@ -64,7 +64,11 @@ pub fn exec_runs_beside_and_reports_its_code() {
     assert_eq!(done["output"]["stdout"], format!("b\n{}\n", &id[..12]));
     assert_eq!((done["code"].as_i64(), done["running"].as_bool()), (Some(3), Some(false)));
     let missing = json!({ "op": "exec", "id": id, "body": { "Cmd": ["nope"] } });
-    assert!(subject.refused(missing).contains("exec: \"nope\": executable file not found in $PATH"));
+    // Its client is connected by then and reads the error.
+    let failed = subject.ask(missing);
+    let text = failed["output"]["stdout"].as_str().unwrap();
+    assert!(text.contains("exec: \"nope\": executable file not found in $PATH"), "{text}");
+    assert_eq!(failed["code"], 127);
     subject.ask(json!({ "op": "stop", "id": id, "timeout": 0 }));
     assert_eq!(wait(&subject, &id), 137);
     let late = subject.refused(json!({ "op": "exec", "id": id, "body": { "Cmd": ["true"] } }));
