@@ -35,6 +35,8 @@ const BACKLOG: usize = 256;
 /// # Errors
 /// [`Error::Io`] when the socket cannot be bound, among others because another process listens on it.
 pub fn link(listen: Option<&Path>, peer: Option<&Path>) -> Result<Link, Error> {
+    // First of all: what is dropped after a failure must not remove another's socket.
+    let listener = listen.map(bind).transpose()?;
     let (closed, _) = watch::channel(None);
     let (sender, receiver) = mpsc::channel(BACKLOG);
     let shared = Arc::new(Shared {
@@ -43,9 +45,8 @@ pub fn link(listen: Option<&Path>, peer: Option<&Path>) -> Result<Link, Error> {
         closed: closed.clone(),
         socket: listen.map(Path::to_owned),
     });
-    match listen {
-        Some(path) => {
-            let listener = bind(path)?;
+    match listener {
+        Some(listener) => {
             tokio::spawn(accept_all(listener, sender, closed));
         }
         // The channel must stay open for `accept` to wait.
