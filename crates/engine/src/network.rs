@@ -3,7 +3,8 @@
 use std::collections::{HashMap, HashSet};
 use std::net::Ipv4Addr;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use bollard_stubs::models::{
     EndpointResource, Ipam as IpamModel, IpamConfig, Network as NetworkModel, NetworkInspect,
@@ -19,9 +20,15 @@ use crate::filters::{Filters, name_matches};
 use crate::names;
 use crate::state::{Endpoint, Record};
 
+/// How long the end waits for the links of the last containers.
+const LAST_LINKS: Duration = Duration::from_secs(2);
+
 /// The default network, and who has which address on it.
 pub(crate) struct Network {
-    bridge: Result<Bridge, String>,
+    /// The bridge, or why there is none.
+    bridge: Mutex<Result<Arc<Bridge>, String>>,
+    /// Its subnet and its own address.
+    addresses: Option<(Ipv4Net, Ipv4Addr)>,
     ipam: Mutex<Option<Ipam>>,
     /// What the names of this engine's links begin with: several engines can share a machine.
     prefix: String,
@@ -47,15 +54,47 @@ impl Network {
             tracing::error!(error, "default network is not available");
             error
         });
-        let ipam = bridge.as_ref().ok().and_then(|bridge| {
-            let BridgeConfig { subnet, gateway, .. } = *bridge.config();
-            Ipam::new(subnet, Some(gateway), None).ok()
-        });
+        let addresses = bridge.as_ref().ok().map(|bridge| (bridge.config().subnet, bridge.config().gateway));
+        let ipam = addresses.and_then(|(subnet, gateway)| Ipam::new(subnet, Some(gateway), None).ok());
         Self {
-            bridge,
+            bridge: Mutex::new(bridge.map(Arc::new)),
+            addresses,
             ipam: Mutex::new(ipam),
             prefix: format!("v{}", &facts.id[..5]),
             spare: Mutex::default(),
+        }
+    }
+
+    fn bridge(&self) -> Result<Arc<Bridge>> {
+        let bridge = self.bridge.lock().unwrap_or_else(PoisonError::into_inner);
+        bridge.as_ref().map(Arc::clone).map_err(|reason| {
+            Error::new(Code::Unavailable, format!("failed to set up container networking: {reason}"))
+        })
+    }
+
+    /// Takes the bridge away, at an orderly end: the next engine makes it again, with the same subnet.
+    pub fn close(&self) {
+        self.spare.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let closed = Err("the engine is stopping".to_owned());
+        let bridge =
+            std::mem::replace(&mut *self.bridge.lock().unwrap_or_else(PoisonError::into_inner), closed);
+        let Ok(mut bridge) = bridge else { return };
+        let deadline = Instant::now() + LAST_LINKS;
+        // The links of the last containers may still be on their way out.
+        loop {
+            match Arc::try_unwrap(bridge) {
+                Ok(only) => {
+                    if let Err(error) = only.delete() {
+                        tracing::warn!(error = chain(&error), "bridge can't be removed");
+                    }
+                    return;
+                }
+                Err(_) if Instant::now() >= deadline => {
+                    return tracing::warn!("bridge is left: it is in use");
+                }
+                Err(shared) => bridge = shared,
+            }
+            std::thread::sleep(Duration::from_millis(5));
         }
     }
 
@@ -64,11 +103,11 @@ impl Network {
     }
 
     pub fn subnet(&self) -> Option<Ipv4Net> {
-        self.bridge.as_ref().ok().map(|bridge| bridge.config().subnet)
+        self.addresses.map(|(subnet, _)| subnet)
     }
 
     pub fn gateway(&self) -> Option<Ipv4Addr> {
-        self.bridge.as_ref().ok().map(|bridge| bridge.config().gateway)
+        self.addresses.map(|(_, gateway)| gateway)
     }
 
     /// Takes an address and makes up an endpoint for it.
@@ -76,7 +115,7 @@ impl Network {
         let unavailable = |reason: &str| {
             Error::new(Code::Unavailable, format!("failed to set up container networking: {reason}"))
         };
-        let bridge = self.bridge.as_ref().map_err(|reason| unavailable(reason))?;
+        let bridge = self.bridge()?;
         let mut ipam = self.ipam();
         let ipam = ipam.as_mut().ok_or_else(|| unavailable("the bridge's subnet has no addresses"))?;
         let ip = ipam.allocate().map_err(|error| unavailable(&error.to_string()))?;
@@ -125,7 +164,7 @@ impl Network {
 
     /// Connects a network namespace.
     pub fn attach(&self, endpoint: &Endpoint, netns: BorrowedFd<'_>) -> Result<()> {
-        let bridge = self.bridge.as_ref().map_err(|reason| Error::new(Code::Unavailable, reason.clone()))?;
+        let bridge = self.bridge()?;
         let mut model = skiff_network::Endpoint::new(
             endpoint.host_name.clone(),
             endpoint.ip,
@@ -142,7 +181,7 @@ impl Network {
 
     /// Takes an endpoint away and frees its address: in this order, so that nobody gets an address still in use.
     pub fn release(&self, endpoint: &Endpoint) {
-        if let Ok(bridge) = &self.bridge
+        if let Ok(bridge) = self.bridge()
             && let Err(error) = bridge.detach(&endpoint.host_name)
             && !error.is_not_found()
         {
@@ -155,7 +194,7 @@ impl Network {
 
     /// Removes the links that belong to no running container.
     pub fn sweep(&self, keep: &HashSet<String>) {
-        if self.bridge.is_err() {
+        if self.addresses.is_none() {
             return;
         }
         match remove_stale_links(&self.prefix, keep) {

@@ -306,6 +306,14 @@ impl Engine {
             };
             if reason == StopReason::Asked {
                 engine.stop_all().await;
+                let closing = engine.clone();
+                let closed = blocking(move || {
+                    closing.0.network.close();
+                    Ok(())
+                });
+                if let Err(error) = closed.await {
+                    tracing::warn!(%error, "network can't be closed");
+                }
             }
         }
     }
