@@ -1,5 +1,7 @@
 //! Random streams at once over a narrow byte stream: every byte arrives in order, every end is seen, nothing hangs.
 
+#![cfg(unix)]
+
 mod common;
 
 use std::sync::Arc;
