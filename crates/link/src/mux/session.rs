@@ -76,7 +76,14 @@ pub(super) fn start(
     let batch = Batch { segments: out, glue: BytesMut::new(), bytes: 0, inline, tag: out_tag };
     let session = Arc::new(Session {
         state: Mutex::new(State::new(role, config)),
-        writer: Mutex::new(Writer { io: Some(write), batch, sent: Vec::new(), blocked: true, task: None }),
+        writer: Mutex::new(Writer {
+            io: Some(write),
+            batch,
+            sent: Vec::new(),
+            blocked: true,
+            paused: false,
+            task: None,
+        }),
         offered: Notify::new(),
         stop: Notify::new(),
         closed: watch::channel(None).0,
@@ -233,6 +240,8 @@ struct Writer {
     sent: Vec<Bytes>,
     /// The byte stream was full: only the writer task goes on.
     blocked: bool,
+    /// The last drive stopped because it had had its rounds, not because the byte stream was full.
+    paused: bool,
     task: Option<Waker>,
 }
 
@@ -245,13 +254,15 @@ impl std::fmt::Debug for Writer {
 impl Writer {
     /// Writes until nothing is left, the byte stream is full, or `rounds` batches are through (then also pending).
     fn drive(&mut self, state: &Mutex<State>, cx: &mut Context<'_>, rounds: usize) -> Poll<io::Result<()>> {
-        let Writer { io: Some(io), batch, sent, .. } = self else { return Poll::Ready(Ok(())) };
+        let Writer { io: Some(io), batch, sent, paused, .. } = self else { return Poll::Ready(Ok(())) };
         let mut io = Pin::new(io);
+        *paused = false;
         let mut wakes = Vec::new();
         let mut round = 0;
         loop {
             if batch.segments.is_empty() {
                 if round == rounds {
+                    *paused = true;
                     return Poll::Pending;
                 }
                 round += 1;
@@ -306,8 +317,7 @@ async fn write_frames(session: Arc<Session>) {
         }
         match writer.drive(&session.state, cx, KICKS) {
             Poll::Pending => {
-                if writer.batch.segments.is_empty() {
-                    // Not full, only enough for one turn.
+                if writer.paused {
                     cx.waker().wake_by_ref();
                 }
                 Poll::Pending
