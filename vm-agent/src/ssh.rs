@@ -57,7 +57,9 @@ impl SshServer {
             methods: MethodSet::from(&[MethodKind::PublicKey][..]),
             auth_rejection_time: std::time::Duration::from_millis(200),
             keys: vec![PrivateKey::from(pair)],
-            window_size: 8 << 20,
+            window_size: 2 << 20,
+            // Room for what arrives while a command does not read: a full buffer stalls the whole session.
+            channel_buffer_size: 1024,
             ..Default::default()
         };
         Ok(Self { config: Arc::new(config), keys })
@@ -296,7 +298,10 @@ async fn with_terminal(
 async fn with_pipes(channel: &mut Channel<Msg>, mut process: Command) -> anyhow::Result<u32> {
     process.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child: Child = process.spawn().context("start the command")?;
-    let mut stdin = child.stdin.take();
+    // A task of its own: a command that stops reading until its output is taken must not stop the output's windows.
+    let (input, queue) = tokio::sync::mpsc::channel::<bytes::Bytes>(256);
+    let mut input = Some(input);
+    tokio::spawn(feed(child.stdin.take().context("piped")?, queue));
     let stdout = tokio::spawn(pump(child.stdout.take().context("piped")?, channel.make_writer()));
     let stderr = tokio::spawn(pump(child.stderr.take().context("piped")?, channel.make_writer_ext(Some(1))));
     let status = loop {
@@ -305,11 +310,11 @@ async fn with_pipes(channel: &mut Channel<Msg>, mut process: Command) -> anyhow:
             message = channel.wait() => match message {
                 Some(ChannelMsg::Data { data }) => {
                     // A command that has closed its input does not care for more.
-                    if let Some(pipe) = &mut stdin && pipe.write_all(&data).await.is_err() {
-                        stdin = None;
+                    if let Some(queue) = &input && queue.send(data).await.is_err() {
+                        input = None;
                     }
                 }
-                Some(ChannelMsg::Eof) => stdin = None,
+                Some(ChannelMsg::Eof) => input = None,
                 Some(ChannelMsg::Close) | None => {
                     child.kill().await?;
                     break child.wait().await?;
@@ -320,6 +325,14 @@ async fn with_pipes(channel: &mut Channel<Msg>, mut process: Command) -> anyhow:
     };
     let _ = tokio::join!(stdout, stderr);
     Ok(exit_code(status))
+}
+
+async fn feed(mut stdin: tokio::process::ChildStdin, mut queue: tokio::sync::mpsc::Receiver<bytes::Bytes>) {
+    while let Some(bytes) = queue.recv().await {
+        if stdin.write_all(&bytes).await.is_err() {
+            return;
+        }
+    }
 }
 
 async fn pump(mut from: impl AsyncRead + Unpin, to: impl AsyncWrite) {

@@ -205,17 +205,17 @@ fn kills_at_any_point_of_a_run_leave_nothing_half_made() {
 fn sigterm_leaves_nothing() {
     on_engine(|engine, docker| {
         let port = free_port()?;
-        docker.run(&format!("run -d --name a -p 127.0.0.1:{port}:80 busybox sleep 1000"))?.ok()?;
-        docker.sh("run -d --name b busybox", "trap 'exit 4' TERM; while :; do sleep 0.1; done")?.ok()?;
+        docker.run(&format!("run -d --name one -p 127.0.0.1:{port}:80 busybox sleep 1000"))?.ok()?;
+        docker.sh("run -d --name two busybox", "trap 'exit 4' TERM; while :; do sleep 0.1; done")?.ok()?;
         engine.stop()?;
         ensure!(!engine.socket().exists(), "the socket is left");
         engine.expect_no_leftovers(SOON)?;
         engine.start_again()?;
         docker.run("ps -q")?.ok()?.prints("")?;
         let codes =
-            (docker.inspect("a", "{{.State.ExitCode}}")?, docker.inspect("b", "{{.State.ExitCode}}")?);
+            (docker.inspect("one", "{{.State.ExitCode}}")?, docker.inspect("two", "{{.State.ExitCode}}")?);
         ensure!(codes == ("137".into(), "4".into()), "exit codes {codes:?}");
-        docker.run("start a")?.ok()?;
+        docker.run("start one")?.ok()?;
         expect_clean(engine, docker)
     });
 }
@@ -225,21 +225,21 @@ fn a_power_cut_leaves_containers_stopped_and_startable() {
     on_engine(|engine, docker| {
         let port = free_port()?;
         docker
-            .sh(&format!("run -d --name a -p 127.0.0.1:{port}:80 busybox"), "echo kept; exec sleep 1000")?
+            .sh(&format!("run -d --name one -p 127.0.0.1:{port}:80 busybox"), "echo kept; exec sleep 1000")?
             .ok()?;
         docker.sh("run --name done busybox", "exit 3")?.exits(3)?;
         wait_until("the output", SOON, || {
-            docker.run("logs a").is_ok_and(|logs| logs.out() == "kept\n").then_some(())
+            docker.run("logs one").is_ok_and(|logs| logs.out() == "kept\n").then_some(())
         })?;
         engine.kill_all();
         engine.start_again()?;
         docker.run("ps -q")?.ok()?.prints("")?;
         let states =
-            (docker.inspect("a", "{{.State.Status}}")?, docker.inspect("done", "{{.State.ExitCode}}")?);
+            (docker.inspect("one", "{{.State.Status}}")?, docker.inspect("done", "{{.State.ExitCode}}")?);
         ensure!(states == ("exited".into(), "3".into()), "states {states:?}");
         engine.expect_no_leftovers(SOON)?;
-        docker.run("logs a")?.ok()?.prints("kept\n")?;
-        docker.run("start a")?.ok()?;
+        docker.run("logs one")?.ok()?.prints("kept\n")?;
+        docker.run("start one")?.ok()?;
         expect_clean(engine, docker)
     });
 }
@@ -247,7 +247,7 @@ fn a_power_cut_leaves_containers_stopped_and_startable() {
 #[test]
 fn a_killed_supervisor_can_be_started_again() {
     on_engine(|engine, docker| {
-        docker.run("run -d --name a busybox sleep 1000")?.ok()?;
+        docker.run("run -d --name one busybox sleep 1000")?.ok()?;
         kill_hard(engine.supervisor_pid()?);
         thread::sleep(Duration::from_millis(500));
         engine.start_again()?;

@@ -18,7 +18,8 @@ pub fn find_program(name: &str) -> Result<PathBuf> {
     } else if cfg!(windows) {
         &["C:\\Program Files\\qemu"]
     } else {
-        &["/usr/bin", "/usr/local/bin"]
+        // A Linux desktop starts programs with the system's directories in PATH; a macOS or Windows one does not.
+        &[]
     };
     env::split_paths(&path)
         .chain(usual.iter().map(PathBuf::from))

@@ -29,7 +29,7 @@ fn exec_applies_user_workdir_and_environment(on: &Subject) -> anyhow::Result<()>
     let shown =
         on.docker.sh("exec -u app -w /tmp -e ADDED=2 box", "id -un; pwd; echo $BASE$ADDED; echo $HOME")?;
     shown.ok()?.prints("app\n/tmp\n12\n/home/app\n")?;
-    on.docker.run("exec -u nosuch box id")?.exits(126)?.complains("unable to find user nosuch")?;
+    on.docker.run("exec -u nosuch box id")?.exits(126)?.shows("unable to find user nosuch")?;
     Ok(())
 }
 

@@ -137,6 +137,5 @@ fn names_and_addresses_are_in_etc(on: &Subject) -> anyhow::Result<()> {
         .shows("127.0.0.1\tlocalhost")?;
     on.docker.run("exec box cat /etc/hostname")?.ok()?.prints("box\n")?;
     on.docker.run("exec box ping -c 1 box")?.ok()?;
-    on.docker.run("exec box cat /etc/resolv.conf")?.ok()?.shows("nameserver")?;
     Ok(())
 }
