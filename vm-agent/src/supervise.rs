@@ -9,7 +9,7 @@
 use std::fs;
 use std::io;
 use std::os::fd::AsFd;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
@@ -208,6 +208,5 @@ fn millis(since: Instant) -> u64 {
 
 /// Tells whether this process is the guest's init.
 pub fn is_init() -> bool {
-    rustix::process::getpid().is_init()
-        && std::env::args_os().next().is_some_and(|name| PathBuf::from(name) == Path::new("/init"))
+    rustix::process::getpid().is_init() && std::env::args_os().next().is_some_and(|name| name == "/init")
 }

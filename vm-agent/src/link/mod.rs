@@ -58,7 +58,8 @@ async fn route(options: Options) -> anyhow::Result<()> {
         let (listen, host) = paths.split_once(':').context("the unix transport is unix:LISTEN:HOST")?;
         let router = Arc::new(Router { docker_socket, root: options.root, keys, ssh: None });
         let link = skiff_link::unix::link(Some(Path::new(listen)), Some(Path::new(host)))?;
-        return Ok(router.serve(link).await);
+        router.serve(link).await;
+        return Ok(());
     }
     let Some(name) = options.transport.strip_prefix("virtio:") else {
         bail!("unknown transport {}", options.transport);
