@@ -94,6 +94,7 @@ impl Engine {
         let Some(entry) = entry else {
             if record.state.is_running() {
                 tracing::warn!(container = record.id, "container was lost with its machine");
+                kill_orphan(&record);
                 self.finish(container, LOST, clock::now_ns());
             }
             return;
@@ -317,6 +318,34 @@ impl Engine {
             }
         }
     }
+}
+
+/// Ends the first process of a container whose supervisor was killed on a machine that ran on: nobody reaps it, and its
+/// container is about to be recorded as ended.
+///
+/// The pid may be another's by now. It is the container's only if it began when the container did and is the first of
+/// a pid namespace of its own; the descriptor is taken before that is looked at.
+fn kill_orphan(record: &Record) {
+    const NEAR_NS: u64 = 2_000_000_000;
+    let (Some(pid), Some(started)) = (Pid::from_raw(record.state.pid), record.state.started_at) else {
+        return;
+    };
+    let Ok(process) = pidfd_open(pid, PidfdFlags::empty()) else { return };
+    let began_then = Process::read(record.state.pid).is_some()
+        && began(record.state.pid).abs_diff(started) <= NEAR_NS
+        && is_first_of_namespace(record.state.pid);
+    if began_then {
+        tracing::warn!(container = record.id, pid = record.state.pid, "process of a lost container is ended");
+        let _ = rustix::process::pidfd_send_signal(&process, Signal::KILL);
+    }
+}
+
+/// Whether the process has pid 1 in a namespace below ours (`NSpid` in proc(5) lists one pid per level).
+fn is_first_of_namespace(pid: i32) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let levels = status.lines().find_map(|line| line.strip_prefix("NSpid:")).unwrap_or_default();
+    let levels: Vec<&str> = levels.split_whitespace().collect();
+    levels.len() > 1 && levels.last() == Some(&"1")
 }
 
 /// When a process began, in nanoseconds since the epoch; now when it is gone.
