@@ -245,7 +245,11 @@ impl Engine {
                 record.restart_count += 1;
             }
         });
-        self.store_later(&record);
+        // Before the answer: an engine killed right after it must find the endpoint, or it would sweep the link of a
+        // running container as a stale one.
+        if let Err(error) = self.store(&record) {
+            tracing::error!(%error, container = record.id, "start can't be recorded");
+        }
         if made.endpoint.is_some() {
             self.network_event(&record, "connect");
         }

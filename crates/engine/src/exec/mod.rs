@@ -96,9 +96,10 @@ impl Execs {
             .collect()
     }
 
-    /// Forgets a container's execs; those that still end are forgotten by themselves.
+    /// Forgets a container's execs that were never started. The others are forgotten a while after their end: their
+    /// clients still ask for the exit code.
     pub fn container_ended(&self, container: &str) {
-        self.lock().retain(|_, exec| exec.container != container || exec.state().running);
+        self.lock().retain(|_, exec| exec.container != container || exec.state().started);
     }
 
     fn insert(&self, exec: Arc<Exec>) {
