@@ -13,8 +13,7 @@ mod sample;
 const USAGE: &str = "Usage: skiff-bench boot|run…
 
   boot  process start to the first /_ping, beside the same kernel with an empty init
-  run   create+start+wait+remove of `true` over the API on this host, beside `runc run` of the same root file system,
-        and in the guest beside `crun run` there";
+  run   create+start+wait+remove of `true` over the API on this host, beside `runc run` of the same root file system";
 
 fn main() -> anyhow::Result<()> {
     let names: Vec<String> = std::env::args().skip(1).collect();

@@ -1,4 +1,4 @@
-//! `true` in a container: our API beside runc on this host, and beside crun in the guest.
+//! `true` in a container: our API beside runc on this host.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
