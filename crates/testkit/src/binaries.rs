@@ -6,14 +6,39 @@ use std::time::SystemTime;
 
 use anyhow::Context;
 
-/// Finds `skiff-agent`: `$SKIFF_AGENT`, or the newest one in the target directory.
+/// Finds `skiff-agent` in [`programs`].
 pub fn agent() -> anyhow::Result<PathBuf> {
-    find("SKIFF_AGENT", "skiff-agent", "cargo build -p skiff-agent")
+    Ok(programs()?.join("skiff-agent"))
 }
 
-/// Finds `skiff`: `$SKIFF_CLI`, or the newest one in the target directory.
+/// Finds `skiff` in [`programs`].
 pub fn skiff() -> anyhow::Result<PathBuf> {
-    find("SKIFF_CLI", "skiff", "cargo build -p skiff")
+    Ok(programs()?.join("skiff"))
+}
+
+/// The directory that holds both programs: `$SKIFF_PROGRAMS`, or the one of the newest build in the target
+/// directory. One directory for both, because `skiff` looks for the agent beside itself.
+pub fn programs() -> anyhow::Result<PathBuf> {
+    if let Some(path) = env::var_os("SKIFF_PROGRAMS") {
+        let directory = PathBuf::from(path);
+        anyhow::ensure!(
+            built(&directory).is_some(),
+            "SKIFF_PROGRAMS names {}, where skiff and skiff-agent are not both",
+            directory.display()
+        );
+        return Ok(directory);
+    }
+    let target = target_directory();
+    ["debug", "release"]
+        .iter()
+        .map(|profile| target.join(profile))
+        .filter_map(|directory| Some((built(&directory)?, directory)))
+        .max()
+        .map(|(_, directory)| directory)
+        .with_context(|| {
+            let target = target.display();
+            format!("skiff and skiff-agent are not both in debug or release of {target}: run scripts/build, or set SKIFF_PROGRAMS")
+        })
 }
 
 /// Finds the guest image: `$SKIFF_GUEST_IMAGE` or `target/guest`.
@@ -40,22 +65,8 @@ pub fn target_directory() -> PathBuf {
     workspace.join("target")
 }
 
-fn find(variable: &str, name: &str, recipe: &str) -> anyhow::Result<PathBuf> {
-    if let Some(path) = env::var_os(variable) {
-        let path = PathBuf::from(path);
-        anyhow::ensure!(path.is_file(), "{variable} names {}, which is not a file", path.display());
-        return Ok(path);
-    }
-    let target = target_directory();
-    ["debug", "release", "x86_64-unknown-linux-gnu/release", "x86_64-unknown-linux-gnu/debug"]
-        .iter()
-        .map(|profile| target.join(profile).join(name))
-        .filter_map(|path| Some((modified(&path)?, path)))
-        .max()
-        .map(|(_, path)| path)
-        .with_context(|| format!("no {name} below {}: run `{recipe}`, or set {variable}", target.display()))
-}
-
-fn modified(path: &Path) -> Option<SystemTime> {
-    path.metadata().ok().filter(|metadata| metadata.is_file())?.modified().ok()
+/// When the newer of both programs was built; nothing where one is missing.
+fn built(directory: &Path) -> Option<SystemTime> {
+    let modified = |name: &str| directory.join(name).metadata().ok()?.modified().ok();
+    Some(modified("skiff")?.max(modified("skiff-agent")?))
 }

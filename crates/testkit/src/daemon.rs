@@ -84,8 +84,6 @@ impl DaemonUnderTest {
         }
         if self.backend == Backend::Qemu {
             command.env("SKIFF_GUEST_IMAGE", binaries::guest_image()?);
-        } else {
-            command.env("SKIFF_AGENT", binaries::agent()?);
         }
         let child = command
             .envs(self.variables.iter().map(|(name, value)| (name, value)))
