@@ -15,6 +15,9 @@ use crate::images::ListImages;
 use crate::options::ListContainers;
 use crate::state::Status;
 
+/// The Docker release whose API version is served: tools refuse engines that look older than they support.
+const DOCKER_VERSION: &str = "28.3.0";
+
 /// Which parts of the disk usage are wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DiskUsageKinds {
@@ -42,30 +45,30 @@ pub struct DiskUsage {
 impl Engine {
     /// The engine's version; the API's is the server's to add.
     pub async fn version(&self) -> Result<SystemVersion> {
-        let kernel = kernel();
-        let arch = architecture().to_owned();
-        let details = HashMap::from([
-            ("Arch".to_owned(), arch.clone()),
-            ("Os".to_owned(), "linux".to_owned()),
-            ("KernelVersion".to_owned(), kernel.clone()),
-        ]);
+        let own = &self.0.config.version;
         Ok(SystemVersion {
-            platform: Some(SystemVersionPlatform { name: "Skiff".to_owned() }),
+            platform: Some(SystemVersionPlatform { name: format!("Skiff {own}") }),
             components: Some(vec![SystemVersionComponents {
                 name: "Engine".to_owned(),
-                version: self.0.config.version.clone(),
-                details: Some(details),
+                version: self.docker_version(),
+                details: None,
             }]),
-            version: Some(self.0.config.version.clone()),
+            version: Some(self.docker_version()),
             git_commit: Some(String::new()),
             go_version: Some(String::new()),
             os: Some("linux".to_owned()),
-            arch: Some(arch),
-            kernel_version: Some(kernel),
+            arch: Some(architecture().to_owned()),
+            kernel_version: Some(kernel()),
             experimental: Some(false),
             build_time: Some(String::new()),
             ..SystemVersion::default()
         })
+    }
+
+    /// What clients compare with the Docker version that they need, with our own behind the plus sign, which
+    /// semantic versioning keeps out of comparisons.
+    fn docker_version(&self) -> String {
+        format!("{DOCKER_VERSION}+skiff.{}", self.0.config.version)
     }
 
     /// The engine's state and abilities.
@@ -152,7 +155,7 @@ impl Engine {
             name: Some(inner.config.name.clone()),
             labels: Some(Vec::new()),
             experimental_build: Some(false),
-            server_version: Some(inner.config.version.clone()),
+            server_version: Some(self.docker_version()),
             runtimes: Some(HashMap::from([(
                 "runc".to_owned(),
                 Runtime { path: Some("skiff-agent".to_owned()), ..Runtime::default() },

@@ -16,6 +16,18 @@ static VERSION: LazyLock<Value> = LazyLock::new(|| {
         "Arch": "", "KernelVersion": "",
     })
 });
+/// What `docker version` shows of an engine.
+const ENGINE_DETAILS: [&str; 9] = [
+    "ApiVersion",
+    "Arch",
+    "BuildTime",
+    "Experimental",
+    "GitCommit",
+    "GoVersion",
+    "KernelVersion",
+    "MinAPIVersion",
+    "Os",
+];
 static INFO: LazyLock<Value> = LazyLock::new(|| {
     json!({
         "ID": "", "Containers": 0, "ContainersRunning": 0, "ContainersPaused": 0, "ContainersStopped": 0, "Images": 0,
@@ -43,6 +55,16 @@ pub(crate) fn version(version: SystemVersion) -> Result<Value> {
     fill(&mut shaped, &VERSION);
     shaped.insert("ApiVersion".to_owned(), ApiVersion::MAX.to_string().into());
     shaped.insert("MinAPIVersion".to_owned(), ApiVersion::MIN.to_string().into());
+    // `docker version` prints what the component `Engine` says of itself, not the fields above; its values are text.
+    let said = |name: &str| {
+        shaped.get(name).map(|value| value.as_str().map_or_else(|| value.to_string(), str::to_owned))
+    };
+    let details: Map<String, Value> =
+        ENGINE_DETAILS.iter().filter_map(|&name| Some((name.to_owned(), said(name)?.into()))).collect();
+    let components = shaped.get_mut("Components").and_then(Value::as_array_mut);
+    if let Some(engine) = components.into_iter().flatten().find(|component| component["Name"] == "Engine") {
+        engine["Details"] = details.into();
+    }
     Ok(shaped.into())
 }
 

@@ -38,14 +38,6 @@ impl Store {
         let reference = Reference::parse(reference)?.or_latest();
         let wanted = reference.clone().prefer_digest();
         let platform = Store::platform(platform)?;
-        let shown = wanted
-            .tag()
-            .map_or_else(|| wanted.digest().map(Digest::to_string).unwrap_or_default(), str::to_owned);
-        progress.event(ProgressEvent {
-            id: Some(shown),
-            status: format!("Pulling from {}", reference.path()),
-            progress_detail: None,
-        });
         let mut endpoints = self.inner.client.endpoints(&reference);
         // The registry itself is the last one, and its error is the one to show.
         let origin = endpoints.pop().ok_or(Error::Interrupted)?;
@@ -71,6 +63,15 @@ impl Store {
         let repository = self.inner.client.repository(endpoint, wanted, auth).await?;
         let Found { manifests, manifest } = find_manifest(&repository, wanted, platform).await?;
         let top = manifests.first().map(|(digest, _)| digest.clone()).ok_or(Error::Interrupted)?;
+        // The first line says that there is something to pull: what fails before it is an error of the call itself.
+        let shown = wanted
+            .tag()
+            .map_or_else(|| wanted.digest().map(Digest::to_string).unwrap_or_default(), str::to_owned);
+        progress.event(ProgressEvent {
+            id: Some(shown),
+            status: format!("Pulling from {}", wanted.path()),
+            progress_detail: None,
+        });
         let config = self.config_bytes(&repository, &manifest).await?;
         let parsed = ParsedConfig::parse(&config)?;
         if parsed.diff_ids.len() != manifest.layers.len() {

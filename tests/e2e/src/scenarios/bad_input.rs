@@ -41,6 +41,7 @@ fn an_image_that_does_not_exist_is_named(on: &Subject) -> anyhow::Result<()> {
     let reference = on.registry.reference("e2e/nothing:1");
     let failed = on.docker.run(&format!("pull {reference}"))?.exits(1)?;
     ensure!(failed.err().contains("not found") || failed.err().contains("unknown"), "{failed}");
+    ensure!(!failed.out().contains("Pulling from"), "there is nothing to pull from: {failed}");
     on.docker
         .run("run --rm --pull never e2e/nothing:1 true")?
         .exits(125)?

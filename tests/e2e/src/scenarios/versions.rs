@@ -8,7 +8,7 @@ scenarios![version_and_info_are_told, old_and_new_api_versions_are_spoken];
 
 fn version_and_info_are_told(on: &Subject) -> anyhow::Result<()> {
     let docker = &on.docker;
-    docker.run("version")?.ok()?.shows("Server:")?;
+    docker.run("version")?.ok()?.shows("Server: Skiff")?.shows("(minimum version 1.24)")?.shows("+skiff.")?;
     let text = docker.args(&[
         "version",
         "--format",
