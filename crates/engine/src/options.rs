@@ -85,7 +85,7 @@ pub struct LogsOptions {
     pub until: Option<u64>,
     /// Each line begins with its time.
     pub timestamps: bool,
-    /// Each line has extra attributes; this engine's logs have none.
+    /// Each line has the attributes that the log options name.
     pub details: bool,
     /// Only the last lines.
     pub tail: Option<u64>,

@@ -112,7 +112,7 @@ impl Engine {
                 volume: strings(&["local"]),
                 network: strings(&["bridge", "host", "null"]),
                 authorization: None,
-                log: strings(&["json-file", "local", "none"]),
+                log: strings(&crate::log::options::DRIVERS),
             }),
             memory_limit: limits,
             swap_limit: limits,

@@ -1,5 +1,7 @@
 //! An engine under test, whatever runs it.
 
+use std::io::Write;
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
@@ -66,6 +68,27 @@ impl Subject {
     /// Whether the engine answers.
     pub fn answers(&self) -> bool {
         http::unix_request("GET", &self.socket(), "/_ping", &[]).is_ok_and(|answer| answer.status == 200)
+    }
+
+    /// Makes one call of the API, with a body of JSON if there is one.
+    pub fn call(&self, method: &str, path: &str, body: &str) -> anyhow::Result<http::Response> {
+        http::unix_request(method, &self.socket(), path, body.as_bytes())
+    }
+
+    /// A client that asks and then never reads its answer.
+    pub fn deaf_client(&self, path: &str) -> anyhow::Result<UnixStream> {
+        let mut stream = UnixStream::connect(self.socket())?;
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: docker\r\n\r\n")?;
+        Ok(stream)
+    }
+
+    /// The bytes of memory that the engine's process has for itself; only a `serve` engine's can be seen.
+    pub fn engine_memory(&self) -> anyhow::Result<Option<u64>> {
+        let Machine::Serve(engine) = &self.machine else { return Ok(None) };
+        let status = std::fs::read_to_string(format!("/proc/{}/status", engine.engine_pid()?))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).context("no RssAnon")?;
+        let kib: u64 = line.split_whitespace().next().context("no number")?.parse()?;
+        Ok(Some(kib * 1024))
     }
 
     /// The engine's clock, in the form that `--since` and `--until` take. The guest's is not the host's.

@@ -11,6 +11,7 @@ use tokio::sync::watch;
 use super::{Change, Container};
 use crate::engine::{Engine, blocking};
 use crate::error::{Code, Error, Result};
+use crate::log;
 use crate::log::reader::{ChunkStream, From, ReadOptions, Until};
 use crate::options::{AttachOptions, AttachStreams, InputWriter, Logs, LogsOptions};
 use crate::state::Status;
@@ -29,7 +30,7 @@ impl Engine {
         }
         let container = self.container(id)?;
         let record = container.record();
-        if record.host_config.log_config.as_ref().is_some_and(|log| log.typ.as_deref() == Some("none")) {
+        if !log::options::is_readable(record.host_config.log_config.as_ref()) {
             return Err(Error::new(
                 Code::NotImplemented,
                 "configured logging driver does not support reading",
@@ -43,6 +44,7 @@ impl Engine {
             since: options.since,
             before: options.until,
             timestamps: options.timestamps,
+            prefix: options.details.then(|| log::attributes::prefix(&record)),
             lines: true,
         };
         Ok(Logs { output: read_log(&container, read).await?, tty: record.config.tty == Some(true) })
@@ -78,6 +80,7 @@ impl Engine {
             since: None,
             before: None,
             timestamps: false,
+            prefix: None,
             lines: false,
         };
         let read = if tty { ReadOptions { stdout: options.stdout || options.stderr, ..read } } else { read };

@@ -13,7 +13,7 @@ use crate::clock;
 use crate::engine::{Engine, blocking};
 use crate::error::{Error, Result};
 use crate::images::image_error;
-use crate::log::Log;
+use crate::log::{Log, options};
 use crate::names;
 use crate::network::network_name;
 use crate::options::CreateContainer;
@@ -23,8 +23,6 @@ use crate::volumes::Outcome;
 
 /// Docker's size of `/dev/shm`.
 const SHM: i64 = 64 << 20;
-/// What an output that nobody can read later may take on the disk: a reader that is attached gets that far behind.
-const UNLOGGED: u64 = 64 << 20;
 
 impl Engine {
     /// Creates a container.
@@ -131,15 +129,7 @@ impl Engine {
 
     /// Makes the container that the engine holds for a record.
     pub(crate) fn hold(&self, record: Record) -> Result<Arc<Container>> {
-        let log = record.host_config.log_config.as_ref();
-        let limit = match log.and_then(|log| log.typ.as_deref()) {
-            Some("none") => Some(UNLOGGED),
-            // Docker's local driver rotates by itself: five files of 20 MB.
-            Some("local") => {
-                Some(validate::log_limit(log.and_then(|log| log.config.as_ref()))?.unwrap_or(5 * 20_000_000))
-            }
-            _ => validate::log_limit(log.and_then(|log| log.config.as_ref()))?,
-        };
+        let limit = options::limit(record.host_config.log_config.as_ref())?;
         let dir = self.0.config.container(&record.id).join("log");
         Ok(Container::new(record, Log::new(dir, limit)))
     }

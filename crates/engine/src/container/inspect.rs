@@ -37,7 +37,10 @@ impl Engine {
             resolv_conf_path: Some(path("resolv.conf")),
             hostname_path: Some(path("hostname")),
             hosts_path: Some(path("hosts")),
-            log_path: Some(path("log")),
+            log_path: Some(match host.log_config.as_ref().and_then(|log| log.typ.as_deref()) {
+                Some("json-file") => path("log"),
+                _ => String::new(),
+            }),
             name: Some(format!("/{}", record.name)),
             restart_count: Some(record.restart_count),
             driver: Some("overlay2".to_owned()),

@@ -1,10 +1,9 @@
 //! What a creation must satisfy before anything is made, in Docker's words where it does not.
 
-use std::collections::HashMap;
-
 use bollard_stubs::models::{ContainerConfig, HostConfig, NetworkingConfig, RestartPolicyNameEnum};
 
 use crate::error::{Error, Result};
+use crate::log::options;
 use crate::signals;
 use crate::spec::files::is_extra_host;
 use crate::spec::security::Security;
@@ -108,14 +107,7 @@ fn check_lifecycle(host: &HostConfig) -> Result<()> {
             return Err(Error::invalid("can't create 'AutoRemove' container with restart policy"));
         }
     }
-    if let Some(log) = &host.log_config {
-        match log.typ.as_deref().unwrap_or("") {
-            "" | "json-file" | "local" | "none" => log_limit(log.config.as_ref()).map(|_| ())?,
-            other => {
-                return Err(Error::invalid(format!("logger: no log driver named '{other}' is registered")));
-            }
-        }
-    }
+    options::limit(host.log_config.as_ref())?;
     Ok(())
 }
 
@@ -215,40 +207,6 @@ fn check_modes(host: &HostConfig, networking: &NetworkingConfig) -> Result<()> {
     Ok(())
 }
 
-/// The bound on a log's size from `max-size` and `max-file`; `None` when it has none.
-pub fn log_limit(config: Option<&HashMap<String, String>>) -> Result<Option<u64>> {
-    let get = |key: &str| config.and_then(|config| config.get(key)).filter(|value| !value.is_empty());
-    let files: u64 = match get("max-file") {
-        None => 1,
-        Some(text) => text
-            .parse()
-            .ok()
-            .filter(|files| *files > 0)
-            .ok_or_else(|| Error::invalid(format!("max-file cannot be less than 1: {text}")))?,
-    };
-    match get("max-size").filter(|text| *text != "-1") {
-        None => Ok(None),
-        Some(text) => parse_size(text)
-            .map(|size| Some(size.saturating_mul(files)))
-            .ok_or_else(|| Error::invalid(format!("invalid size: '{text}'"))),
-    }
-}
-
-/// `10m`, `1g`, `4096`: Docker's sizes, in powers of 1024.
-fn parse_size(text: &str) -> Option<u64> {
-    let lower = text.trim().to_ascii_lowercase();
-    let bare = lower.strip_suffix("ib").or_else(|| lower.strip_suffix('b')).unwrap_or(&lower);
-    let (number, unit) = match bare.chars().last()? {
-        'k' => (&bare[..bare.len() - 1], 1 << 10),
-        'm' => (&bare[..bare.len() - 1], 1 << 20),
-        'g' => (&bare[..bare.len() - 1], 1 << 30),
-        't' => (&bare[..bare.len() - 1], 1u64 << 40),
-        _ => (bare, 1),
-    };
-    let number: f64 = number.trim().parse().ok()?;
-    (number.is_finite() && number >= 0.0).then_some((number * unit as f64) as u64)
-}
-
 /// The number and protocol of `80/tcp`.
 pub fn parse_port(text: &str) -> Result<(u16, crate::publish::Protocol)> {
     use crate::publish::Protocol;
@@ -279,7 +237,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ports_and_sizes_are_read_as_docker_does() {
+    fn ports_are_read_as_docker_does() {
         use crate::publish::Protocol;
         assert_eq!(parse_port("80").unwrap(), (80, Protocol::Tcp));
         assert_eq!(parse_port("53/udp").unwrap(), (53, Protocol::Udp));
@@ -289,10 +247,6 @@ mod tests {
         assert_eq!(parse_host_port("").unwrap(), (0, 0));
         assert_eq!(parse_host_port("8000-8010").unwrap(), (8000, 8010));
         assert!(parse_host_port("8010-8000").is_err());
-        assert_eq!(parse_size("10m"), Some(10 << 20));
-        assert_eq!(parse_size("1.5k"), Some(1536));
-        assert_eq!(parse_size("4096"), Some(4096));
-        assert_eq!(parse_size("x"), None);
     }
 
     #[test]

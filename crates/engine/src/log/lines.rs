@@ -12,6 +12,7 @@ const LONGEST: usize = 16 << 10;
 #[derive(Debug)]
 pub struct Lines {
     timestamps: bool,
+    prefix: Option<Bytes>,
     partial: [BytesMut; 2],
     /// When the first byte of a partial line came, and whether a part of it went out already.
     begun: [u64; 2],
@@ -19,8 +20,23 @@ pub struct Lines {
 }
 
 impl Lines {
-    pub fn new(timestamps: bool) -> Self {
-        Self { timestamps, partial: Default::default(), begun: [0; 2], continued: [false; 2] }
+    pub fn new(timestamps: bool, prefix: Option<Bytes>) -> Self {
+        Self { timestamps, prefix, partial: Default::default(), begun: [0; 2], continued: [false; 2] }
+    }
+
+    /// Whether lines begin with anything that the container has not written.
+    fn decorates(&self) -> bool {
+        self.timestamps || self.prefix.is_some()
+    }
+
+    /// Drops what is held of lines whose rest will not come, and ends those of which a part went out.
+    pub fn forget(&mut self, out: &mut Vec<Chunk>) {
+        for stream in Stream::BOTH {
+            self.partial[stream.number()].clear();
+            if std::mem::take(&mut self.continued[stream.number()]) {
+                out.push(Chunk { stream, bytes: Bytes::from_static(b"\n") });
+            }
+        }
     }
 
     /// Takes bytes that came at `at`; what is complete goes to `out`.
@@ -31,7 +47,7 @@ impl Lines {
             return;
         };
         let (complete, rest) = (bytes.slice(..=end), bytes.slice(end + 1..));
-        if self.timestamps {
+        if self.decorates() {
             let mut stamped = BytesMut::with_capacity(complete.len() + 64);
             for line in complete.split_inclusive(|byte| *byte == b'\n') {
                 self.finish_partial(number, at, &mut stamped);
@@ -55,9 +71,14 @@ impl Lines {
     fn finish_partial(&mut self, number: usize, at: u64, out: &mut BytesMut) {
         let held = self.partial[number].split();
         if !self.continued[number] {
-            let begun = if held.is_empty() { at } else { self.begun[number] };
-            out.extend_from_slice(clock::rfc3339_fixed(begun).as_bytes());
-            out.extend_from_slice(b" ");
+            if self.timestamps {
+                let begun = if held.is_empty() { at } else { self.begun[number] };
+                out.extend_from_slice(clock::rfc3339_fixed(begun).as_bytes());
+                out.extend_from_slice(b" ");
+            }
+            if let Some(prefix) = &self.prefix {
+                out.extend_from_slice(prefix);
+            }
         }
         out.extend_from_slice(&held);
     }
@@ -80,7 +101,7 @@ impl Lines {
             return;
         }
         let mut text = BytesMut::new();
-        if self.timestamps {
+        if self.decorates() {
             let begun = self.begun[number];
             self.finish_partial(number, begun, &mut text);
         } else {
@@ -109,7 +130,7 @@ mod tests {
 
     #[test]
     fn each_line_has_the_time_of_its_first_byte() {
-        let mut lines = Lines::new(true);
+        let mut lines = Lines::new(true, None);
         let mut out = Vec::new();
         lines.push(Stream::Stdout, 0, Bytes::from_static(b"one\ntw"), &mut out);
         lines.push(Stream::Stderr, 500, Bytes::from_static(b"err\n"), &mut out);
@@ -125,7 +146,7 @@ mod tests {
 
     #[test]
     fn long_line_is_stamped_once() {
-        let mut lines = Lines::new(true);
+        let mut lines = Lines::new(true, None);
         let mut out = Vec::new();
         for _ in 0..3 {
             lines.push(Stream::Stdout, 0, Bytes::from(vec![b'x'; LONGEST]), &mut out);
@@ -141,7 +162,7 @@ mod tests {
         fn no_byte_is_lost_doubled_or_reordered(
             parts in proptest::collection::vec((any::<bool>(), "[ab\n]{0,12}"), 0..20),
         ) {
-            let mut lines = Lines::new(false);
+            let mut lines = Lines::new(false, None);
             let mut out = Vec::new();
             let mut expected = [Vec::new(), Vec::new()];
             for (stderr, part) in &parts {

@@ -17,10 +17,13 @@
 //! one can't starve the others. Nobody waits for readers: they read the files at their own pace.
 //!
 //! Files of a container, in `containers/<id>/log/`: `stdout.raw`, `stderr.raw`, `index` (see [`index`]). Where the log
-//! is bounded, old bytes are given back by punching holes; offsets stay what they are.
+//! is bounded, old bytes are given back by punching holes; offsets stay what they are. So rotation moves nothing: a
+//! follower keeps its place, and one that is overtaken goes on with the oldest whole line that is left.
 
+pub mod attributes;
 pub mod index;
 mod lines;
+pub mod options;
 pub mod pump;
 pub mod reader;
 mod store;

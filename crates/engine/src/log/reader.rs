@@ -6,7 +6,7 @@ use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use futures_util::stream::{self, BoxStream};
 use tokio::sync::watch;
 
@@ -63,6 +63,8 @@ pub struct ReadOptions {
     pub before: Option<u64>,
     /// Each line begins with its time.
     pub timestamps: bool,
+    /// What each line begins with after its time.
+    pub prefix: Option<Bytes>,
     /// Whole lines instead of bytes as they came.
     pub lines: bool,
 }
@@ -73,6 +75,8 @@ struct Reader {
     wanted: [bool; 2],
     /// The next record, and how far each stream is read.
     cursor: Start,
+    /// The streams at whose cursor the rest of a line stands whose beginning is not wanted or is gone.
+    inside: [bool; 2],
     last_run: Option<u64>,
     before: Option<u64>,
     deadline: Option<tokio::time::Instant>,
@@ -88,20 +92,14 @@ impl Log {
     /// When the files can't be opened or read.
     pub fn read(&self, options: &ReadOptions) -> io::Result<ChunkStream> {
         let (files, progress) = self.open()?;
-        let now = *progress.borrow();
         let wanted = [options.stdout, options.stderr];
-        let mut to = now.records;
-        if let Some(before) = options.before {
-            to = index::search(&files.index, now.floor, to, |record| record.at > before)?;
-        }
-        let mut from = now.floor;
-        if let Some(since) = options.since {
-            from = index::search(&files.index, from, to, |record| record.at >= since)?;
-        }
-        let cursor = match options.from {
-            From::Beginning => tail::at_record(&files, from)?,
-            From::Now => tail::at_record(&files, now.records)?,
-            From::Tail(lines) => tail::find(&files, from, to, wanted, lines)?,
+        let (now, cursor, inside) = loop {
+            let now = *progress.borrow();
+            let (cursor, inside) = begin(&files, &now, wanted, options)?;
+            // Else the bytes have been taken away while they were searched.
+            if cursor.position >= progress.borrow().gone {
+                break (now, cursor, inside);
+            }
         };
         let runs = now.begun > now.ended;
         let last_run = match options.until {
@@ -117,10 +115,11 @@ impl Log {
             progress,
             wanted,
             cursor,
+            inside,
             last_run,
             before: options.before,
             deadline,
-            lines: options.lines.then(|| Lines::new(options.timestamps)),
+            lines: options.lines.then(|| Lines::new(options.timestamps, options.prefix.clone())),
             pending: VecDeque::new(),
             done: false,
         };
@@ -174,17 +173,28 @@ impl Reader {
 
     /// Reads on, a bounded piece.
     async fn step(&mut self, progress: Progress) -> io::Result<()> {
-        if self.cursor.position < progress.floor {
-            // The log's limit has overtaken this reader.
-            let files = Arc::clone(&self.files);
-            self.cursor = blocking(move || tail::at_record(&files, progress.floor)).await?;
+        if self.cursor.position < progress.gone {
+            return self.jump().await;
         }
         let (files, wanted, cursor) = (Arc::clone(&self.files), self.wanted, self.cursor);
         let (to, before, merge) = (progress.records, self.before, self.lines.is_none());
         let piece = blocking(move || read_piece(&files, wanted, cursor, to, before, merge)).await?;
+        if self.cursor.position < self.progress.borrow().gone {
+            // Holes may have been read.
+            return self.jump().await;
+        }
         self.cursor = piece.cursor;
         let mut out = Vec::new();
-        for (stream, at, bytes) in piece.parts {
+        for (stream, at, mut bytes) in piece.parts {
+            let inside = &mut self.inside[stream.number()];
+            if *inside {
+                let Some(end) = bytes.iter().position(|byte| *byte == b'\n') else { continue };
+                *inside = false;
+                bytes.advance(end + 1);
+                if bytes.is_empty() {
+                    continue;
+                }
+            }
             match &mut self.lines {
                 Some(lines) => lines.push(stream, at, bytes, &mut out),
                 None => out.push(Chunk { stream, bytes }),
@@ -196,6 +206,58 @@ impl Reader {
         }
         Ok(())
     }
+}
+
+impl Reader {
+    /// Goes on with the oldest line there is: the log's limit has overtaken this reader.
+    async fn jump(&mut self) -> io::Result<()> {
+        let (files, floor) = (Arc::clone(&self.files), self.progress.borrow().floor);
+        let lines = self.lines.is_some();
+        (self.cursor, self.inside) = blocking(move || {
+            let start = tail::at_record(&files, floor)?;
+            let inside = if lines { tail::inside_line(&files, &start)? } else { [false; 2] };
+            Ok((start, inside))
+        })
+        .await?;
+        if let Some(lines) = &mut self.lines {
+            let mut out = Vec::new();
+            lines.forget(&mut out);
+            self.pending.extend(out);
+        }
+        Ok(())
+    }
+}
+
+/// Where reading begins, and in which streams that is in the middle of a line.
+fn begin(
+    files: &Files,
+    now: &Progress,
+    wanted: [bool; 2],
+    options: &ReadOptions,
+) -> io::Result<(Start, [bool; 2])> {
+    let mut to = now.records;
+    if let Some(before) = options.before {
+        to = index::search(&files.index, now.floor, to, |record| record.at > before)?;
+    }
+    let mut from = now.floor;
+    if let Some(since) = options.since {
+        from = index::search(&files.index, from, to, |record| record.at >= since)?;
+    }
+    let oldest = tail::at_record(files, from)?;
+    let start = match options.from {
+        From::Beginning => oldest,
+        From::Now => return Ok((tail::at_record(files, now.records)?, [false; 2])),
+        From::Tail(lines) => tail::find(files, from, to, wanted, lines)?,
+    };
+    if !options.lines || start.position != oldest.position {
+        return Ok((start, [false; 2]));
+    }
+    let mut inside = tail::inside_line(files, &start)?;
+    for stream in Stream::BOTH {
+        // The tail begins later in this stream, with a line.
+        inside[stream.number()] &= start.ends[stream.number()] == oldest.ends[stream.number()];
+    }
+    Ok((start, inside))
 }
 
 struct Piece {

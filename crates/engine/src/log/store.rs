@@ -26,6 +26,8 @@ const WIDE_PIPE: usize = 1 << 20;
 const PIPE: usize = 64 << 10;
 /// The unit in which a file system gives bytes back.
 const BLOCK: u64 = 4096;
+/// How far a follower may fall behind the oldest line that `logs` shows before bytes are taken from under it.
+const FOLLOWED: u64 = 4 << 20;
 /// How long the last drain may take when something still writes after the container's end.
 const LAST_DRAIN: Duration = Duration::from_secs(2);
 
@@ -55,8 +57,11 @@ pub enum Ends {
 pub struct Progress {
     /// The records in the index.
     pub records: u64,
-    /// How many of them have lost their bytes to the log's limit.
+    /// How many of them are beyond the log's limit: a new reader begins behind them.
     pub floor: u64,
+    /// How many of those have lost their bytes. Told before the bytes go: whoever has read them and then finds himself
+    /// not overtaken has read no hole.
+    pub gone: u64,
     /// Runs of the container that have begun.
     pub begun: u64,
     /// Runs that have ended, with everything they wrote.
@@ -68,6 +73,8 @@ pub struct Progress {
 pub struct Log {
     dir: PathBuf,
     limit: Option<u64>,
+    /// What one record takes at most: a log is cut between records, so those of a small one are small.
+    most: usize,
     writer: Mutex<Writer>,
     progress: watch::Sender<Progress>,
 }
@@ -77,9 +84,19 @@ struct Writer {
     files: Option<Arc<Files>>,
     ends: [u64; 2],
     records: u64,
-    floor: u64,
+    floor: Edge,
+    gone: Edge,
     sources: Vec<Source>,
     registrations: Vec<Registration>,
+}
+
+/// A place between two records.
+#[derive(Debug, Clone, Copy, Default)]
+struct Edge {
+    /// How many records are before it.
+    records: u64,
+    /// How many bytes of both streams are before it.
+    bytes: u64,
 }
 
 /// The open files of a log.
@@ -113,9 +130,11 @@ enum Moved {
 impl Log {
     /// The log in `dir`, which need not exist yet, bounded to `limit` bytes if given.
     pub fn new(dir: PathBuf, limit: Option<u64>) -> Self {
+        let most = limit.map_or(TURN as u64, |limit| (limit / 4).clamp(BLOCK, TURN as u64));
         Self {
             dir,
             limit,
+            most: usize::try_from(most).unwrap_or(TURN),
             writer: Mutex::new(Writer::default()),
             progress: watch::channel(Progress::default()).0,
         }
@@ -204,12 +223,9 @@ impl Log {
         let files =
             Arc::new(Files { raw: [open("stdout.raw")?, open("stderr.raw")?], index: open("index")? });
         self.mend(writer, &files)?;
+        self.bound(writer, &files)?;
         writer.files = Some(Arc::clone(&files));
-        let (records, floor) = (writer.records, writer.floor);
-        self.progress.send_modify(|progress| {
-            progress.records = records;
-            progress.floor = floor;
-        });
+        self.tell(writer);
         Ok(files)
     }
 
@@ -229,7 +245,10 @@ impl Log {
         let holes = [first_data(&files.raw[0], raw[0]), first_data(&files.raw[1], raw[1])];
         if index_floor > 0 || holes != [0, 0] {
             let complete = |record: &Record| record.ends[0] >= holes[0] && record.ends[1] >= holes[1];
-            writer.floor = (index::search(&files.index, index_floor, records, complete)? + 1).min(records);
+            let records = (index::search(&files.index, index_floor, records, complete)? + 1).min(records);
+            let bytes = if records > index_floor { index::before(&files.index, records)?.total() } else { 0 };
+            writer.gone = Edge { records, bytes };
+            writer.floor = writer.gone;
         }
         let last =
             if records > index_floor { index::before(&files.index, records)? } else { Record::default() };
@@ -256,7 +275,7 @@ impl Log {
         for at in 0..writer.sources.len() {
             let mut left = TURN;
             while writer.sources[at].open && left > 0 {
-                match move_once(writer, at, &files, left) {
+                match move_once(writer, at, &files, left.min(self.most)) {
                     Ok(Moved::Bytes(bytes)) => left = left.saturating_sub(bytes),
                     Ok(Moved::Nothing) => break,
                     Ok(Moved::End) => writer.sources[at].open = false,
@@ -275,39 +294,48 @@ impl Log {
             if let Err(error) = self.bound(writer, &files) {
                 tracing::warn!(%error, log = %self.dir.display(), "old output can't be given back");
             }
-            let (records, floor) = (writer.records, writer.floor);
-            self.progress.send_modify(|progress| {
-                progress.records = records;
-                progress.floor = floor;
-            });
+            self.tell(writer);
         }
         turn
     }
 
-    /// Gives back the oldest bytes of a log over its limit.
+    fn tell(&self, writer: &Writer) {
+        let (records, floor, gone) = (writer.records, writer.floor.records, writer.gone.records);
+        self.progress.send_modify(|progress| {
+            progress.records = records;
+            progress.floor = floor;
+            progress.gone = gone;
+        });
+    }
+
+    /// Hides the oldest bytes of a log over its limit, and gives them back once no reasonable reader is still there.
     fn bound(&self, writer: &mut Writer, files: &Files) -> io::Result<()> {
         let Some(limit) = self.limit else { return Ok(()) };
-        let floor_total = index::before(&files.index, writer.floor)?.total();
         let total = writer.ends[0] + writer.ends[1];
-        // A quarter of slack: holes are punched seldom and are worth their system calls.
-        if total - floor_total <= limit + limit / 4 {
+        // A quarter of slack: the search and the holes are worth their system calls.
+        if total - writer.floor.bytes > limit + limit / 4 {
+            let oldest = index::search(&files.index, writer.floor.records, writer.records, |record| {
+                total - record.total() <= limit
+            })?;
+            // At least the limit is kept: the first byte wanted is somewhere in this record.
+            let records = oldest.min(writer.records);
+            writer.floor = Edge { records, bytes: index::before(&files.index, records)?.total() };
+        }
+        if writer.floor.bytes - writer.gone.bytes <= FOLLOWED {
             return Ok(());
         }
-        let oldest = index::search(&files.index, writer.floor, writer.records, |record| {
-            total - record.total() <= limit
-        })?;
-        let floor = oldest + 1;
-        let keep = index::before(&files.index, floor)?;
-        // Whole blocks only: what is left begins where a restarted engine finds the first data.
-        let punch = |file: &File, end: u64| match end / BLOCK * BLOCK {
+        writer.gone = writer.floor;
+        self.tell(writer);
+        let keep = index::before(&files.index, writer.gone.records)?;
+        // Whole blocks only: what is left begins where a restarted engine finds the first data. The byte before stays,
+        // it tells whether a line begins there.
+        let punch = |file: &File, end: u64| match end.saturating_sub(1) / BLOCK * BLOCK {
             0 => Ok(()),
             end => fallocate(file, FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, 0, end),
         };
         punch(&files.raw[0], keep.ends[0])?;
         punch(&files.raw[1], keep.ends[1])?;
-        punch(&files.index, oldest * RECORD)?;
-        writer.floor = floor;
-        Ok(())
+        Ok(punch(&files.index, (writer.gone.records - 1) * RECORD)?)
     }
 }
 

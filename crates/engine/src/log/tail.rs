@@ -105,3 +105,16 @@ pub fn at_record(files: &Files, position: u64) -> io::Result<Start> {
     let Record { ends, .. } = index::before(&files.index, position)?;
     Ok(Start { position, ends })
 }
+
+/// The streams in which `start` is in the middle of a line.
+pub fn inside_line(files: &Files, start: &Start) -> io::Result<[bool; 2]> {
+    let mut inside = [false; 2];
+    for number in Stream::BOTH.map(Stream::number) {
+        if let Some(before) = start.ends[number].checked_sub(1) {
+            let mut byte = [0];
+            files.raw[number].read_exact_at(&mut byte, before)?;
+            inside[number] = byte[0] != b'\n';
+        }
+    }
+    Ok(inside)
+}

@@ -71,6 +71,7 @@ fn all() -> ReadOptions {
         since: None,
         before: None,
         timestamps: false,
+        prefix: None,
         lines: false,
     }
 }
@@ -193,6 +194,96 @@ fn bounded_log_keeps_the_newest_bytes_also_for_the_next_engine() {
         assert!(!stdout.contains(&0), "a hole is read");
         assert!(stdout.ends_with(b"line 019999\n"));
     }
+}
+
+/// Numbered lines of different lengths.
+fn numbered(numbers: std::ops::Range<usize>) -> Vec<u8> {
+    numbers.flat_map(|number| format!("{number} {}\n", "x".repeat(number % 97)).into_bytes()).collect()
+}
+
+/// The numbers of whole lines; fails at one that is none.
+fn numbers(text: &[u8]) -> Vec<usize> {
+    let text = std::str::from_utf8(text).unwrap();
+    assert!(text.is_empty() || text.ends_with('\n'), "cut at the end");
+    text.lines()
+        .map(|line| {
+            let number = line.split(' ').next().unwrap().parse().unwrap_or_else(|_| panic!("cut: {line:?}"));
+            assert_eq!(line.len(), format!("{number} ").len() + number % 97, "{line:?}");
+            number
+        })
+        .collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn follower_gets_each_line_once_and_in_order_while_the_log_rotates() {
+    let mut written = Written::new(Some(4096));
+    let options = ReadOptions { until: Until::RunEnds, lines: true, ..all() };
+    let follower = written.log.read(&options).unwrap();
+    let follower = tokio::spawn(follower.map(|chunk| chunk.unwrap().bytes.to_vec()).collect::<Vec<_>>());
+    for part in 0..60 {
+        written.write(Stream::Stdout, &numbered(part * 500..(part + 1) * 500));
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    written.finish();
+    assert_eq!(numbers(&follower.await.unwrap().concat()), (0..30_000).collect::<Vec<_>>());
+    // Who comes late finds no more than the bound, beginning with a whole line.
+    let late = written.log.read(&ReadOptions { lines: true, ..all() }).unwrap();
+    let late = numbers(&late.map(|chunk| chunk.unwrap().bytes.to_vec()).collect::<Vec<_>>().await.concat());
+    assert_eq!(late.last(), Some(&29_999));
+    assert!(late.len() < 1000 && late.windows(2).all(|pair| pair[1] == pair[0] + 1), "{late:?}");
+    let allocated = std::os::unix::fs::MetadataExt::blocks(
+        &std::fs::metadata(written.log.dir().join("stdout.raw")).unwrap(),
+    ) * 512;
+    assert!(allocated < 6 << 20, "{allocated} bytes are kept");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn overtaken_follower_goes_on_with_a_whole_line() {
+    let mut written = Written::new(Some(64 << 10));
+    written.write(Stream::Stdout, &numbered(0..10));
+    let options = ReadOptions { until: Until::RunEnds, lines: true, ..all() };
+    let mut follower = written.log.read(&options).unwrap();
+    let first = follower.next().await.unwrap().unwrap().bytes;
+    assert_eq!(numbers(&first)[0], 0);
+    // Far more than a follower may be behind.
+    tokio::task::block_in_place(|| {
+        for part in 0..40 {
+            written.write(Stream::Stdout, &numbered(10 + part * 5000..10 + (part + 1) * 5000));
+        }
+    });
+    written.finish();
+    let rest =
+        numbers(&follower.map(|chunk| chunk.unwrap().bytes.to_vec()).collect::<Vec<_>>().await.concat());
+    assert_eq!(rest.last(), Some(&200_009));
+    assert!(rest.len() < 150_000, "nothing was left out: {} lines", rest.len());
+    let jumps = rest.windows(2).filter(|pair| pair[1] != pair[0] + 1).count();
+    assert!(jumps <= 1 && rest.windows(2).all(|pair| pair[1] > pair[0]), "{jumps} jumps");
+}
+
+#[test]
+fn lines_that_began_before_a_time_are_not_cut_into() {
+    let mut written = Written::new(None);
+    written.write(Stream::Stdout, b"early ");
+    std::thread::sleep(Duration::from_millis(30));
+    let middle = crate::clock::now_ns();
+    std::thread::sleep(Duration::from_millis(30));
+    written.write(Stream::Stdout, b"line\nlate\n");
+    written.finish();
+    let options = ReadOptions { since: Some(middle), lines: true, ..all() };
+    assert_eq!(read(&written.log, &options)[0], b"late\n");
+}
+
+#[test]
+fn details_stand_between_time_and_line() {
+    let mut written = Written::new(None);
+    written.write(Stream::Stdout, b"one\ntw\xffo");
+    written.finish();
+    let prefix = Some(bytes::Bytes::from_static(b"a=1 "));
+    let plain = ReadOptions { prefix: prefix.clone(), lines: true, ..all() };
+    assert_eq!(read(&written.log, &plain)[0], b"a=1 one\na=1 tw\xffo");
+    let stamped = ReadOptions { prefix, timestamps: true, lines: true, ..all() };
+    let text = read(&written.log, &stamped)[0].clone();
+    assert_eq!(&text[30..38], b" a=1 one");
 }
 
 #[test]
