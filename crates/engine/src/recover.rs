@@ -27,7 +27,7 @@ use crate::error::{Error, Result, chain};
 use crate::log::Ends;
 use crate::process::{self, Process};
 use crate::publish::{PublishRequest, PublishedPort};
-use crate::state::{Record, Status, Table};
+use crate::state::{MountKind, Record, Status, Table};
 
 /// The exit code of a container whose machine went away.
 const LOST: i32 = 255;
@@ -85,8 +85,19 @@ impl Engine {
         for (key, entry) in entries {
             self.recover_stray(&key, &entry);
         }
+        self.recover_volumes();
         self.sweep();
         self.is_new_session()
+    }
+
+    /// Volumes that are mounts stay mounted for those who run, and only for them.
+    fn recover_volumes(&self) {
+        let records: Vec<_> = self.0.registry.all().iter().map(|container| container.record()).collect();
+        let held = records.iter().filter(|record| record.state.is_running()).flat_map(|record| {
+            let names = record.mounts.iter().filter(|mount| mount.kind == MountKind::Volume);
+            names.filter_map(|mount| Some((record.id.as_str(), mount.name.as_deref()?)))
+        });
+        self.0.volumes.take_over(held);
     }
 
     fn recover_container(&self, container: &Arc<Container>, entry: Option<Entry>) {

@@ -1,5 +1,10 @@
 //! Volumes of the local driver: a directory and a record each.
 
+mod mounts;
+mod options;
+
+pub(crate) use options::words_of;
+
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -21,6 +26,7 @@ pub(crate) struct Volumes {
     root: PathBuf,
     database: Database,
     records: Mutex<BTreeMap<String, VolumeRecord>>,
+    held: mounts::Held,
 }
 
 /// Whether a volume was made or was there.
@@ -38,14 +44,17 @@ impl Volumes {
         // A directory without a record is what a kill between the two steps of a creation or removal left.
         for entry in std::fs::read_dir(&root).map_err(|error| Error::file("read", &root, &error))?.flatten() {
             let name = entry.file_name();
-            if !name.to_str().is_some_and(|name| records.contains_key(name)) {
+            // What is mounted there is not ours to delete.
+            if !name.to_str().is_some_and(|name| records.contains_key(name))
+                && !mounts::is_mounted(&entry.path().join("_data"))
+            {
                 tracing::info!(volume = ?name, "half-made volume removed");
                 if let Err(error) = std::fs::remove_dir_all(entry.path()) {
                     tracing::warn!(%error, path = %entry.path().display(), "directory can't be removed");
                 }
             }
         }
-        Ok(Self { root, database, records: Mutex::new(records) })
+        Ok(Self { root, database, records: Mutex::new(records), held: mounts::Held::default() })
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<String, VolumeRecord>> {
@@ -85,6 +94,8 @@ impl Volumes {
         if !records.contains_key(name) {
             return Err(missing(name));
         }
+        // Or what is mounted there would be deleted.
+        self.unmount(name)?;
         self.database.commit([Op::delete(Table::Volumes, name)])?;
         records.remove(name);
         let dir = self.root.join(name);
@@ -138,12 +149,13 @@ impl Engine {
     /// # Errors
     /// When the name or the driver can't be used.
     pub async fn create_volume(&self, request: VolumeCreateRequest) -> Result<Volume> {
-        check_driver(request.driver.as_deref())?;
-        check_options(request.driver_opts.as_ref())?;
         let given = request.name.filter(|name| !name.is_empty());
+        let anonymous = given.is_none();
+        let name = given.unwrap_or_else(names::random_id);
+        check_new(&name, request.driver.as_deref(), request.driver_opts.as_ref())?;
         let record = VolumeRecord {
-            anonymous: given.is_none(),
-            name: given.unwrap_or_else(names::random_id),
+            anonymous,
+            name,
             created: clock::now_ns(),
             labels: request.labels.unwrap_or_default(),
             options: request.driver_opts.unwrap_or_default(),
@@ -227,7 +239,9 @@ impl Engine {
             .all()
             .into_iter()
             .filter(|record| {
-                (all || record.anonymous)
+                // A mount's content is not the engine's, and may take long to count.
+                record.options.is_empty()
+                    && (all || record.anonymous)
                     && !users.contains_key(&record.name)
                     && filters.labels(Some(&record.labels))
                     && filters.not_labels(Some(&record.labels))
@@ -305,8 +319,21 @@ impl Engine {
             }),
             ..self.volume_model(record)
         };
-        self.0.volumes.all().iter().map(with_usage).collect()
+        // As dockerd: what is mounted from elsewhere takes no room here, and may take long to count.
+        self.0.volumes.all().iter().filter(|record| record.options.is_empty()).map(with_usage).collect()
     }
+}
+
+/// Fails when a volume of that name can't be made so.
+pub(crate) fn check_new(
+    name: &str,
+    driver: Option<&str>,
+    options: Option<&HashMap<String, String>>,
+) -> Result<()> {
+    let none = HashMap::new();
+    check_driver(driver)
+        .and_then(|()| options::check(options.unwrap_or(&none)))
+        .map_err(|error| Error { message: format!("create {name}: {}", error.message), ..error })
 }
 
 /// Fails for any driver but the built-in one.
@@ -316,16 +343,6 @@ pub(crate) fn check_driver(driver: Option<&str>) -> Result<()> {
         Some(other) => Err(Error::not_found(format!(
             "error looking up volume plugin {other}: plugin \"{other}\" not found"
         ))),
-    }
-}
-
-/// Options of the local driver mean mounts, which it does not do yet.
-pub(crate) fn check_options(options: Option<&HashMap<String, String>>) -> Result<()> {
-    match options.into_iter().flatten().map(|(key, _)| key).min() {
-        None => Ok(()),
-        Some(key) => {
-            Err(Error::invalid(format!("invalid option: \"{key}\" is not supported by this engine")))
-        }
     }
 }
 

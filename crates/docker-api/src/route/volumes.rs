@@ -5,7 +5,7 @@ use http::StatusCode;
 
 use super::{Answer, Call, page_not_found};
 use crate::body;
-use crate::error::Result;
+use crate::error::{ApiError, Result};
 use crate::shape;
 use crate::version::ApiVersion;
 
@@ -20,6 +20,9 @@ pub(super) async fn route(mut call: Call, path: &[&str]) -> Result<Answer> {
         }
         ("POST", ["create"]) => {
             let request: VolumeCreateRequest = call.take_optional_json().await?;
+            if request.cluster_volume_spec.is_some() && call.version >= ApiVersion::minor(42) {
+                return super::swarm::route(&call.method);
+            }
             let volume = call.backend.create_volume(request).await?;
             Ok(body::json(StatusCode::CREATED, &shape::volume(volume)?)?.into())
         }
@@ -31,6 +34,9 @@ pub(super) async fn route(mut call: Call, path: &[&str]) -> Result<Answer> {
             let report = call.backend.prune_volumes(filters).await?;
             Ok(body::json(StatusCode::OK, &shape::volume_prune(report)?)?.into())
         }
+        ("PUT", [_]) => Err(ApiError::unavailable(
+            "volume update only valid for cluster volumes, but swarm is unavailable",
+        )),
         ("GET", [name]) => {
             let volume = call.backend.inspect_volume(name).await?;
             Ok(body::json(StatusCode::OK, &shape::volume(volume)?)?.into())

@@ -114,8 +114,8 @@ impl Engine {
             let volume = VolumeRecord {
                 name,
                 created: clock::now_ns(),
-                labels: Default::default(),
-                options: Default::default(),
+                labels: mount.volume_labels.clone(),
+                options: mount.volume_options.clone(),
                 anonymous: mount.anonymous,
             };
             let (volume, outcome) = self.0.volumes.ensure(volume)?;

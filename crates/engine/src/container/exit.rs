@@ -68,8 +68,9 @@ impl Engine {
             // The supervisor's word is gone with this; the state in memory stays true until a later commit.
             tracing::error!(%error, container = record.id, "exit can't be stored");
         }
-        // Ports and stdin are free before anybody is told.
+        // Ports, stdin and volumes are free before anybody is told.
         drop(run);
+        self.release_mounts(&record);
         self.0.execs.container_ended(&record.id);
         if oom {
             self.container_event(&record, "oom", &[]);

@@ -7,7 +7,7 @@ use bollard_stubs::models::{ContainerConfig, HostConfig, Mount as MountModel, Mo
 use crate::error::{Error, Result};
 use crate::names;
 use crate::state::{Mount, MountKind};
-use crate::volumes::{check_driver, check_name, check_options};
+use crate::volumes::{check_name, check_new};
 
 /// All mounts of a container: binds, mounts, tmpfs, and anonymous volumes for what the image declares.
 pub fn all(
@@ -60,6 +60,9 @@ fn blank(kind: MountKind, destination: &str) -> Result<Mount> {
         anonymous: false,
         options: Vec::new(),
         strict: false,
+        subpath: None,
+        volume_labels: Default::default(),
+        volume_options: Default::default(),
     })
 }
 
@@ -102,6 +105,20 @@ fn clean(path: &str) -> Result<String> {
         )));
     }
     Ok(format!("/{}", parts.join("/")))
+}
+
+/// Whether a path stays where it begins, as far as its words tell.
+fn is_local(path: &str) -> bool {
+    let mut depth = 0;
+    Path::new(path).components().all(|component| {
+        match component {
+            Component::Normal(_) => depth += 1,
+            Component::ParentDir => depth -= 1,
+            Component::CurDir => {}
+            Component::RootDir | Component::Prefix(_) => return false,
+        }
+        depth >= 0
+    })
 }
 
 /// `source:destination[:options]`, or a destination alone.
@@ -178,17 +195,28 @@ fn from_model(model: &MountModel, volumes: &dyn Fn(&str) -> std::path::PathBuf) 
                 return Err(bad("volume", "field Target must not be empty"));
             }
             let options = model.volume_options.clone().unwrap_or_default();
-            if let Some(driver) = &options.driver_config {
-                check_driver(driver.name.as_deref())?;
-                check_options(driver.options.as_ref())?;
-            }
-            if options.subpath.as_deref().is_some_and(|path| !path.is_empty()) {
-                return Err(Error::not_implemented("a subpath of a volume can't be mounted yet"));
-            }
             let anonymous = source.is_empty();
             let name = if anonymous { names::random_id() } else { source.to_owned() };
+            let subpath = options.subpath.filter(|path| !path.is_empty());
+            if let Some(path) = &subpath {
+                if anonymous {
+                    return Err(bad("volume", "must not set Subpath when using anonymous volumes"));
+                }
+                if !is_local(path) {
+                    return Err(bad("volume", "subpath must be a relative path within the volume"));
+                }
+            }
             let mut mount = volume(name, target, anonymous, volumes)?;
-            mount.copy = options.no_copy != Some(true);
+            mount.copy = options.no_copy != Some(true) && subpath.is_none();
+            mount.subpath = subpath;
+            mount.volume_labels = options.labels.unwrap_or_default();
+            if let Some(driver) = options.driver_config {
+                let name = mount.name.as_deref().unwrap_or_default();
+                // A 404 here would be taken for a missing image, and pulled.
+                check_new(name, driver.name.as_deref(), driver.options.as_ref())
+                    .map_err(|error| Error::invalid(error.message))?;
+                mount.volume_options = driver.options.unwrap_or_default();
+            }
             mount
         }
         Some(MountType::TMPFS) => {

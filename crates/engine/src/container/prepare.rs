@@ -1,9 +1,12 @@
 //! What must be there before a container's process is made: sources of mounts, generated files, network, cgroup.
 
+use std::collections::HashMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat, openat2};
+use rustix::io::Errno;
 use skiff_network::NetNs;
 use skiff_runtime::{Cgroup, RootFs};
 
@@ -13,9 +16,28 @@ use crate::images::image_error;
 use crate::spec::{Share, files, resources};
 use crate::state::{Endpoint, MountKind, Record};
 
+/// A file or directory in a volume. It is held open from here to its mount: a link that a container puts in its place
+/// meanwhile leads nowhere else.
+fn part_of(volume: &Path, path: &str) -> Result<OwnedFd> {
+    let failed = |errno: Errno| {
+        let shown = volume.join(path);
+        let why = match errno {
+            Errno::XDEV | Errno::LOOP => "path concatenation escapes the base directory".to_owned(),
+            errno => crate::volumes::words_of(errno),
+        };
+        Error::new(Code::Internal, format!("cannot access path {}: {why}", shown.display()))
+    };
+    let flags = OFlags::PATH | OFlags::CLOEXEC;
+    let root = openat(CWD, volume, flags | OFlags::DIRECTORY, Mode::empty()).map_err(failed)?;
+    let stay = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
+    openat2(&root, path, flags, Mode::empty(), stay).map_err(failed)
+}
+
 impl Engine {
-    /// Makes missing sources of binds, as Docker does, and fills new volumes with what the image has there.
-    pub(super) fn prepare_mounts(&self, record: &Record) -> Result<()> {
+    /// Makes missing sources of binds, as Docker does, mounts volumes that are mounts, and fills new ones with what the
+    /// image has there. Returns the sources that are no paths: parts of volumes, by destination.
+    pub(super) fn prepare_mounts(&self, record: &Record) -> Result<HashMap<String, OwnedFd>> {
+        let mut parts = HashMap::new();
         for mount in &record.mounts {
             let source = Path::new(&mount.source);
             match mount.kind {
@@ -29,18 +51,26 @@ impl Engine {
                 }
                 MountKind::Volume => {
                     let name = mount.name.as_deref().unwrap_or("");
-                    if self.0.volumes.get(name).is_none() {
-                        return Err(Error::not_found(format!("get {name}: no such volume")));
-                    }
+                    self.0.volumes.hold(name, &record.id)?;
                     if mount.copy {
                         let lower = self.lower(record)?;
                         crate::copy_up::copy_up(&lower, &mount.destination, source)?;
+                    }
+                    if let Some(path) = &mount.subpath {
+                        parts.insert(mount.destination.clone(), part_of(source, path)?);
                     }
                 }
                 _ => {}
             }
         }
-        Ok(())
+        Ok(parts)
+    }
+
+    /// Lets go of the volumes that [`prepare_mounts`](Self::prepare_mounts) took.
+    pub(super) fn release_mounts(&self, record: &Record) {
+        for mount in record.mounts.iter().filter(|mount| mount.kind == MountKind::Volume) {
+            self.0.volumes.release(mount.name.as_deref().unwrap_or(""), &record.id);
+        }
     }
 
     fn lower(&self, record: &Record) -> Result<Vec<PathBuf>> {

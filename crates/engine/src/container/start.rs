@@ -133,7 +133,7 @@ impl Engine {
                 record.ports = ports;
             });
         }
-        self.prepare_mounts(&record)?;
+        let parts = self.prepare_mounts(&record)?;
         self.write_files(&record, made.endpoint.as_ref())?;
         let netns = self.network_namespace(&record, made.endpoint.as_ref())?;
         made.cgroup = self.make_cgroup(&record)?;
@@ -142,6 +142,7 @@ impl Engine {
         let spec = spec::build(&Inputs {
             record: &record,
             dir: &dir,
+            parts: &parts,
             root: &Root::new(&rootfs),
             pid: self.share(record.host_config.pid_mode.as_deref(), "PID")?,
             ipc: self.share(record.host_config.ipc_mode.as_deref(), "IPC")?,
@@ -271,6 +272,7 @@ impl Engine {
         let work = move || {
             container.log.cancel();
             drop(made.ports);
+            engine.release_mounts(&container.record());
             if let Some(endpoint) = &made.endpoint {
                 engine.0.network.release(endpoint);
             }

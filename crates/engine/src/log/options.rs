@@ -169,7 +169,8 @@ mod tests {
 
     #[test]
     fn refusals_are_in_dockers_words() {
-        let cases: [(&str, &[(&str, &str)], &str); 14] = [
+        type Case<'a> = (&'a str, &'a [(&'a str, &'a str)], &'a str);
+        let cases: [Case<'_>; 14] = [
             ("json-file", &[("bogus", "1")], "unknown log opt 'bogus' for json-file log driver"),
             ("json-file", &[("max-file", "0"), ("max-size", "1m")], "max-file cannot be less than 1"),
             ("json-file", &[("max-file", "x")], "strconv.Atoi: parsing \"x\": invalid syntax"),

@@ -7,6 +7,7 @@ pub mod resources;
 pub mod security;
 
 use std::collections::HashMap;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::{LinuxNamespace, LinuxNamespaceType, PosixRlimit, Process, Spec, User};
@@ -34,6 +35,8 @@ pub struct Inputs<'a> {
     pub record: &'a Record,
     /// The directory of the container's generated files.
     pub dir: &'a Path,
+    /// Sources of mounts that are parts of volumes, by destination.
+    pub parts: &'a HashMap<String, OwnedFd>,
     /// Its root file system, to find users in.
     pub root: &'a Root,
     /// Namespaces that are not its own.

@@ -1,5 +1,6 @@
 //! The mounts of a container: Docker's defaults, the generated files, the user's.
 
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::{Mount, MountBuilder};
@@ -44,12 +45,12 @@ pub fn all(inputs: &Inputs<'_>, defaults: Vec<Mount>) -> Result<Vec<Mount>> {
     // Outer ones first, or they would hide the inner.
     own.sort_by_key(|mount| Path::new(&mount.destination).components().count());
     for mount in own {
-        mounts.push(user_mount(mount)?);
+        mounts.push(user_mount(mount, inputs.parts.get(&mount.destination))?);
     }
     Ok(mounts)
 }
 
-fn user_mount(mount: &state::Mount) -> Result<Mount> {
+fn user_mount(mount: &state::Mount, part: Option<&OwnedFd>) -> Result<Mount> {
     let destination = Path::new(&mount.destination);
     if mount.kind == MountKind::Tmpfs {
         let options: Vec<&str> = mount.options.iter().map(String::as_str).collect();
@@ -60,7 +61,11 @@ fn user_mount(mount: &state::Mount) -> Result<Mount> {
     if !mount.writable {
         options.push("ro");
     }
-    bind(Path::new(&mount.source), destination, &options)
+    match part {
+        // Opened by this process when the container is made.
+        Some(part) => bind(Path::new(&format!("/proc/self/fd/{}", part.as_raw_fd())), destination, &options),
+        None => bind(Path::new(&mount.source), destination, &options),
+    }
 }
 
 /// `/dev/shm`: its own with the wanted size, the engine's, another container's, or none.

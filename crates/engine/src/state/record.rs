@@ -125,6 +125,15 @@ pub struct Mount {
     pub options: Vec<String>,
     /// Whether it came from the `Mounts` list, whose binds must exist.
     pub strict: bool,
+    /// The part of the volume that is mounted.
+    #[serde(default)]
+    pub subpath: Option<String>,
+    /// The labels of the volume, should it be made for this mount.
+    #[serde(default)]
+    pub volume_labels: HashMap<String, String>,
+    /// The driver's options of the volume, should it be made for this mount.
+    #[serde(default)]
+    pub volume_options: HashMap<String, String>,
 }
 
 /// A container's place on a network while it runs.

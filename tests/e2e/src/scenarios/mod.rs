@@ -13,6 +13,7 @@ mod network;
 mod run;
 mod terminal;
 mod versions;
+mod volumes;
 
 /// Every scenario.
 pub fn all() -> Vec<Scenario> {
@@ -26,6 +27,7 @@ pub fn all() -> Vec<Scenario> {
         lifecycle::ALL,
         list::ALL,
         network::ALL,
+        volumes::ALL,
         images::ALL,
         bad_input::ALL,
     ]
