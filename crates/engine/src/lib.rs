@@ -24,6 +24,7 @@ mod error;
 mod events;
 mod exec;
 mod filters;
+mod health;
 mod images;
 mod log;
 mod names;

@@ -16,6 +16,8 @@ pub struct Process {
     pub uid: u32,
     /// The letter of its state.
     pub state: char,
+    /// The leader of its session.
+    pub session: i32,
     /// The terminal's device number.
     pub tty: i64,
     /// CPU time in ticks.
@@ -65,6 +67,7 @@ fn parse(pid: i32, uid: u32, stat: &str, line: &[u8]) -> Option<Process> {
         uid,
         state: fields.first()?.chars().next()?,
         parent: fields.get(1)?.parse().ok()?,
+        session: fields.get(3)?.parse().ok()?,
         tty: fields.get(4)?.parse().ok()?,
         ticks: number(11)? + number(12)?,
         began: number(19)?,
@@ -128,6 +131,7 @@ mod tests {
         let stat = "7 (a) b (c) S 1 7 7 34816 7 0 0 0 0 0 12 30 0 0 20 0 1 0 500 4096 10 0";
         let process = parse(7, 0, stat, b"").unwrap();
         assert_eq!((process.state, process.ticks, process.began), ('S', 42, 500));
+        assert_eq!(process.session, 7);
         assert_eq!(process.command, "[a) b (c]");
     }
 

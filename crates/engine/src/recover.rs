@@ -21,9 +21,11 @@ use skiff_runtime::Cgroup;
 use skiff_supervisor::Entry;
 
 use crate::clock;
+use crate::container::start::Cause;
 use crate::container::{Container, Run, exit};
 use crate::engine::{Engine, blocking};
 use crate::error::{Error, Result, chain};
+use crate::exec::is_exec;
 use crate::log::Ends;
 use crate::process::{self, Process};
 use crate::publish::{PublishRequest, PublishedPort};
@@ -53,10 +55,11 @@ impl Engine {
             } else if record.state.status == Status::Restarting
                 || new_session && exit::starts_with_engine(&record)
             {
+                let cause = if new_session { Cause::Engine } else { Cause::Policy };
                 let record = container.change(|record| record.state.status = Status::Restarting);
                 container.changes.send_modify(|change| change.running = true);
                 self.store_later(&record);
-                self.restart_after(&container, Duration::ZERO);
+                self.restart_after(&container, Duration::ZERO, cause);
             } else if record.host_config.auto_remove == Some(true) && record.state.started_at.is_some() {
                 self.remove_after_exit(record.id.clone());
             }
@@ -123,6 +126,9 @@ impl Engine {
     fn take_over(&self, container: &Arc<Container>, entry: &Entry) -> Result<()> {
         let record = container.change(|record| {
             let state = &mut record.state;
+            if state.status == Status::Restarting {
+                record.restart_count += 1;
+            }
             if !state.is_running() {
                 state.status = Status::Running;
                 state.started_at = Some(began(entry.pid));
@@ -179,13 +185,14 @@ impl Engine {
         *container.run() =
             Some(Run { pid: entry.pid, pidfd: Arc::new(pidfd), stdin, master, cgroup, ports: Vec::new() });
         self.store_later(&record);
+        self.monitor_health(container);
         tracing::info!(container = record.id, pid = entry.pid, "container taken over");
         Ok(())
     }
 
     /// An entry that belongs to no container: an exec, or what a removal had no time to end.
     fn recover_stray(&self, key: &str, entry: &Entry) {
-        match (key.starts_with("exec:"), &entry.exit) {
+        match (is_exec(key), &entry.exit) {
             (true, None) => self.recover_exec(key, entry.pid),
             (false, None) => {
                 tracing::warn!(container = key, pid = entry.pid, "process of no container is ended");
@@ -291,7 +298,7 @@ impl Engine {
             move |key, status| {
                 let ours = engine.clone();
                 engine.0.runtime.spawn_blocking(move || {
-                    if key.starts_with("exec:") {
+                    if is_exec(&key) {
                         ours.exec_exited(&key, &status);
                     } else {
                         ours.container_exited(&key, &status);
@@ -305,6 +312,11 @@ impl Engine {
                 gone.0.stop.send_replace(Some(StopReason::SupervisorGone));
             },
         );
+    }
+
+    /// Whether the engine stops its containers because it ends itself.
+    pub(crate) fn ending(&self) -> bool {
+        self.0.stop.borrow().is_some()
     }
 
     /// Ends when the engine should end: after the containers were stopped, if that is asked for.

@@ -245,6 +245,75 @@ fn a_power_cut_leaves_containers_stopped_and_startable() {
 }
 
 #[test]
+fn health_and_restarts_go_on_after_the_engine_was_killed() {
+    on_engine(|engine, docker| {
+        let health = ["--health-cmd", "test -e /fine"];
+        let line = "run -d --name checked --health-interval 100ms --health-retries 1";
+        docker.command(line).args(health).args(["busybox", "sleep", "1000"]).run()?.ok()?;
+        let becomes = |wanted: &str| {
+            wait_until(&format!("a container that is {wanted}"), SOON, || {
+                (docker.inspect("checked", "{{.State.Health.Status}}").ok()? == wanted).then_some(())
+            })
+        };
+        becomes("unhealthy")?;
+        docker.sh("run -d --name again --restart always busybox", "sleep 1; exit 2")?.ok()?;
+        docker.run("run -d --name often --restart always busybox false")?.ok()?;
+        engine.kill_engine()?;
+        ensure!(
+            docker.inspect("checked", "{{.State.Health.Status}}")? == "unhealthy",
+            "health was forgotten"
+        );
+        docker.run("exec checked touch /fine")?.ok()?;
+        becomes("healthy")?;
+        for name in ["again", "often"] {
+            wait_until(&format!("a restart of {name}"), SOON, || {
+                let count: u32 = docker.inspect(name, "{{.RestartCount}}").ok()?.parse().ok()?;
+                (count > 0).then_some(())
+            })?;
+        }
+        docker.run("stop -t 0 again often")?.ok()?;
+        expect_clean(engine, docker)
+    });
+}
+
+#[test]
+fn restart_policies_apply_after_a_power_cut() {
+    on_engine(|engine, docker| {
+        for (name, policy) in [
+            ("always", "always"),
+            ("stopped-always", "always"),
+            ("unless", "unless-stopped"),
+            ("stopped-unless", "unless-stopped"),
+            ("failure", "on-failure"),
+            ("never", "no"),
+        ] {
+            docker.run(&format!("run -d --name {name} --restart {policy} busybox sleep 1000"))?.ok()?;
+        }
+        docker.run("run -d --rm --name gone busybox sleep 1000")?.ok()?;
+        docker.run("stop -t 0 stopped-always stopped-unless")?.ok()?;
+        engine.kill_all();
+        engine.start_again()?;
+        for name in ["always", "stopped-always", "unless", "failure"] {
+            docker.wait_for_status(name, "running", SOON).with_context(|| name.to_owned())?;
+        }
+        for name in ["stopped-unless", "never"] {
+            ensure!(docker.inspect(name, "{{.State.Status}}")? == "exited", "{name} runs");
+        }
+        wait_until("the removal of gone", SOON, || {
+            docker.run("inspect gone").is_ok_and(|inspect| inspect.code == 1).then_some(())
+        })?;
+        // An orderly end is no stop of the user's either.
+        engine.stop()?;
+        engine.start_again()?;
+        for name in ["always", "unless"] {
+            docker.wait_for_status(name, "running", SOON).with_context(|| name.to_owned())?;
+        }
+        ensure!(docker.inspect("stopped-unless", "{{.State.Status}}")? == "exited");
+        expect_clean(engine, docker)
+    });
+}
+
+#[test]
 fn a_killed_supervisor_can_be_started_again() {
     on_engine(|engine, docker| {
         docker.run("run -d --name one busybox sleep 1000")?.ok()?;

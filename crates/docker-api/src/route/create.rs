@@ -38,6 +38,9 @@ fn decode(document: Value, version: ApiVersion) -> Result<(ContainerCreateBody, 
     }
     let mac_address = fields.remove("MacAddress").and_then(|value| value.as_str().map(str::to_owned));
     modernise(&mut fields);
+    if let Some(host_config) = fields.get("HostConfig") {
+        check_words(host_config)?;
+    }
     let mut body: ContainerCreateBody = serde_json::from_value(Value::Object(fields))
         .map_err(|error| ApiError::bad_request(format!("invalid JSON: {error}")))?;
 
@@ -76,6 +79,40 @@ fn modernise(fields: &mut Map<String, Value>) {
     {
         endpoints.values_mut().filter(|value| value.is_null()).for_each(|value| *value = json!({}));
     }
+}
+
+/// Checks the fields that have a few words as values, to refuse others as dockerd does.
+pub(super) fn check_words(host_config: &Value) -> Result<()> {
+    let text = |value: &Value| value.as_str().map(str::to_owned);
+    let unknown = |value: &Value, known: &[&str]| {
+        text(value).filter(|word| !word.is_empty() && !known.contains(&word.as_str()))
+    };
+    let policies = ["no", "always", "on-failure", "unless-stopped"];
+    if let Some(word) = unknown(&host_config["RestartPolicy"]["Name"], &policies) {
+        return Err(ApiError::bad_request(format!(
+            "invalid restart policy: unknown policy '{word}'; use one of 'no', 'always', 'on-failure', or \
+             'unless-stopped'"
+        )));
+    }
+    if let Some(word) = unknown(&host_config["Isolation"], &["default"]) {
+        return Err(ApiError::bad_request(format!("invalid isolation '{word}' on linux")));
+    }
+    if let Some(word) = unknown(&host_config["CgroupnsMode"], &["private", "host"]) {
+        return Err(ApiError::bad_request(format!("invalid cgroup namespace mode: {word}")));
+    }
+    let kinds = ["bind", "volume", "tmpfs", "image", "cluster", "npipe"];
+    let propagations = ["private", "rprivate", "shared", "rshared", "slave", "rslave"];
+    for mount in host_config["Mounts"].as_array().into_iter().flatten() {
+        if let Some(word) = unknown(&mount["Type"], &kinds) {
+            return Err(ApiError::bad_request(format!("mount type unknown: {word:?}")));
+        }
+        if let Some(word) = unknown(&mount["BindOptions"]["Propagation"], &propagations) {
+            return Err(ApiError::bad_request(format!(
+                "invalid mount config for type \"bind\": invalid propagation mode: {word}"
+            )));
+        }
+    }
+    Ok(())
 }
 
 /// Resolves the network mode "default" and returns the mode in force.
@@ -245,9 +282,20 @@ mod tests {
         }
         assert!(refusal(json!([]), 51).starts_with("invalid JSON"));
         assert!(refusal(json!({"Image": 1}), 51).starts_with("invalid JSON: invalid type"));
-        assert!(
-            refusal(json!({"HostConfig": {"CgroupnsMode": "weird"}, "Image": "a"}), 51).contains("weird")
+    }
+
+    #[test]
+    fn unknown_words_are_refused_as_dockerd_does() {
+        let refused = |host: Value| refusal(json!({"HostConfig": host, "Image": "a"}), 51);
+        assert_eq!(refused(json!({"CgroupnsMode": "weird"})), "invalid cgroup namespace mode: weird");
+        assert_eq!(refused(json!({"Isolation": "hyperv"})), "invalid isolation 'hyperv' on linux");
+        assert_eq!(refused(json!({"Mounts": [{"Type": "what"}]})), "mount type unknown: \"what\"");
+        assert_eq!(
+            refused(json!({"RestartPolicy": {"Name": "sometimes"}})),
+            "invalid restart policy: unknown policy 'sometimes'; use one of 'no', 'always', 'on-failure', or \
+             'unless-stopped'"
         );
+        decoded(json!({"HostConfig": {"CgroupnsMode": "", "Isolation": "default"}, "Image": "a"}), 51);
     }
 
     #[test]

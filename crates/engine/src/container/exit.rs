@@ -1,6 +1,7 @@
 //! What happens when a container's first process has ended.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bollard_stubs::models::RestartPolicyNameEnum;
@@ -11,6 +12,7 @@ use super::start::Cause;
 use crate::clock;
 use crate::engine::Engine;
 use crate::error::chain;
+use crate::health::HealthStatus;
 use crate::options::RemoveContainer;
 use crate::state::{Record, Status};
 
@@ -46,11 +48,12 @@ impl Engine {
 
     /// Records the end of a run. The caller holds the operation lock.
     pub(crate) fn finish(&self, container: &Arc<Container>, code: i32, at: u64) {
+        self.stop_health(container);
         container.log.drain();
         let run = container.run().take();
         let cgroup = run.as_ref().and_then(|run| run.cgroup.clone());
         let oom = cgroup.as_ref().is_some_and(|cgroup| cgroup.oom_killed().unwrap_or(false));
-        let pause = restart_pause(&container.record(), code, at);
+        let pause = if self.ending() { None } else { restart_pause(container, code, at) };
         let endpoint = container.record().endpoint.clone();
         let mut lasted = 0;
         let record = container.change(|record| {
@@ -61,6 +64,10 @@ impl Engine {
             state.exit_code = code;
             state.finished_at = Some(at.max(state.started_at.unwrap_or(0)));
             state.oom_killed = oom;
+            if let Some(health) = &mut state.health {
+                // As with Docker: nobody vouches for what does not run.
+                health.status = HealthStatus::Unhealthy;
+            }
             record.endpoint = None;
             record.ports.clear();
         });
@@ -103,22 +110,24 @@ impl Engine {
             });
         }
         if let Some(pause) = pause {
-            self.restart_after(container, pause);
-        } else if record.host_config.auto_remove == Some(true) {
+            self.restart_after(container, pause, Cause::Policy);
+        } else if record.host_config.auto_remove == Some(true) && !container.kept.load(Ordering::Relaxed) {
             self.remove_after_exit(record.id.clone());
         }
     }
 
     /// Starts again after a pause, unless somebody has meanwhile stopped, started or removed the container.
-    pub(crate) fn restart_after(&self, container: &Arc<Container>, pause: Duration) {
+    pub(crate) fn restart_after(&self, container: &Arc<Container>, pause: Duration, cause: Cause) {
         let (engine, container) = (self.clone(), Arc::clone(container));
+        let exits = container.changes.borrow().exits;
         self.0.runtime.spawn(async move {
             tokio::time::sleep(pause).await;
             let _operation = container.operation.lock().await;
-            if container.record().state.status != Status::Restarting || container.removed() {
+            let meant = container.changes.borrow().exits == exits;
+            if container.record().state.status != Status::Restarting || container.removed() || !meant {
                 return;
             }
-            if let Err(error) = engine.start_locked(&container, Cause::Policy).await {
+            if let Err(error) = engine.start_locked(&container, cause).await {
                 tracing::warn!(%error, container = container.id, "restart failed");
             }
         });
@@ -138,40 +147,53 @@ impl Engine {
 }
 
 /// How long to wait before the restart policy starts the container again; `None` when it does not.
-fn restart_pause(record: &Record, code: i32, at: u64) -> Option<Duration> {
-    let policy = record.host_config.restart_policy.as_ref()?;
-    if record.stopped_by_user {
-        return None;
-    }
-    let most = policy.maximum_retry_count.unwrap_or(0);
-    let again = match policy.name? {
-        RestartPolicyNameEnum::ALWAYS | RestartPolicyNameEnum::UNLESS_STOPPED => true,
-        RestartPolicyNameEnum::ON_FAILURE => code != 0 && (most == 0 || record.restart_count < most),
-        RestartPolicyNameEnum::NO | RestartPolicyNameEnum::EMPTY => false,
-    };
-    if !again {
+fn restart_pause(container: &Container, code: i32, at: u64) -> Option<Duration> {
+    let record = container.record();
+    if !restarts(&record, code) {
         return None;
     }
     let ran = Duration::from_nanos(at.saturating_sub(record.state.started_at.unwrap_or(at)));
-    let doublings = if ran >= STEADY { 0 } else { record.restart_count.clamp(0, 16) as u32 };
-    Some((FIRST_PAUSE * 2u32.pow(doublings)).min(LONGEST_PAUSE))
+    if ran >= STEADY {
+        container.hasty.store(0, Ordering::Relaxed);
+    }
+    Some(back_off(container.hasty.fetch_add(1, Ordering::Relaxed)))
+}
+
+/// Docker's back-off after so many hasty runs before this one.
+fn back_off(hasty: u32) -> Duration {
+    FIRST_PAUSE.saturating_mul(2u32.saturating_pow(hasty)).min(LONGEST_PAUSE)
+}
+
+/// Whether the restart policy starts the container again after a run that ended with `code`.
+fn restarts(record: &Record, code: i32) -> bool {
+    let Some(policy) = record.host_config.restart_policy.as_ref().filter(|_| !record.stopped_by_user) else {
+        return false;
+    };
+    let most = policy.maximum_retry_count.unwrap_or(0);
+    match policy.name {
+        Some(RestartPolicyNameEnum::ALWAYS | RestartPolicyNameEnum::UNLESS_STOPPED) => true,
+        Some(RestartPolicyNameEnum::ON_FAILURE) => code != 0 && (most == 0 || record.restart_count < most),
+        Some(RestartPolicyNameEnum::NO | RestartPolicyNameEnum::EMPTY) | None => false,
+    }
 }
 
 /// Whether the policy starts a container when the engine begins, as after a reboot.
 pub(crate) fn starts_with_engine(record: &Record) -> bool {
-    let Some(policy) = &record.host_config.restart_policy else { return false };
-    if record.state.started_at.is_none() {
-        return false;
-    }
-    let most = policy.maximum_retry_count.unwrap_or(0);
-    match policy.name {
-        Some(RestartPolicyNameEnum::ALWAYS) => true,
-        Some(RestartPolicyNameEnum::UNLESS_STOPPED) => !record.stopped_by_user,
-        Some(RestartPolicyNameEnum::ON_FAILURE) => {
-            !record.stopped_by_user
-                && record.state.exit_code != 0
-                && (most == 0 || record.restart_count < most)
-        }
-        _ => false,
+    let policy = record.host_config.restart_policy.as_ref().and_then(|policy| policy.name);
+    // What was never started, or could not be, has no run to be repeated.
+    record.state.started_at.is_some()
+        && (policy == Some(RestartPolicyNameEnum::ALWAYS) || restarts(record, record.state.exit_code))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_back_off_doubles_from_a_tenth_of_a_second_to_a_minute() {
+        let pauses: Vec<u128> = (0..12).map(|hasty| back_off(hasty).as_millis()).collect();
+        assert_eq!(pauses[..4], [100, 200, 400, 800]);
+        assert_eq!(pauses[9..], [51_200, 60_000, 60_000]);
+        assert_eq!(back_off(u32::MAX), LONGEST_PAUSE);
     }
 }

@@ -10,6 +10,7 @@ use bollard_stubs::models::{
 use crate::clock;
 use crate::engine::{Engine, blocking};
 use crate::error::Result;
+use crate::health::Health;
 use crate::state::{Mount, MountKind, Record, State, Status};
 use crate::volumes::directory_size;
 
@@ -136,7 +137,7 @@ fn state_model(state: &State) -> ContainerState {
         error: Some(state.error.clone()),
         started_at: Some(clock::rfc3339(state.started_at)),
         finished_at: Some(clock::rfc3339(state.finished_at)),
-        health: None,
+        health: state.health.as_ref().map(Health::model),
     }
 }
 

@@ -22,6 +22,13 @@ impl Engine {
             None => signals::KILL,
         };
         let container = self.container(id)?;
+        if container.record().state.status == Status::Restarting {
+            // There is no process to send it to; as with dockerd there will be none.
+            container.change(|record| record.stopped_by_user = true);
+            if self.cancel_restart(&container).await? {
+                return Ok(());
+            }
+        }
         let record = container.record();
         if !record.state.is_running() {
             return Err(Error::conflict(format!(

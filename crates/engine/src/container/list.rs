@@ -225,7 +225,9 @@ impl<'a> Pick<'a> {
             && self.before.is_none_or(|before| record.created < before)
             && self.since.is_none_or(|since| record.created > since)
             && self.exited.as_ref().is_none_or(|codes| {
-                state.status == Status::Exited && state.finished_at.is_some() && codes.contains(&state.exit_code)
+                state.status == Status::Exited
+                    && state.finished_at.is_some()
+                    && codes.contains(&state.exit_code)
             })
             && self.ancestors.as_ref().is_none_or(|ancestors| {
                 ancestors.iter().any(|(name, id)| {
@@ -240,8 +242,9 @@ impl<'a> Pick<'a> {
                 name_matches(wanted, &record.name) || name_matches(wanted, &format!("/{}", record.name))
             })
             && filters.any("status", |wanted| state.status.name() == wanted)
-            // Health checks don't run yet: every container's health is none.
-            && filters.any("health", |wanted| wanted == "none")
+            && filters.any("health", |wanted| {
+                wanted == state.health.as_ref().map_or("none", |health| health.status.name())
+            })
             && filters.any("is-task", |wanted| !matches!(wanted, "1" | "true" | "True"))
             && filters.any("isolation", |wanted| wanted == "default")
             && filters.any("volume", |wanted| {

@@ -22,9 +22,11 @@ mod validate;
 mod wait;
 
 use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicBool, AtomicU32};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
+use tokio::task::AbortHandle;
 
 use crate::error::{Error, Result};
 use crate::log::Log;
@@ -48,6 +50,12 @@ pub(crate) struct Container {
     pub changes: watch::Sender<Change>,
     record: Mutex<Arc<Record>>,
     run: Mutex<Option<Run>>,
+    /// Restarts in a row, each after a short run: what the back-off counts.
+    pub hasty: AtomicU32,
+    /// Set while a client restarts it: then its end is not the end, and it is not removed.
+    pub kept: AtomicBool,
+    /// The task that checks its health.
+    monitor: Mutex<Option<AbortHandle>>,
 }
 
 /// What waiters look at.
@@ -104,6 +112,9 @@ impl Container {
             changes: watch::channel(change).0,
             record: Mutex::new(Arc::new(record)),
             run: Mutex::default(),
+            hasty: AtomicU32::new(0),
+            kept: AtomicBool::new(false),
+            monitor: Mutex::default(),
         })
     }
 
@@ -121,6 +132,10 @@ impl Container {
 
     pub fn run(&self) -> MutexGuard<'_, Option<Run>> {
         lock(&self.run)
+    }
+
+    pub fn monitor(&self) -> MutexGuard<'_, Option<AbortHandle>> {
+        lock(&self.monitor)
     }
 
     /// The running first process.

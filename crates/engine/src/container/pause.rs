@@ -22,7 +22,11 @@ impl Engine {
             }
             _ => return Err(Error::conflict(format!("Container {} is not running", container.id))),
         }
-        freeze(&container, true).await?;
+        self.stop_health(&container);
+        if let Err(error) = freeze(&container, true).await {
+            self.monitor_health(&container);
+            return Err(error);
+        }
         let record = container.change(|record| record.state.status = Status::Paused);
         self.store_later(&record);
         self.container_event(&record, "pause", &[]);
@@ -50,6 +54,7 @@ impl Engine {
         let record = container.change(|record| record.state.status = Status::Running);
         self.store_later(&record);
         self.container_event(&record, "unpause", &[]);
+        self.monitor_health(container);
         Ok(())
     }
 }

@@ -65,14 +65,9 @@ impl Engine {
 
     async fn kill_for_removal(&self, container: &Arc<Container>) -> Result<()> {
         let exits = container.changes.borrow().exits;
-        let record = container.change(|record| record.stopped_by_user = true);
-        if record.state.status == Status::Restarting {
-            let _operation = container.operation.lock().await;
-            if container.record().state.status == Status::Restarting {
-                container.change(|record| record.state.status = Status::Exited);
-                container.changes.send_modify(|change| change.running = false);
-                return Ok(());
-            }
+        container.change(|record| record.stopped_by_user = true);
+        if self.cancel_restart(container).await? {
+            return Ok(());
         }
         self.thaw(container).await?;
         match self.signal(container, signals::KILL) {

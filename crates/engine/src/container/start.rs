@@ -7,6 +7,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use bollard_stubs::models::PortMap;
 use rustix::fs::{CWD, Mode, OFlags};
@@ -19,6 +20,7 @@ use crate::clock;
 use crate::engine::{Engine, blocking};
 use crate::error::{Code, Error, Result, chain};
 use crate::events::Kind;
+use crate::health::{Health, Plan};
 use crate::log::Ends;
 use crate::publish::PublishedPort;
 use crate::spec::{self, Inputs};
@@ -29,8 +31,10 @@ use crate::state::{Endpoint, Record, Status};
 pub(crate) enum Cause {
     /// Somebody asked for it.
     User,
-    /// The restart policy.
+    /// The restart policy, after an exit.
     Policy,
+    /// The restart policy, because the engine begins anew.
+    Engine,
 }
 
 /// What a start has made so far; given back when it fails.
@@ -64,14 +68,16 @@ impl Engine {
             Status::Paused => {
                 return Err(Error::conflict("cannot start a paused container, try unpause instead"));
             }
-            Status::Running => {
+            // A container that waits for its restart counts as running, as with dockerd.
+            Status::Running | Status::Restarting => {
                 return Err(Error::new(Code::NotModified, format!("container {id} is already running")));
             }
             Status::Dead => {
                 return Err(Error::conflict("container is marked for removal and cannot be started"));
             }
-            Status::Created | Status::Exited | Status::Restarting => {}
+            Status::Created | Status::Exited => {}
         }
+        container.hasty.store(0, Ordering::Relaxed);
         container.change(|record| {
             record.stopped_by_user = false;
             record.restart_count = 0;
@@ -242,8 +248,12 @@ impl Engine {
             state.exit_code = 0;
             state.error.clear();
             state.oom_killed = false;
-            if cause == Cause::Policy {
-                record.restart_count += 1;
+            state.health = Plan::of(&record.config).map(|_| Health::begin(state.health.take()));
+            match cause {
+                Cause::User => {}
+                Cause::Policy => record.restart_count += 1,
+                // As with dockerd, whose start is a new life too.
+                Cause::Engine => (record.restart_count, record.stopped_by_user) = (0, false),
             }
         });
         // Before the answer: an engine killed right after it must find the endpoint, or it would sweep the link of a
@@ -260,6 +270,7 @@ impl Engine {
             change.starts += 1;
             change.error.clear();
         });
+        self.monitor_health(container);
         let engine = self.clone();
         self.0.runtime.spawn_blocking(move || engine.0.network.prepare());
         Ok(())

@@ -1,10 +1,11 @@
 //! `stop` and `restart`.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::Container;
-use crate::engine::Engine;
+use crate::engine::{Engine, blocking};
 use crate::error::{Code, Error, Result};
 use crate::options::StopOptions;
 use crate::signals;
@@ -14,6 +15,15 @@ use crate::state::Status;
 const PATIENCE: i64 = 10;
 /// How long a killed process may take to be gone; longer means that the kernel holds it.
 const AFTER_KILL: Duration = Duration::from_secs(10);
+
+/// Who wants a container to stop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum StopCause {
+    /// A client: `unless-stopped` respects that.
+    User,
+    /// The engine, which ends.
+    Engine,
+}
 
 impl Engine {
     /// Stops a container: its stop signal, and SIGKILL after a while.
@@ -27,18 +37,23 @@ impl Engine {
             Status::Running | Status::Paused | Status::Restarting => {}
             _ => return Err(Error::new(Code::NotModified, format!("container {id} is already stopped"))),
         }
-        self.stop(&container, &options).await?;
+        self.stop(&container, &options, StopCause::User).await?;
         self.container_event(&container.record(), "stop", &[]);
         Ok(())
     }
 
-    pub(crate) async fn stop(&self, container: &Arc<Container>, options: &StopOptions) -> Result<()> {
-        let record = container.change(|record| record.stopped_by_user = true);
+    pub(crate) async fn stop(
+        &self,
+        container: &Arc<Container>,
+        options: &StopOptions,
+        cause: StopCause,
+    ) -> Result<()> {
+        let record = container.change(|record| record.stopped_by_user |= cause == StopCause::User);
         let signal = options.signal.as_deref().filter(|signal| !signal.is_empty());
         let own = record.config.stop_signal.as_deref().filter(|signal| !signal.is_empty());
         let signal = signal.or(own).map(signals::parse).transpose()?.unwrap_or(signals::TERM);
         let seconds = options.timeout_seconds.or(record.config.stop_timeout).unwrap_or(PATIENCE);
-        if self.cancel_restart(container).await {
+        if self.cancel_restart(container).await? {
             return Ok(());
         }
         let exits = container.changes.borrow().exits;
@@ -64,18 +79,20 @@ impl Engine {
     }
 
     /// Ends the wait for a restart. Returns whether there was one.
-    async fn cancel_restart(&self, container: &Arc<Container>) -> bool {
+    pub(super) async fn cancel_restart(&self, container: &Arc<Container>) -> Result<bool> {
         if container.record().state.status != Status::Restarting {
-            return false;
+            return Ok(false);
         }
         let _operation = container.operation.lock().await;
         if container.record().state.status != Status::Restarting {
-            return false;
+            return Ok(false);
         }
         let record = container.change(|record| record.state.status = Status::Exited);
-        self.store_later(&record);
+        // Before the answer: after a crash nobody else would know that it was stopped.
+        let engine = self.clone();
+        blocking(move || engine.store(&record)).await?;
         container.changes.send_modify(|change| change.running = false);
-        true
+        Ok(true)
     }
 
     /// Stops if it runs, then starts.
@@ -86,14 +103,17 @@ impl Engine {
         let container = self.container(id)?;
         if container.changes.borrow().running {
             // Its end is not the end: no automatic removal in between.
-            let removes = container.record().host_config.auto_remove == Some(true);
-            container.change(|record| record.host_config.auto_remove = Some(false));
-            let stopped = self.stop(&container, &options).await;
-            container.change(|record| record.host_config.auto_remove = Some(removes));
+            container.kept.store(true, Ordering::Relaxed);
+            let stopped = self.stop(&container, &options, StopCause::User).await;
+            if stopped.is_err() {
+                container.kept.store(false, Ordering::Relaxed);
+            }
             stopped?;
             self.container_event(&container.record(), "stop", &[]);
         }
-        match self.start_container(&container.id).await {
+        let started = self.start_container(&container.id).await;
+        container.kept.store(false, Ordering::Relaxed);
+        match started {
             Err(error) if error.code != Code::NotModified => return Err(error),
             _ => {}
         }
@@ -110,19 +130,17 @@ impl Engine {
             }
             let engine = self.clone();
             stops.spawn(async move {
-                let by_user = container.record().stopped_by_user;
-                if let Err(error) = engine.stop(&container, &StopOptions::default()).await {
+                // The user has not stopped it: it comes back with the engine.
+                let stopped = engine.stop(&container, &StopOptions::default(), StopCause::Engine).await;
+                if let Err(error) = stopped {
                     tracing::warn!(%error, container = container.id, "container can't be stopped");
                 }
-                // The user has not stopped it: it comes back with the engine.
-                let record = container.change(|record| record.stopped_by_user = by_user);
-                engine.store_later(&record);
             });
         }
         while stops.join_next().await.is_some() {}
         let engine = self.clone();
         // What was written lazily is on the disk after any commit.
-        if let Err(error) = crate::engine::blocking(move || engine.0.database.commit([])).await {
+        if let Err(error) = blocking(move || engine.0.database.commit([])).await {
             tracing::warn!(%error, "last commit");
         }
     }

@@ -3,6 +3,7 @@
 use bollard_stubs::models::{ContainerConfig, HostConfig, NetworkingConfig, RestartPolicyNameEnum};
 
 use crate::error::{Error, Result};
+use crate::health;
 use crate::log::options;
 use crate::signals;
 use crate::spec::files::is_extra_host;
@@ -50,7 +51,7 @@ fn check_config(config: &ContainerConfig) -> Result<()> {
     for port in config.exposed_ports.iter().flatten() {
         parse_port(port)?;
     }
-    Ok(())
+    config.healthcheck.as_ref().map_or(Ok(()), health::check)
 }
 
 fn check_limits(host: &HostConfig) -> Result<()> {

@@ -1,8 +1,10 @@
 //! Execs: processes that are started in a running container.
 //!
 //! An exec's streams go straight to its client and are held by nobody else. The supervisor knows it as
-//! `exec:<id>:<container>`, so that a restarted engine still learns its exit code.
+//! `exec:<id>:<container>`, so that a restarted engine still learns its exit code. A probe of a health check is
+//! `probe:<id>:<container>` there: a restarted engine ends it and asks anew.
 
+mod probe;
 mod start;
 mod streams;
 
@@ -37,13 +39,26 @@ pub(crate) struct Exec {
     pub id: String,
     pub container: String,
     pub config: ExecConfig,
+    /// Who wants it.
+    purpose: Purpose,
     /// True once it has ended.
     pub ended: watch::Sender<bool>,
     state: Mutex<State>,
 }
 
+/// Whom an exec is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Purpose {
+    /// A client of the API.
+    Client,
+    /// A health check.
+    Probe,
+}
+
 #[derive(Debug, Default)]
 pub(crate) struct State {
+    /// Whoever asked for it has gone: it must not run.
+    pub unwanted: bool,
     pub started: bool,
     pub running: bool,
     pub pid: i32,
@@ -52,8 +67,15 @@ pub(crate) struct State {
 }
 
 impl Exec {
-    fn new(id: String, container: String, config: ExecConfig) -> Arc<Self> {
-        Arc::new(Self { id, container, config, ended: watch::channel(false).0, state: Mutex::default() })
+    fn new(id: String, container: String, config: ExecConfig, purpose: Purpose) -> Arc<Self> {
+        Arc::new(Self {
+            id,
+            container,
+            config,
+            purpose,
+            ended: watch::channel(false).0,
+            state: Mutex::default(),
+        })
     }
 
     pub fn state(&self) -> MutexGuard<'_, State> {
@@ -62,12 +84,21 @@ impl Exec {
 
     /// The supervisor's name for it.
     pub fn key(&self) -> String {
-        format!("exec:{}:{}", self.id, self.container)
+        let kind = match self.purpose {
+            Purpose::Client => "exec",
+            Purpose::Probe => "probe",
+        };
+        format!("{kind}:{}:{}", self.id, self.container)
     }
 
     fn command(&self) -> String {
         self.config.cmd.as_deref().unwrap_or_default().join(" ")
     }
+}
+
+/// Whether the supervisor's entry of this name is an exec's.
+pub(crate) fn is_exec(key: &str) -> bool {
+    key.starts_with("exec:") || key.starts_with("probe:")
 }
 
 impl Execs {
@@ -91,6 +122,7 @@ impl Execs {
     pub fn of(&self, container: &str) -> Vec<String> {
         let all = self.lock();
         all.values()
+            .filter(|exec| exec.purpose == Purpose::Client)
             .filter(|exec| exec.container == container && !*exec.ended.borrow())
             .map(|exec| exec.id.clone())
             .collect()
@@ -122,15 +154,16 @@ impl Engine {
         }
         let container = self.container(container)?;
         self.check_exec(&container.record())?;
-        let exec = Exec::new(names::random_id(), container.id.clone(), config);
-        self.container_event(
-            &container.record(),
-            &format!("exec_create: {}", exec.command()),
-            &[("execID", &exec.id)],
-        );
+        let exec = Exec::new(names::random_id(), container.id.clone(), config, Purpose::Client);
+        self.announce_exec(&container.record(), &exec);
         let id = exec.id.clone();
         self.0.execs.insert(exec);
         Ok(id)
+    }
+
+    fn announce_exec(&self, record: &crate::state::Record, exec: &Exec) {
+        let action = format!("exec_create: {}", exec.command());
+        self.container_event(record, &action, &[("execID", &exec.id)]);
     }
 
     fn check_exec(&self, record: &crate::state::Record) -> Result<()> {
@@ -224,6 +257,9 @@ impl Engine {
             );
         }
         exec.ended.send_replace(true);
+        if exec.purpose == Purpose::Probe {
+            return self.0.execs.remove(&exec.id);
+        }
         let (engine, id) = (self.clone(), exec.id.clone());
         self.0.runtime.spawn(async move {
             tokio::time::sleep(REMEMBERED).await;
@@ -231,11 +267,15 @@ impl Engine {
         });
     }
 
-    /// Takes over an exec that a former engine has started. Its client is gone with that engine.
+    /// Takes over an exec that a former engine has started. Its client is gone with that engine. Nobody waits for a
+    /// probe any more: it is ended, and forgotten when the supervisor reports that.
     pub(crate) fn recover_exec(&self, key: &str, pid: i32) {
+        if key.starts_with("probe:") {
+            return probe::kill_session(pid);
+        }
         let mut parts = key.split(':').skip(1);
         let (Some(id), Some(container)) = (parts.next(), parts.next()) else { return };
-        let exec = Exec::new(id.to_owned(), container.to_owned(), ExecConfig::default());
+        let exec = Exec::new(id.to_owned(), container.to_owned(), ExecConfig::default(), Purpose::Client);
         {
             let mut state = exec.state();
             (state.started, state.running, state.pid) = (true, true, pid);

@@ -27,7 +27,7 @@ pub(super) struct Ours {
 
 /// Whether a client wants the streams.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Client {
+pub(super) enum Client {
     Attached,
     None,
 }
@@ -84,7 +84,12 @@ impl Engine {
             .map_err(|error| Error::internal("connect the exec's terminal", &error))
     }
 
-    async fn run_exec(&self, exec: &Arc<Exec>, size: Option<TerminalSize>, client: Client) -> Result<Ours> {
+    pub(super) async fn run_exec(
+        &self,
+        exec: &Arc<Exec>,
+        size: Option<TerminalSize>,
+        client: Client,
+    ) -> Result<Ours> {
         let container = self.container(&exec.container)?;
         self.check_exec(&container.record())?;
         {
@@ -138,6 +143,11 @@ impl Engine {
         {
             // Before it runs: its exit may be reported at any moment afterwards.
             let mut state = exec.state();
+            if state.unwanted {
+                drop(state);
+                self.forget(&key);
+                return Err(Error::conflict(format!("exec {} is not wanted any more", exec.id)));
+            }
             (state.running, state.pid) = (true, created.pid);
             let master = ours.master.as_ref().map(OwnedFd::try_clone).transpose();
             state.master =

@@ -6,6 +6,8 @@ use std::net::Ipv4Addr;
 use bollard_stubs::models::{ContainerConfig, HostConfig, NetworkingConfig, PortMap};
 use serde::{Deserialize, Serialize};
 
+use crate::health::Health;
+
 /// Where a container is in its life.
 ///
 /// ```text
@@ -63,6 +65,9 @@ pub struct State {
     pub error: String,
     /// Whether the kernel killed a process of the last run for want of memory.
     pub oom_killed: bool,
+    /// What the health checks of the last run say; `None` for a container without any.
+    #[serde(default)]
+    pub health: Option<Health>,
 }
 
 impl Default for State {
@@ -75,6 +80,7 @@ impl Default for State {
             exit_code: 0,
             error: String::new(),
             oom_killed: false,
+            health: None,
         }
     }
 }

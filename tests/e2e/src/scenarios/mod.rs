@@ -5,11 +5,13 @@ use crate::Scenario;
 mod attach;
 mod bad_input;
 mod exec;
+mod health;
 mod images;
 mod lifecycle;
 mod list;
 mod logs;
 mod network;
+mod restart;
 mod run;
 mod terminal;
 mod versions;
@@ -23,6 +25,8 @@ pub fn all() -> Vec<Scenario> {
         terminal::ALL,
         attach::ALL,
         exec::ALL,
+        health::ALL,
+        restart::ALL,
         logs::ALL,
         lifecycle::ALL,
         list::ALL,
