@@ -13,6 +13,8 @@ pub enum Code {
     Conflict,
     /// It is so already (304).
     NotModified,
+    /// The credentials are not accepted (401).
+    Unauthorized,
     /// It is not allowed (403).
     Forbidden,
     /// It can't be done now, or not on this machine (503).

@@ -28,6 +28,8 @@ pub enum ImageProgress {
     Step(ProgressEvent),
     /// Text for people, printed as it is.
     Text(String),
+    /// A result for programs.
+    Result(serde_json::Value),
 }
 
 /// Progress of a long operation. Dropping it cancels the operation.
@@ -40,6 +42,15 @@ pub struct PullImage {
     pub reference: String,
     /// `os[/arch[/variant]]`.
     pub platform: Option<String>,
+    /// Credentials.
+    pub auth: Option<Auth>,
+}
+
+/// An image to be pushed.
+#[derive(Debug, Clone, Default)]
+pub struct PushImage {
+    /// `name:tag`, or `name` for every tag of it.
+    pub reference: String,
     /// Credentials.
     pub auth: Option<Auth>,
 }
@@ -98,6 +109,51 @@ impl Engine {
             engine.image_event(&name, "pull", &short, &image.labels);
             Ok(())
         })
+    }
+
+    /// Pushes an image to its registry.
+    pub fn push_image(&self, request: PushImage) -> ProgressStream {
+        let engine = self.clone();
+        self.with_progress(move |lines| async move {
+            let progress = |event| {
+                let _ = lines.try_send(Ok(ImageProgress::Step(event)));
+            };
+            let PushImage { reference, auth } = request;
+            let images = &engine.0.config.images;
+            let pushed = images.push(&reference, auth, &progress).await;
+            for pushed in pushed.map_err(|error| image_error(&error))? {
+                let aux = serde_json::json!({
+                    "Tag": pushed.tag, "Digest": pushed.digest.to_string(), "Size": pushed.size,
+                });
+                let _ = lines.send(Ok(ImageProgress::Result(aux))).await;
+            }
+            let name = Reference::parse(&reference).map_or(reference, |name| name.familiar());
+            let labels = images.get(&name).map(|image| image.labels).unwrap_or_default();
+            let short = name.rsplit_once(':').map_or(name.as_str(), |(repository, _)| repository).to_owned();
+            engine.image_event(&name, "push", &short, &labels);
+            Ok(())
+        })
+    }
+
+    /// Asks a registry whether it takes credentials; returns a token to keep instead of the password, or nothing.
+    ///
+    /// # Errors
+    /// [`Code::Unauthorized`] when it does not.
+    pub async fn check_credentials(&self, server: &str, auth: Auth) -> Result<String> {
+        let logged_in =
+            self.0.config.images.login(server, auth).await.map_err(|error| match error.code() {
+                skiff_images::Code::Unauthorized => Error::new(Code::Unauthorized, error.to_string()),
+                _ => image_error(&error),
+            })?;
+        Ok(logged_in.identity_token.expose().to_owned())
+    }
+
+    /// Describes what a registry has under a name.
+    ///
+    /// # Errors
+    /// What the registry refuses.
+    pub async fn describe_remote(&self, name: &str, auth: Option<Auth>) -> Result<serde_json::Value> {
+        self.0.config.images.describe_remote(name, auth).await.map_err(|error| image_error(&error))
     }
 
     /// Loads the images of an archive.

@@ -45,7 +45,7 @@ pub use engine::Engine;
 pub use error::{Code, Error, Result};
 pub use events::{Actor, Event, EventOptions, EventStream, Kind};
 pub use filters::Filters;
-pub use images::{ImageProgress, ImportImage, ListImages, ProgressStream, PullImage};
+pub use images::{ImageProgress, ImportImage, ListImages, ProgressStream, PullImage, PushImage};
 pub use log::reader::ChunkStream;
 pub use log::{Chunk, Stream};
 pub use options::{

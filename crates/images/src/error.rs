@@ -50,6 +50,12 @@ pub enum Error {
         /// What is wrong with it.
         message: String,
     },
+    /// There is nothing here to push under this name.
+    #[error("{message}")]
+    NotPushed {
+        /// Docker's words.
+        message: String,
+    },
     /// The registry says that there is no such thing, or that we may not have it.
     #[error("{message}")]
     RegistryNotFound {
@@ -166,9 +172,10 @@ impl Error {
             Error::Reference(_) | Error::Invalid { .. } | Error::Archive { .. } | Error::Input { .. } => {
                 Code::InvalidArgument
             }
-            Error::NoSuchImage { .. } | Error::RegistryNotFound { .. } | Error::NoMatchingManifest { .. } => {
-                Code::NotFound
-            }
+            Error::NoSuchImage { .. }
+            | Error::NotPushed { .. }
+            | Error::RegistryNotFound { .. }
+            | Error::NoMatchingManifest { .. } => Code::NotFound,
             Error::Conflict { .. } => Code::Conflict,
             Error::RegistryUnauthorized { .. } => Code::Unauthorized,
             Error::Registry { .. } | Error::Request { .. } => Code::Unavailable,

@@ -101,6 +101,15 @@ pub struct PullImage {
     pub auth: Option<Auth>,
 }
 
+/// `POST /images/{name}/push`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PushImage {
+    /// `name:tag`, or `name` for every tag of it.
+    pub reference: String,
+    /// Credentials; `None` when the client sent none.
+    pub auth: Option<Auth>,
+}
+
 /// `POST /images/create?fromSrc=-`: a root file system as a tar stream.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ImportImage {
@@ -139,6 +148,16 @@ pub struct RemoveImage {
 pub trait Images: Send + Sync + 'static {
     /// Pulls from a registry.
     async fn pull_image(&self, request: PullImage) -> Result<ProgressStream>;
+
+    /// Pushes to a registry.
+    async fn push_image(&self, request: PushImage) -> Result<ProgressStream>;
+
+    /// Asks the registry that the credentials name whether it takes them; returns a token to keep instead of the
+    /// password, or nothing.
+    async fn check_credentials(&self, auth: Auth) -> Result<String>;
+
+    /// Describes what a registry has under a name, as `GET /distribution/{name}/json` answers.
+    async fn describe_remote_image(&self, name: &str, auth: Option<Auth>) -> Result<serde_json::Value>;
 
     /// Makes an image of a root file system; returns its id (`sha256:…`).
     async fn import_image(&self, request: ImportImage, tar: BodyReader) -> Result<String>;

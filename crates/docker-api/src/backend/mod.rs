@@ -18,7 +18,8 @@ pub use containers::{
 };
 pub use exec::{Exec, StartExec};
 pub use images::{
-    Auth, Images, ImportImage, ListImages, Progress, ProgressDetail, ProgressStream, PullImage, RemoveImage,
+    Auth, Images, ImportImage, ListImages, Progress, ProgressDetail, ProgressStream, PullImage, PushImage,
+    RemoveImage,
 };
 pub use networks::{InspectNetwork, Networks};
 pub use stream::{AttachStreams, BodyReader, Chunk, ChunkStream, InputWriter, LogStreams, StreamKind};

@@ -7,7 +7,7 @@ use http::{HeaderMap, StatusCode};
 use serde_json::{Value, json};
 
 use super::{Answer, Call, page_not_found};
-use crate::backend::{Auth, ImportImage, ListImages, ProgressStream, PullImage, RemoveImage};
+use crate::backend::{Auth, ImportImage, ListImages, ProgressStream, PullImage, PushImage, RemoveImage};
 use crate::body;
 use crate::error::{ApiError, Result};
 use crate::shape;
@@ -46,6 +46,7 @@ pub(super) async fn route(call: Call, path: &[&str]) -> Result<Answer> {
             call.backend.tag_image(&name.join("/"), repository, tag).await?;
             Ok(body::empty(StatusCode::CREATED).into())
         }
+        ("POST", [name @ .., "push"]) if !name.is_empty() => push(call, &name.join("/")).await,
         ("DELETE", name) if !name.is_empty() => remove(call, &name.join("/")).await,
         _ => Err(page_not_found()),
     }
@@ -92,6 +93,25 @@ async fn create(call: Call) -> Result<Answer> {
     let backend = call.backend.clone();
     let id = backend.import_image(request, call.into_reader()).await?;
     Ok(body::json(StatusCode::OK, &json!({ "status": id }))?.into())
+}
+
+async fn push(call: Call, name: &str) -> Result<Answer> {
+    let reference = join_tag(name, call.query.filled("tag"));
+    let request = PushImage { reference, auth: registry_auth(&call.headers) };
+    progress(call.backend.push_image(request).await?).await
+}
+
+/// `POST /auth`: `docker login` asks whether a registry takes the credentials.
+pub(super) async fn login(call: Call) -> Result<Answer> {
+    let backend = call.backend.clone();
+    let token = backend.check_credentials(call.json().await?).await?;
+    Ok(body::json(StatusCode::OK, &json!({ "Status": "Login Succeeded", "IdentityToken": token }))?.into())
+}
+
+/// `GET /distribution/{name}/json`.
+pub(super) async fn distribution(call: Call, name: &str) -> Result<Answer> {
+    let found = call.backend.describe_remote_image(name, registry_auth(&call.headers)).await?;
+    Ok(body::json(StatusCode::OK, &found)?.into())
 }
 
 /// Merges `fromImage` and `tag`: the tag may also be a digest, and without either all tags are meant.

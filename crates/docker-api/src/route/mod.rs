@@ -112,6 +112,10 @@ pub(crate) async fn dispatch(backend: Arc<dyn Backend>, head: Parts, body: Body)
         ["containers", rest @ ..] => containers::route(call, rest).await,
         ["exec", rest @ ..] => exec::route(call, rest).await,
         ["images", rest @ ..] => images::route(call, rest).await,
+        ["auth"] if call.method == Method::POST => images::login(call).await,
+        ["distribution", name @ .., "json"] if !name.is_empty() && call.method == Method::GET => {
+            images::distribution(call, &name.join("/")).await
+        }
         ["networks", rest @ ..] => networks::route(call, rest).await,
         ["volumes", rest @ ..] => volumes::route(call, rest).await,
         ["swarm" | "nodes" | "services" | "tasks" | "secrets" | "configs", ..] => swarm::route(&call.method),

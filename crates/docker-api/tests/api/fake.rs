@@ -169,6 +169,23 @@ impl Images for Fake {
         Ok(self.progress())
     }
 
+    async fn push_image(&self, request: PushImage) -> Result<ProgressStream> {
+        self.note(format!("{request:?}"));
+        Ok(self.progress())
+    }
+
+    async fn check_credentials(&self, auth: Auth) -> Result<String> {
+        match auth.password.as_str() {
+            "right" => Ok("token".to_owned()),
+            _ => Err(ApiError::unauthorized("unauthorized: incorrect username or password")),
+        }
+    }
+
+    async fn describe_remote_image(&self, name: &str, auth: Option<Auth>) -> Result<Value> {
+        self.note(format!("{name} {auth:?}"));
+        Ok(json!({ "Descriptor": { "size": 1 }, "Platforms": [] }))
+    }
+
     async fn import_image(&self, request: ImportImage, mut tar: BodyReader) -> Result<String> {
         let mut bytes = Vec::new();
         tar.read_to_end(&mut bytes).await.map_err(|error| ApiError::internal(error.to_string()))?;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::client::{delete, get, post, raw};
+use crate::client::{delete, get, post, raw, request};
 use crate::fake::Fake;
 
 fn fake() -> Arc<Fake> {
@@ -37,6 +37,36 @@ async fn a_pull_that_fails_later_says_so_in_its_last_line() {
     assert_eq!(answer.status, 200);
     let last = answer.text().lines().last().unwrap().to_owned();
     assert_eq!(last, r#"{"error":"unexpected EOF","errorDetail":{"message":"unexpected EOF"}}"#);
+}
+
+#[tokio::test]
+async fn a_push_names_tag_and_credentials() {
+    let fake = fake();
+    let answer = raw(
+        &fake,
+        "POST /v1.47/images/reg.test:5000/a/b/push?tag=1 HTTP/1.1\r\nHost: d\r\n\
+         X-Registry-Auth: eyJ1c2VybmFtZSI6ImEiLCJwYXNzd29yZCI6ImIifQ==\r\nConnection: close\r\nContent-Length: 0\r\n\r\n",
+    )
+    .await;
+    assert_eq!(answer.status, 200);
+    insta::assert_snapshot!(fake.last_call());
+    post(&fake, "/images/a/push").await;
+    assert!(fake.last_call().contains("reference: \"a\", auth: None"), "{}", fake.last_call());
+}
+
+#[tokio::test]
+async fn credentials_are_checked_and_remote_images_described() {
+    let fake = fake();
+    let login = async |password: &str| {
+        let body = format!(r#"{{"username":"u","password":"{password}","serveraddress":"reg.test"}}"#);
+        request(&fake, "POST", "/v1.47/auth", Some(&body)).await
+    };
+    let answer = login("right").await;
+    assert_eq!((answer.status, answer.json()["IdentityToken"].as_str()), (200, Some("token")));
+    assert_eq!(answer.json()["Status"], "Login Succeeded");
+    assert_eq!(login("wrong").await.status, 401);
+    let answer = get(&fake, "/v1.47/distribution/reg.test/a/b:1/json").await;
+    assert_eq!((answer.status, fake.last_call()), (200, "reg.test/a/b:1 None".to_owned()));
 }
 
 #[tokio::test]

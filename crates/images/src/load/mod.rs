@@ -7,12 +7,11 @@ mod archive;
 mod spool;
 
 use std::fs::File;
-use std::io::{BufReader, Write};
+use std::io::BufReader;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::BytesMut;
-use sha2::{Digest as _, Sha256};
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::sync::mpsc;
 
@@ -21,6 +20,7 @@ use self::spool::Spool;
 use crate::chunks::{self, Chunk, ChunkReader};
 use crate::digest::Digest;
 use crate::error::Error;
+use crate::hashed::HashedFile;
 use crate::image::{Image, ParsedConfig};
 use crate::layer::{self, Limits, Unpacked};
 use crate::progress::{Progress, ProgressEvent};
@@ -194,15 +194,15 @@ pub(crate) fn store_layer(
         None => {
             let copy = inner.layout.stage();
             let file = File::create(copy.path()).map_err(|e| Error::io("create", copy.path(), e))?;
-            let sink = HashedFile { file, hasher: Sha256::new(), written: 0 };
+            let sink = HashedFile::new(file);
             let write = |e| Error::io("write", copy.path(), e);
             let mut encoder = zstd::Encoder::new(sink, ZSTD_LEVEL).map_err(write)?;
             let unpacked =
                 layer::unpack(source, staged.path(), inner.limits, Some(&mut encoder)).map_err(fail)?;
             let sink = encoder.finish().map_err(write)?;
-            let digest = Digest::finish(sink.hasher);
+            let (digest, written) = sink.finish();
             keep_blob(inner, copy.path(), &digest)?;
-            (unpacked, digest, sink.written)
+            (unpacked, digest, written)
         }
     };
     if let Some((_, wanted)) = from
@@ -226,26 +226,6 @@ fn keep_blob(inner: &Inner, path: &Path, digest: &Digest) -> Result<(), Error> {
             std::fs::hard_link(path, &partial).map_err(|e| Error::io("link", &partial, e))
         }
         other => other.map_err(|e| Error::io("link", &partial, e)),
-    }
-}
-
-/// Writes to a file and hashes what it writes.
-struct HashedFile {
-    file: File,
-    hasher: Sha256,
-    written: u64,
-}
-
-impl Write for HashedFile {
-    fn write(&mut self, buf: &[u8]) -> std::io::Result<usize> {
-        let n = self.file.write(buf)?;
-        self.hasher.update(&buf[..n]);
-        self.written += n as u64;
-        Ok(n)
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        self.file.flush()
     }
 }
 

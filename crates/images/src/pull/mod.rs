@@ -14,7 +14,7 @@ use crate::manifest::{CONFIG_LIMIT, Document, ImageManifest};
 use crate::platform::Platform;
 use crate::progress::{Progress, ProgressEvent};
 use crate::reference::Reference;
-use crate::registry::{Auth, Endpoint, Repository};
+use crate::registry::{Auth, Endpoint, Purpose, Repository};
 use crate::store::{NewImage, Store};
 
 /// How long a failed pull waits for its own threads to put things away.
@@ -60,7 +60,7 @@ impl Store {
         auth: Option<Auth>,
         progress: &dyn Progress,
     ) -> Result<Image, Error> {
-        let repository = self.inner.client.repository(endpoint, wanted, auth).await?;
+        let repository = self.inner.client.repository(endpoint, wanted, auth, Purpose::Pull).await?;
         let Found { manifests, manifest } = find_manifest(&repository, wanted, platform).await?;
         let top = manifests.first().map(|(digest, _)| digest.clone()).ok_or(Error::Interrupted)?;
         // The first line says that there is something to pull: what fails before it is an error of the call itself.

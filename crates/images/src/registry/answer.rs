@@ -3,6 +3,7 @@
 use http::{HeaderMap, StatusCode};
 use serde::Deserialize;
 
+use super::Purpose;
 use super::auth::Challenge;
 use crate::error::Error;
 use crate::reference::Reference;
@@ -21,7 +22,17 @@ struct OneError {
 }
 
 /// Makes the error for an answer that is no success.
-pub(super) fn refusal(reference: &Reference, status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Error {
+pub(super) fn refusal(
+    reference: &Reference,
+    purpose: Purpose,
+    status: StatusCode,
+    headers: &HeaderMap,
+    body: &[u8],
+) -> Error {
+    let denied = |cause: &str| match purpose {
+        Purpose::Pull => denied(reference, cause),
+        Purpose::Push | Purpose::Login => cause.to_owned(),
+    };
     let mut errors: Vec<(String, String)> = serde_json::from_slice::<Errors>(body)
         .map(|e| e.errors.into_iter().map(|e| (e.code.to_ascii_uppercase(), e.message)).collect())
         .unwrap_or_default();
@@ -48,14 +59,14 @@ pub(super) fn refusal(reference: &Reference, status: StatusCode, headers: &Heade
             StatusCode::UNAUTHORIZED => {
                 Error::RegistryUnauthorized { message: "unauthorized: authentication required".to_owned() }
             }
-            StatusCode::NOT_FOUND => Error::RegistryNotFound {
+            StatusCode::NOT_FOUND if purpose == Purpose::Pull => Error::RegistryNotFound {
                 message: format!(
                     "manifest for {} not found: manifest unknown: manifest unknown",
                     reference.familiar()
                 ),
             },
             StatusCode::FORBIDDEN => Error::RegistryNotFound {
-                message: denied(reference, "denied: requested access to the resource is denied"),
+                message: denied("denied: requested access to the resource is denied"),
             },
             StatusCode::TOO_MANY_REQUESTS => {
                 Error::Registry { message: "toomanyrequests: too many requests".to_owned() }
@@ -65,7 +76,7 @@ pub(super) fn refusal(reference: &Reference, status: StatusCode, headers: &Heade
     };
     let shown = format!("{}: {message}", code.replace('_', " ").to_ascii_lowercase());
     match code.as_str() {
-        "DENIED" => Error::RegistryNotFound { message: denied(reference, &shown) },
+        "DENIED" => Error::RegistryNotFound { message: denied(&shown) },
         "MANIFEST_UNKNOWN" => Error::RegistryNotFound {
             message: format!("manifest for {} not found: {shown}", reference.familiar()),
         },
@@ -94,7 +105,8 @@ mod tests {
             headers.insert(http::header::WWW_AUTHENTICATE, challenge.parse().unwrap());
         }
         let reference = Reference::parse("x:y").unwrap();
-        refusal(&reference, StatusCode::from_u16(status).unwrap(), &headers, body.as_bytes()).to_string()
+        refusal(&reference, Purpose::Pull, StatusCode::from_u16(status).unwrap(), &headers, body.as_bytes())
+            .to_string()
     }
 
     #[test]

@@ -18,7 +18,8 @@ impl Secret {
         Secret(text.into())
     }
 
-    pub(crate) fn expose(&self) -> &str {
+    /// Returns the secret itself, to be handed to whom it is for.
+    pub fn expose(&self) -> &str {
         &self.0
     }
 
@@ -159,6 +160,7 @@ pub(crate) struct TokenAnswer {
     token: Option<String>,
     access_token: Option<String>,
     pub expires_in: Option<u64>,
+    pub refresh_token: Option<Secret>,
 }
 
 impl TokenAnswer {

@@ -8,8 +8,11 @@ mod auth;
 mod body;
 mod connect;
 mod endpoint;
+mod login;
+mod outgoing;
 mod tls;
 mod token;
+mod upload;
 mod uri;
 
 use std::collections::HashMap;
@@ -17,10 +20,8 @@ use std::error::Error as _;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST, LOCATION, RANGE, RETRY_AFTER, USER_AGENT};
 use http::{HeaderMap, Method, Request, Response, StatusCode, Uri};
-use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper_util::client::legacy;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
@@ -31,6 +32,9 @@ use connect::{ConnectError, Connector};
 pub use connect::{Dial, Io, TcpDial};
 pub(crate) use endpoint::Endpoint;
 use endpoint::{Endpoints, Protocol, host_of};
+pub use login::LoggedIn;
+use outgoing::OutgoingBody;
+pub(crate) use outgoing::{Outgoing, Sent};
 use token::TokenKey;
 use uri::{authority, content_range_start, resolve, same_origin, shown_url};
 
@@ -50,13 +54,15 @@ const TLS_PROBE: Duration = Duration::from_secs(2);
 
 /// Talks to registries.
 pub(crate) struct Client {
-    http: legacy::Client<Connector, Full<Bytes>>,
+    http: legacy::Client<Connector, OutgoingBody>,
     connector: Connector,
     endpoints: Endpoints,
     pub timeouts: Timeouts,
     /// Insecure registries that turned out to speak TLS or not.
     speaks_tls: Mutex<HashMap<String, bool>>,
     tokens: Mutex<HashMap<TokenKey, (Secret, Instant)>>,
+    /// What came with a token that a login asked for, until the login takes it.
+    refresh_tokens: Mutex<HashMap<TokenKey, Secret>>,
 }
 
 /// One repository on one server.
@@ -67,6 +73,15 @@ pub(crate) struct Repository {
     /// `https://host:port`
     base: String,
     auth: Option<Auth>,
+    purpose: Purpose,
+}
+
+/// What a repository is opened for: it decides which rights are asked for and how a refusal reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Purpose {
+    Pull,
+    Push,
+    Login,
 }
 
 /// A manifest as it came.
@@ -100,6 +115,7 @@ impl Client {
             timeouts: config.timeouts,
             speaks_tls: Mutex::default(),
             tokens: Mutex::default(),
+            refresh_tokens: Mutex::default(),
         }))
     }
 
@@ -114,6 +130,7 @@ impl Client {
         endpoint: &Endpoint,
         reference: &Reference,
         auth: Option<Auth>,
+        purpose: Purpose,
     ) -> Result<Repository, Error> {
         let tls = match endpoint.protocol {
             Protocol::Http => false,
@@ -125,6 +142,7 @@ impl Client {
             reference: reference.clone(),
             base: format!("{}://{}", if tls { "https" } else { "http" }, endpoint.authority),
             auth: auth.filter(|_| !endpoint.mirror),
+            purpose,
         })
     }
 
@@ -154,9 +172,9 @@ impl Client {
         method: Method,
         url: &Uri,
         headers: &HeaderMap,
-        body: Bytes,
+        body: &Outgoing,
     ) -> Result<Response<Incoming>, Error> {
-        let name = if method == Method::POST { "Post" } else { "Get" };
+        let name = verb(&method);
         let mut request = Request::builder().method(method).uri(url.clone());
         if let Some(all) = request.headers_mut() {
             all.extend(headers.clone());
@@ -168,24 +186,30 @@ impl Client {
                 all.insert(HOST, host);
             }
         }
-        let request = request
-            .body(Full::new(body))
-            .map_err(|e| request_error(name, &url.to_string(), e.to_string()))?;
-        // Connecting has its own limit inside; this one is for a server that accepts and says nothing.
+        let failed = |reason: String| request_error(name, &shown_url(url), reason);
+        let (body, sent) = body.open().await.map_err(&failed)?;
+        let request = request.body(body).map_err(|e| failed(e.to_string()))?;
+        // Connecting has its own limit inside; this one is for a server that accepts and says nothing, or that
+        // stops taking what is sent.
         let limit = self.timeouts.stall + self.timeouts.connect;
-        match tokio::time::timeout(limit, self.http.request(request)).await {
+        let mut answer = std::pin::pin!(self.http.request(request));
+        let mut before = sent.bytes();
+        let answer = loop {
+            match tokio::time::timeout(limit, &mut answer).await {
+                Err(_) if sent.bytes() > before => before = sent.bytes(),
+                ended => break ended,
+            }
+        };
+        match answer {
             Ok(Ok(response)) => Ok(response),
             Ok(Err(error)) => match connect_error(&error) {
                 Some(reason) => {
                     let shown = format!("{}://{}/v2/", url.scheme_str().unwrap_or_default(), authority(url));
                     Err(request_error(name, &shown, reason))
                 }
-                None => Err(request_error(name, &shown_url(url), innermost(&error))),
+                None => Err(failed(innermost(&error))),
             },
-            Err(_) => {
-                let reason = "net/http: timeout awaiting response headers".to_owned();
-                Err(request_error(name, &shown_url(url), reason))
-            }
+            Err(_) => Err(failed("net/http: timeout awaiting response headers".to_owned())),
         }
     }
 }
@@ -287,7 +311,7 @@ impl Repository {
     async fn refusal(&self, response: Response<Incoming>) -> Failure {
         let (status, headers) = (response.status(), response.headers().clone());
         let body = self.client.collect(response, ERROR_BODY_LIMIT, &self.base).await.unwrap_or_default();
-        let error = answer::refusal(&self.reference, status, &headers, &body);
+        let error = answer::refusal(&self.reference, self.purpose, status, &headers, &body);
         if status.is_server_error()
             || status == StatusCode::TOO_MANY_REQUESTS
             || status == StatusCode::REQUEST_TIMEOUT
@@ -305,21 +329,35 @@ impl Repository {
         accept: Option<&str>,
         range: Option<&str>,
     ) -> Result<Response<Incoming>, Failure> {
-        let uri: Uri = url
-            .parse()
-            .map_err(|e: http::uri::InvalidUri| Failure::Final(request_error("Get", url, e.to_string())))?;
-        let mut authorization = self.known_authorization();
+        let mut headers = HeaderMap::new();
+        for (name, value) in [(ACCEPT, accept), (RANGE, range)] {
+            if let Some(value) = value.and_then(|v| v.parse().ok()) {
+                headers.insert(name, value);
+            }
+        }
+        self.request(Method::GET, url, &headers, &Outgoing::Nothing).await
+    }
+
+    /// Sends a request, answering one challenge, waiting when told to, following redirects of what only reads.
+    async fn request(
+        &self,
+        method: Method,
+        url: &str,
+        headers: &HeaderMap,
+        body: &Outgoing,
+    ) -> Result<Response<Incoming>, Failure> {
+        let uri: Uri = url.parse().map_err(|e: http::uri::InvalidUri| {
+            Failure::Final(request_error(verb(&method), url, e.to_string()))
+        })?;
+        // An upload may be sent elsewhere, where our credentials have no business.
+        let ours = same_origin(&uri, &self.base.parse().unwrap_or_default());
+        let mut authorization = self.known_authorization().filter(|_| ours);
         let (mut challenged, mut waited) = (false, 0);
         loop {
-            let mut headers = HeaderMap::new();
-            for (name, value) in [(ACCEPT, accept), (RANGE, range)] {
-                if let Some(value) = value.and_then(|v| v.parse().ok()) {
-                    headers.insert(name, value);
-                }
-            }
-            let response = self.follow(uri.clone(), headers, authorization.as_ref()).await?;
+            let sent = self.follow(&method, uri.clone(), headers, body, authorization.as_ref());
+            let response = sent.await?;
             match response.status() {
-                StatusCode::UNAUTHORIZED if !challenged => {
+                StatusCode::UNAUTHORIZED if !challenged && ours => {
                     challenged = true;
                     match self.answer_challenge(&response, url).await? {
                         Some(value) => authorization = Some(value),
@@ -347,8 +385,10 @@ impl Repository {
     /// Follows redirects; credentials go to the registry itself and nowhere else.
     async fn follow(
         &self,
+        method: &Method,
         start: Uri,
-        headers: HeaderMap,
+        headers: &HeaderMap,
+        body: &Outgoing,
         authorization: Option<&Secret>,
     ) -> Result<Response<Incoming>, Failure> {
         let mut uri = start.clone();
@@ -364,16 +404,19 @@ impl Repository {
                 headers.insert(AUTHORIZATION, value);
             }
             let response =
-                self.client.send(Method::GET, &uri, &headers, Bytes::new()).await.map_err(Failure::Again)?;
-            if !matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308) {
+                self.client.send(method.clone(), &uri, &headers, body).await.map_err(Failure::Again)?;
+            let redirects = matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308);
+            if !redirects || !method.is_safe() {
                 return Ok(response);
             }
             let location = response.headers().get(LOCATION).and_then(|v| v.to_str().ok()).unwrap_or_default();
             uri = resolve(&uri, location).ok_or_else(|| {
-                Failure::Final(request_error("Get", &shown_url(&uri), "malformed redirect".to_owned()))
+                let reason = "malformed redirect".to_owned();
+                Failure::Final(request_error(verb(method), &shown_url(&uri), reason))
             })?;
         }
-        Err(Failure::Final(request_error("Get", &shown_url(&start), "stopped after 10 redirects".to_owned())))
+        let reason = "stopped after 10 redirects".to_owned();
+        Err(Failure::Final(request_error(verb(method), &shown_url(&start), reason)))
     }
 }
 
@@ -411,6 +454,17 @@ impl Failure {
                 Error::Registry { message: "requested range not satisfiable".to_owned() }
             }
         }
+    }
+}
+
+/// The method as Docker's errors write it.
+fn verb(method: &Method) -> &'static str {
+    match method.as_str() {
+        "HEAD" => "Head",
+        "POST" => "Post",
+        "PATCH" => "Patch",
+        "PUT" => "Put",
+        _ => "Get",
     }
 }
 

@@ -10,7 +10,7 @@ use hyper::body::Incoming;
 
 use super::auth::{self, Auth, Challenge, Secret, TokenAnswer};
 use super::uri::shown_url;
-use super::{Failure, Repository, request_error};
+use super::{Failure, Outgoing, Purpose, Repository, request_error};
 use crate::digest::Digest;
 use crate::error::Error;
 
@@ -24,6 +24,8 @@ pub(super) struct TokenKey {
     user: String,
     /// Digest of the credentials: a token must not outlive a change of the password.
     credentials: String,
+    /// A token to pull is of no use to push.
+    purpose: Purpose,
 }
 
 impl Repository {
@@ -35,7 +37,14 @@ impl Repository {
             repository: self.reference.path().to_owned(),
             user: auth.username,
             credentials: Digest::of(secrets.as_bytes()).to_string(),
+            purpose: self.purpose,
         }
+    }
+
+    /// Takes the token that came with the last login, or an empty one.
+    pub(super) fn refresh_token(&self) -> Secret {
+        let mut kept = self.client.refresh_tokens.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.remove(&self.token_key()).unwrap_or_default()
     }
 
     pub(super) fn known_authorization(&self) -> Option<Secret> {
@@ -96,8 +105,12 @@ impl Repository {
         service: Option<&str>,
         scope: Option<&str>,
     ) -> Result<(Secret, u64), Failure> {
-        let own_scope = format!("repository:{}:pull", self.reference.path());
-        let scope = scope.unwrap_or(&own_scope);
+        let rights = if self.purpose == Purpose::Push { "pull,push" } else { "pull" };
+        let own_scope = format!("repository:{}:{rights}", self.reference.path());
+        let scope = match self.purpose {
+            Purpose::Login => scope,
+            Purpose::Pull | Purpose::Push => Some(scope.unwrap_or(&own_scope)),
+        };
         let fail = |reason: &str| Failure::Final(request_error("Get", realm, reason.to_owned()));
         let realm_uri: Uri = realm.parse().map_err(|_| fail("malformed token realm"))?;
         let plain = realm_uri.scheme_str() == Some("http");
@@ -109,7 +122,10 @@ impl Repository {
         }
         let identity = self.auth.as_ref().and_then(Auth::identity);
         let mut pairs: Vec<(&str, &str)> = service.map(|s| ("service", s)).into_iter().collect();
-        pairs.push(("scope", scope));
+        pairs.extend(scope.map(|scope| ("scope", scope)));
+        if self.purpose == Purpose::Login {
+            pairs.extend([("offline_token", "true"), ("client_id", "skiff")]);
+        }
         let mut headers = HeaderMap::new();
         let (method, uri, body) = if let Some(token) = identity {
             pairs.extend([
@@ -118,7 +134,7 @@ impl Repository {
                 ("client_id", "skiff"),
             ]);
             headers.insert(CONTENT_TYPE, http::HeaderValue::from_static("application/x-www-form-urlencoded"));
-            (Method::POST, realm_uri, Bytes::from(auth::form(&pairs)))
+            (Method::POST, realm_uri, Outgoing::Bytes(Bytes::from(auth::form(&pairs))))
         } else {
             if let Some(auth) = &self.auth
                 && let Some(basic) = auth.basic()
@@ -133,9 +149,9 @@ impl Repository {
             let uri = format!("{realm}{separator}{}", auth::form(&pairs))
                 .parse()
                 .map_err(|_| fail("malformed token realm"))?;
-            (Method::GET, uri, Bytes::new())
+            (Method::GET, uri, Outgoing::Nothing)
         };
-        let response = self.client.send(method, &uri, &headers, body).await.map_err(Failure::Again)?;
+        let response = self.client.send(method, &uri, &headers, &body).await.map_err(Failure::Again)?;
         let status = response.status();
         if status != StatusCode::OK {
             return match status {
@@ -154,6 +170,12 @@ impl Repository {
         let bytes = self.client.collect(response, TOKEN_LIMIT, realm).await?;
         let answer: TokenAnswer =
             serde_json::from_slice(&bytes).map_err(|_| fail("malformed token answer"))?;
+        if self.purpose == Purpose::Login
+            && let Some(refresh) = &answer.refresh_token
+        {
+            let mut kept = self.client.refresh_tokens.lock().unwrap_or_else(PoisonError::into_inner);
+            kept.insert(self.token_key(), refresh.clone());
+        }
         let token = answer
             .token()
             .ok_or_else(|| fail("authorization server did not include a token in the response"))?;

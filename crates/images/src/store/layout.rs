@@ -76,6 +76,12 @@ impl Layout {
         self.root.join("partial").join(digest.hex())
     }
 
+    /// Returns where a blob is, whether an image has it or not.
+    pub fn stored(&self, digest: &Digest) -> PathBuf {
+        let blob = self.blob(digest);
+        if blob.exists() { blob } else { self.partial(digest) }
+    }
+
     /// Returns an unused path in the staging directory.
     pub fn stage(&self) -> Staged {
         let number = self.next.fetch_add(1, Ordering::Relaxed);

@@ -13,6 +13,7 @@ mod layout;
 mod lease;
 mod metadata;
 mod names;
+mod outgoing;
 mod remove;
 
 use std::collections::HashMap;
@@ -68,6 +69,8 @@ pub(crate) struct State {
     leases: HashMap<Digest, usize>,
     /// Layers on disk that no image has yet.
     pending: HashMap<Digest, LayerRecord>,
+    /// Compressed forms made for pushing, by the layer's diff id.
+    packed: HashMap<Digest, (Digest, u64)>,
 }
 
 /// How many layers are downloaded at once.

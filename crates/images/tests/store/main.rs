@@ -8,6 +8,7 @@ mod hostile;
 mod load;
 mod proxy;
 mod pull;
+mod push;
 mod registry;
 mod remove;
 mod server;

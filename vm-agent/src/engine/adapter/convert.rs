@@ -12,6 +12,7 @@ pub fn error(error: engine::Error) -> ApiError {
         Code::NotFound => ApiError::not_found(error.message),
         Code::Conflict => ApiError::conflict(error.message),
         Code::NotModified => ApiError::not_modified(),
+        Code::Unauthorized => ApiError::unauthorized(error.message),
         Code::Forbidden => ApiError::forbidden(error.message),
         Code::Unavailable => ApiError::unavailable(error.message),
         Code::NotImplemented => ApiError::not_implemented(error.message),

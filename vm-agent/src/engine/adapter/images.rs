@@ -5,7 +5,7 @@ use base64::Engine as _;
 use futures_util::StreamExt;
 use skiff_docker_api::backend::{
     Auth, BodyReader, Images, ImportImage, ListImages, Progress, ProgressDetail, ProgressStream, PullImage,
-    RemoveImage,
+    PushImage, RemoveImage,
 };
 use skiff_docker_api::models::{
     ImageDeleteResponseItem, ImageHistoryResponseItem, ImageInspect, ImagePruneResponse, ImageSummary,
@@ -27,6 +27,20 @@ impl Images for Adapter {
             auth: request.auth.and_then(credentials),
         };
         Ok(progress(self.0.pull_image(request)))
+    }
+
+    async fn push_image(&self, request: PushImage) -> Result<ProgressStream> {
+        let auth = request.auth.and_then(credentials);
+        Ok(progress(self.0.push_image(skiff_engine::PushImage { reference: request.reference, auth })))
+    }
+
+    async fn check_credentials(&self, auth: Auth) -> Result<String> {
+        let server = auth.serveraddress.clone();
+        self.0.check_credentials(&server, credentials(auth).unwrap_or_default()).await.or_api()
+    }
+
+    async fn describe_remote_image(&self, name: &str, auth: Option<Auth>) -> Result<serde_json::Value> {
+        self.0.describe_remote(name, auth.and_then(credentials)).await.or_api()
     }
 
     async fn import_image(&self, request: ImportImage, tar: BodyReader) -> Result<String> {
@@ -96,6 +110,9 @@ fn progress(stream: skiff_engine::ProgressStream) -> ProgressStream {
     Box::pin(stream.map(|line| {
         Ok(match line.or_api()? {
             ImageProgress::Text(text) => Progress::stream(text),
+            ImageProgress::Result(result) => {
+                Progress { detail: Some(ProgressDetail::default()), aux: Some(result), ..Progress::default() }
+            }
             ImageProgress::Step(step) => Progress {
                 status: Some(step.status),
                 id: step.id,
