@@ -3,7 +3,7 @@
 use clap::builder::Styles;
 use clap::{Arg, ArgAction, Command, CommandFactory, Parser, Subcommand};
 
-use crate::command::{Context, completion, container, daemon, doctor, image, machine, system, volume};
+use crate::command::{Context, completion, container, daemon, doctor, image, login, machine, system, volume};
 use crate::error::Error;
 
 /// Runs Linux containers on any desktop
@@ -51,6 +51,8 @@ pub enum Top {
         command: image::Image,
     },
     Images(image::list::List),
+    Login(login::Login),
+    Logout(login::Logout),
     Inspect(container::inspect::Inspect),
     /// Manage the machine that containers run in
     #[command(override_usage = "skiff machine COMMAND")]
@@ -88,6 +90,8 @@ impl Top {
             Top::Doctor(args) => doctor::run(context, args).await,
             Top::ImageManagement { command } => command.run(context).await,
             Top::Images(args) => image::list::run(context, args).await,
+            Top::Login(args) => login::login(context, args).await,
+            Top::Logout(args) => login::logout(args),
             Top::Inspect(args) => container::inspect::run(context, args).await,
             Top::Machine { command } => command.run(context).await,
             Top::Ps(args) => container::list::run(context, args).await,
@@ -101,7 +105,10 @@ impl Top {
 
 /// Commands of the first help page by group, in the order they are shown. The rest are `Commands`.
 const GROUPS: &[(&str, &[&str])] = &[
-    ("Common Commands", &["run", "exec", "ps", "pull", "images", "version", "info"]),
+    (
+        "Common Commands",
+        &["run", "exec", "ps", "pull", "push", "images", "login", "logout", "version", "info"],
+    ),
     ("Skiff Commands", &["machine", "daemon", "doctor", "completion"]),
     ("Management Commands", &["container", "image", "system", "volume"]),
 ];

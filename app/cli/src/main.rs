@@ -9,6 +9,7 @@ mod api;
 mod arguments;
 mod cli;
 mod command;
+mod credentials;
 mod error;
 mod format;
 mod options;

@@ -15,6 +15,13 @@ use crate::{free_port, wait_until};
 const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 
+/// Who may use a protected registry.
+pub const USER: &str = "ann";
+/// The password of [`USER`].
+pub const PASSWORD: &str = "open sesame";
+/// Both, as bcrypt keeps them.
+const HTPASSWD: &str = "ann:$2y$04$abcdefghijklmnopqrstuu/LVz6MZlItEy42I2juLihZ66HnQx/cy\n";
+
 /// A registry with an empty store of its own. It ends when dropped.
 pub struct Registry {
     address: SocketAddr,
@@ -25,6 +32,15 @@ pub struct Registry {
 impl Registry {
     /// Starts it and waits until it answers.
     pub fn start() -> anyhow::Result<Self> {
+        Self::start_with("")
+    }
+
+    /// Starts one that lets in nobody but [`USER`] with [`PASSWORD`].
+    pub fn protected() -> anyhow::Result<Self> {
+        Self::start_with(HTPASSWD)
+    }
+
+    fn start_with(users: &str) -> anyhow::Result<Self> {
         let store = tempfile::Builder::new()
             .prefix("skiff-registry-")
             .tempdir()
@@ -32,7 +48,7 @@ impl Registry {
         let mut last = None;
         // Between the choice of a port and its use another test may take it.
         for _ in 0..3 {
-            match Self::start_once(&store) {
+            match Self::start_once(&store, users) {
                 Ok((address, process)) => return Ok(Self { address, store, process }),
                 Err(error) => last = Some(error),
             }
@@ -40,21 +56,27 @@ impl Registry {
         Err(last.context("three attempts were made")?)
     }
 
-    fn start_once(store: &TempDir) -> anyhow::Result<(SocketAddr, Running)> {
+    fn start_once(store: &TempDir, users: &str) -> anyhow::Result<(SocketAddr, Running)> {
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()?));
         let config = store.path().join("config.yml");
-        let text = format!(
+        let mut text = format!(
             "version: 0.1\nlog: {{level: warn, accesslog: {{disabled: true}}}}\nstorage:\n  filesystem: {{rootdirectory: {}}}\n  \
              delete: {{enabled: true}}\nhttp: {{addr: '{address}'}}\n",
             store.path().join("data").display()
         );
+        if !users.is_empty() {
+            let file = store.path().join("htpasswd");
+            fs::write(&file, users).context("write the registry's users")?;
+            text += &format!("auth: {{htpasswd: {{realm: skiff, path: {}}}}}\n", file.display());
+        }
         fs::write(&config, text).context("write the registry's configuration")?;
         let mut process =
             Program::new("docker-registry").args(["serve".into(), config.into_os_string()]).start()?;
         let mut dead = false;
         let up = wait_until("the registry", Duration::from_secs(15), || {
             dead = !process.is_running();
-            (dead || http::get(address, "/v2/").is_ok_and(|answer| answer.status == 200)).then_some(())
+            (dead || http::get(address, "/v2/").is_ok_and(|answer| [200, 401].contains(&answer.status)))
+                .then_some(())
         });
         if dead || up.is_err() {
             let finished = process.finish(Duration::ZERO.max(Duration::from_secs(u64::from(dead))))?;

@@ -111,11 +111,12 @@ impl Client {
         path: &str,
         query: &Query,
         body: Body,
-        headers: &[(&'static str, &'static str)],
+        headers: &[(&'static str, &str)],
     ) -> Result<Response<Incoming>, Error> {
         let mut request = self.request(method, path, query, body)?;
         for (name, value) in headers {
-            request.headers_mut().insert(*name, HeaderValue::from_static(value));
+            let value = HeaderValue::from_str(value).map_err(|error| self.broken(error))?;
+            request.headers_mut().insert(*name, value);
         }
         let response = self.exchange(request).await?;
         self.check(response).await

@@ -6,6 +6,7 @@ pub mod context;
 pub mod daemon;
 pub mod doctor;
 pub mod image;
+pub mod login;
 pub mod machine;
 pub mod system;
 pub mod volume;

@@ -2,9 +2,12 @@
 
 pub mod attach;
 pub mod input;
+mod secret;
 pub mod signals;
 
 use std::io::{self, IsTerminal, Write};
+
+pub use secret::read_secret;
 
 /// Keeps the terminal in raw mode while it lives.
 #[derive(Debug)]

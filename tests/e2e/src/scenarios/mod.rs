@@ -12,6 +12,7 @@ mod list;
 mod logs;
 mod network;
 mod restart;
+mod push;
 mod run;
 mod terminal;
 mod versions;
@@ -33,6 +34,7 @@ pub fn all() -> Vec<Scenario> {
         network::ALL,
         volumes::ALL,
         images::ALL,
+        push::ALL,
         bad_input::ALL,
     ]
     .concat()

@@ -4,6 +4,7 @@ pub mod archive;
 pub mod history;
 pub mod list;
 pub mod pull;
+pub mod push;
 pub mod remove;
 
 use clap::Subcommand;
@@ -18,6 +19,7 @@ pub enum Shared {
     Import(archive::Import),
     Load(archive::Load),
     Pull(pull::Pull),
+    Push(push::Push),
     Tag(remove::Tag),
 }
 
@@ -42,6 +44,7 @@ impl Shared {
             Shared::Import(args) => archive::import(context, args).await,
             Shared::Load(args) => archive::load(context, args).await,
             Shared::Pull(args) => pull::run(context, args).await,
+            Shared::Push(args) => push::run(context, args).await,
             Shared::Tag(args) => remove::tag(context, args).await,
         }
     }

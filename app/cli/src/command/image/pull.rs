@@ -8,6 +8,7 @@ use http::Method;
 use crate::api::client::empty;
 use crate::api::{Client, Query};
 use crate::command::Context;
+use crate::credentials;
 use crate::error::Error;
 use crate::options::reference;
 use crate::progress::Display;
@@ -69,7 +70,9 @@ async fn pull(
         .with("fromImage", name)
         .with("tag", digest.or(tag).unwrap_or("latest"))
         .maybe("platform", request.platform);
-    let response = client.send(Method::POST, "/images/create", &query, empty(), &[]).await?;
+    let auth = credentials::header_for(name)?;
+    let headers: Vec<_> = auth.iter().map(|auth| ("x-registry-auth", auth.as_str())).collect();
+    let response = client.send(Method::POST, "/images/create", &query, empty(), &headers).await?;
     let messages = client.documents(response);
     let daemon = |error| match error {
         // Failures in the stream are the engine's words as much as those in a status.
@@ -85,7 +88,7 @@ async fn pull(
 }
 
 /// Spells the registry and tag out, as `pull` does in its last line: `docker.io/library/busybox:latest`.
-fn full_name(image: &str) -> String {
+pub(super) fn full_name(image: &str) -> String {
     let (name, tag, digest) = reference::parts(image);
     let first = name.split('/').next().unwrap_or_default();
     let has_registry = name.contains('/')

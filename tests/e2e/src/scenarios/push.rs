@@ -1,0 +1,94 @@
+//! Pushing images, and registries that want to know who asks.
+
+use anyhow::ensure;
+use skiff_testkit::registry::{PASSWORD, USER};
+use skiff_testkit::{Image, Registry, binaries};
+
+use crate::{Subject, scenarios};
+
+scenarios![
+    a_pushed_image_comes_back_the_same,
+    all_tags_are_pushed,
+    a_protected_registry_wants_a_login,
+    skiff_and_docker_share_their_logins,
+    what_can_not_be_pushed_is_named,
+];
+
+fn a_pushed_image_comes_back_the_same(on: &Subject) -> anyhow::Result<()> {
+    let reference = on.registry.reference("e2e/pushed:v1");
+    on.load(&Image::layered()?, &reference)?;
+    let id = on.docker.inspect(&reference, "{{.Id}}")?;
+    let pushed = on.docker.run(&format!("push {reference}"))?.ok()?;
+    pushed
+        .shows(&format!("The push refers to repository [{}]", on.registry.reference("e2e/pushed")))?
+        .shows("Pushed")?
+        .shows("v1: digest: sha256:")?;
+    let digest = on.docker.inspect(&reference, "{{index .RepoDigests 0}}")?;
+    on.docker.run(&format!("push {reference}"))?.ok()?.shows("Layer already exists")?;
+    on.docker.run(&format!("rmi -f {id}"))?.ok()?;
+    on.docker.run(&format!("pull {digest}"))?.ok()?;
+    ensure!(on.docker.inspect(&digest, "{{.Id}}")? == id, "another image came back");
+    let described = on.call("GET", &format!("/distribution/{digest}/json"), "")?;
+    let expected = digest.rsplit('@').next().unwrap_or_default();
+    let described: serde_json::Value = serde_json::from_str(&described.text())?;
+    ensure!(described["Descriptor"]["digest"] == expected, "{described:?}");
+    let events =
+        on.docker.args(&["events", "--since", "1h", "--until", &on.now()?, "--filter", "event=push"])?;
+    events.ok()?.shows("image push")?;
+    Ok(())
+}
+
+fn all_tags_are_pushed(on: &Subject) -> anyhow::Result<()> {
+    let name = on.registry.reference("e2e/tags");
+    for tag in ["one", "two"] {
+        on.docker.run(&format!("tag busybox {name}:{tag}"))?.ok()?;
+    }
+    let pushed = on.docker.run(&format!("push --all-tags {name}"))?.ok()?;
+    pushed.shows("one: digest: sha256:")?.shows("two: digest: sha256:")?;
+    on.docker.run(&format!("pull {name}:two"))?.ok()?.shows("up to date")?;
+    Ok(())
+}
+
+fn a_protected_registry_wants_a_login(on: &Subject) -> anyhow::Result<()> {
+    let registry = Registry::protected()?;
+    let reference = registry.reference("private/x:1");
+    let server = registry.address();
+    on.docker.run(&format!("tag busybox {reference}"))?.ok()?;
+    on.docker.run(&format!("push {reference}"))?.exits(1)?.complains("no basic auth credentials")?;
+    let login = format!("login -u {USER} --password-stdin {server}");
+    on.docker.feed(&login, "wrong")?.exits(1)?.complains("unauthorized")?;
+    on.docker.feed(&login, PASSWORD)?.ok()?.shows("Login Succeeded")?;
+    on.docker.run(&format!("push {reference}"))?.ok()?.shows("1: digest: sha256:")?;
+    on.docker.run(&format!("pull {reference}"))?.ok()?.shows("up to date")?;
+    on.docker.run(&format!("logout {server}"))?.ok()?;
+    on.docker.run(&format!("pull {reference}"))?.exits(1)?.complains("no basic auth credentials")?;
+    Ok(())
+}
+
+fn skiff_and_docker_share_their_logins(on: &Subject) -> anyhow::Result<()> {
+    let registry = Registry::protected()?;
+    let skiff = on.docker.clone().with_program(binaries::skiff()?);
+    let reference = registry.reference("private/y:1");
+    let server = registry.address();
+    let login = format!("login -u {USER} --password-stdin {server}");
+    skiff.feed(&login, "wrong")?.exits(1)?.complains("unauthorized")?;
+    skiff.feed(&login, PASSWORD)?.ok()?.shows("Login Succeeded")?.complains("stored unencrypted")?;
+    skiff.run(&format!("tag busybox {reference}"))?.ok()?;
+    on.docker.run(&format!("push {reference}"))?.ok()?;
+    skiff.run(&format!("push -q {reference}"))?.ok()?.prints(&format!("{reference}\n"))?;
+    skiff.run(&format!("pull {reference}"))?.ok()?.shows("up to date")?;
+    on.docker.run(&format!("logout {server}"))?.ok()?;
+    skiff.run(&format!("logout {server}"))?.ok()?.shows("Not logged in")?;
+    skiff.run(&format!("pull {reference}"))?.exits(1)?.complains("no basic auth credentials")?;
+    Ok(())
+}
+
+fn what_can_not_be_pushed_is_named(on: &Subject) -> anyhow::Result<()> {
+    on.docker.run("push nothing/like:this")?.exits(1)?.complains("tag does not exist: nothing/like:this")?;
+    let port = skiff_testkit::free_port()?;
+    let nowhere = format!("127.0.0.1:{port}/x:1");
+    on.docker.run(&format!("tag busybox {nowhere}"))?.ok()?;
+    on.docker.run(&format!("push {nowhere}"))?.exits(1)?.complains("connection refused")?;
+    on.docker.run(&format!("rmi {nowhere}"))?.ok()?;
+    Ok(())
+}
