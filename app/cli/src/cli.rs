@@ -66,7 +66,7 @@ pub enum Top {
     #[command(name = "system", override_usage = "skiff system COMMAND")]
     SystemManagement {
         #[command(subcommand)]
-        command: system::Shared,
+        command: system::System,
     },
     Version(system::version::Version),
     /// Manage volumes

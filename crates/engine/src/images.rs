@@ -239,6 +239,7 @@ impl Engine {
         };
         let (before, since, until) = (created("before")?, created("since")?, until(filters)?);
         let users = self.image_users();
+        let shared = options.shared_size.then(|| self.0.config.images.shared_sizes());
         let mut images = self.0.config.images.list();
         images.retain(|image| {
             let at = created_ns(image);
@@ -266,7 +267,9 @@ impl Engine {
                 repo_digests: matching(filters, &image.repo_digests),
                 created: (created_ns(image) / 1_000_000_000) as i64,
                 size: image.size as i64,
-                shared_size: -1,
+                shared_size: shared.as_ref().map_or(-1, |shared| {
+                    shared.get(&image.id).map_or(0, |&size| i64::try_from(size).unwrap_or(i64::MAX))
+                }),
                 labels: image.labels.clone(),
                 containers: users.get(&image.id).map_or(0, |users| users.len() as i64),
                 ..ImageSummary::default()

@@ -1,9 +1,12 @@
 //! What `/proc` says about processes (proc(5)).
 
+use std::collections::HashMap;
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 /// Ticks of the clock in `/proc`, which Linux fixes at 100 a second for user space.
-const TICKS: u64 = 100;
+pub const TICKS: u64 = 100;
 
 /// One line of `ps`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,6 +25,12 @@ pub struct Process {
     pub tty: i64,
     /// CPU time in ticks.
     pub ticks: u64,
+    /// The part of it in user mode.
+    pub user_ticks: u64,
+    /// CPU time of ended children that were waited for, in user mode and in the kernel.
+    pub waited_ticks: (u64, u64),
+    /// How many threads it has.
+    pub threads: u64,
     /// When it began, in ticks after boot.
     pub began: u64,
     /// Virtual memory in bytes.
@@ -70,6 +79,9 @@ fn parse(pid: i32, uid: u32, stat: &str, line: &[u8]) -> Option<Process> {
         session: fields.get(3)?.parse().ok()?,
         tty: fields.get(4)?.parse().ok()?,
         ticks: number(11)? + number(12)?,
+        user_ticks: number(11)?,
+        waited_ticks: (number(13)?, number(14)?),
+        threads: number(17)?,
         began: number(19)?,
         virtual_bytes: number(20)?,
         resident_pages: number(21)?,
@@ -97,7 +109,7 @@ pub fn in_namespace_of(first: i32) -> Vec<i32> {
     if wanted.is_some() && wanted != namespace("self") {
         return all.into_iter().filter(|pid| namespace(&pid.to_string()) == wanted).collect();
     }
-    let parents: std::collections::HashMap<i32, i32> =
+    let parents: HashMap<i32, i32> =
         all.iter().filter_map(|pid| Some((*pid, Process::read(*pid)?.parent))).collect();
     let descends = |mut pid: i32| {
         while pid != first {
@@ -109,6 +121,50 @@ pub fn in_namespace_of(first: i32) -> Vec<i32> {
         true
     };
     all.iter().copied().filter(|pid| descends(*pid)).collect()
+}
+
+/// How long a look at all processes serves: everybody who measures in the same second shares it.
+const FRESH: Duration = Duration::from_millis(300);
+
+/// The processes of every pid namespace, as they were a moment ago.
+type Namespaces = HashMap<PathBuf, Vec<i32>>;
+
+/// The processes of a container, as they were at most a moment ago: for many containers at once this is one look at
+/// `/proc` instead of one each.
+pub fn of_container(first: i32) -> Vec<i32> {
+    static LAST: Mutex<Option<(Instant, Arc<Namespaces>)>> = Mutex::new(None);
+    let namespace = |pid: &str| std::fs::read_link(format!("/proc/{pid}/ns/pid")).ok();
+    let wanted = namespace(&first.to_string());
+    if wanted.is_none() || wanted == namespace("self") {
+        return in_namespace_of(first);
+    }
+    let mut last = LAST.lock().unwrap_or_else(PoisonError::into_inner);
+    let all = match &*last {
+        Some((at, all)) if at.elapsed() < FRESH => Arc::clone(all),
+        _ => {
+            let mut all = Namespaces::new();
+            for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
+                let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else {
+                    continue;
+                };
+                if let Some(namespace) = namespace(&format!("{pid}")) {
+                    all.entry(namespace).or_default().push(pid);
+                }
+            }
+            let all = Arc::new(all);
+            *last = Some((Instant::now(), Arc::clone(&all)));
+            all
+        }
+    };
+    wanted.and_then(|namespace| all.get(&namespace).cloned()).unwrap_or_else(|| vec![first])
+}
+
+/// The memory that a process does not share with files, in bytes.
+pub fn own_memory(pid: i32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let kib = |line: &str| line.split_whitespace().nth(1)?.parse::<u64>().ok();
+    let lines = status.lines().filter(|line| line.starts_with("RssAnon:") || line.starts_with("RssShmem:"));
+    lines.filter_map(kib).sum::<u64>() * 1024
 }
 
 #[cfg(test)]

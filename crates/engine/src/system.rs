@@ -192,7 +192,8 @@ impl Engine {
             ..DiskUsage::default()
         };
         if kinds.images {
-            usage.images = Some(self.list_images(ListImages { all: true, ..ListImages::default() }).await?);
+            let all = ListImages { all: true, shared_size: true, ..ListImages::default() };
+            usage.images = Some(self.list_images(all).await?);
         }
         if kinds.containers {
             let all = ListContainers { all: true, size: true, ..ListContainers::default() };

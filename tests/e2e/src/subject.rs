@@ -78,7 +78,7 @@ impl Subject {
     /// A client that asks and then never reads its answer.
     pub fn deaf_client(&self, path: &str) -> anyhow::Result<UnixStream> {
         let mut stream = UnixStream::connect(self.socket())?;
-        write!(stream, "GET {path} HTTP/1.1\r\nHost: docker\r\n\r\n")?;
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: docker\r\nConnection: close\r\n\r\n")?;
         Ok(stream)
     }
 

@@ -3,12 +3,14 @@
 use futures_util::StreamExt;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, PRAGMA};
 use http::{HeaderName, HeaderValue, Method, Response, StatusCode};
+use serde_json::json;
 
 use super::{Answer, Call, page_not_found};
 use crate::backend::{DiskUsageKinds, EventsOptions, UnixTime};
 use crate::body;
 use crate::error::{ApiError, Result};
 use crate::shape;
+use crate::version::ApiVersion;
 
 const EVENT_FILTERS: &[&str] = &[
     "config",
@@ -41,6 +43,10 @@ pub(super) async fn route(call: Call, path: &[&str]) -> Result<Answer> {
         ("GET", ["events"]) => events(call).await,
         ("GET", ["system", "df"]) => disk_usage(call).await,
         ("GET", ["plugins"]) => Ok(body::json(StatusCode::OK, &[(); 0])?.into()),
+        // There is no build cache; `docker system prune` asks all the same.
+        ("POST", ["build", "prune"]) => {
+            Ok(body::json(StatusCode::OK, &json!({ "CachesDeleted": null, "SpaceReclaimed": 0 }))?.into())
+        }
         ("POST", ["build" | "session" | "grpc"]) => {
             Err(ApiError::not_implemented("this engine cannot build images yet"))
         }
@@ -93,7 +99,7 @@ async fn events(call: Call) -> Result<Answer> {
 async fn disk_usage(call: Call) -> Result<Answer> {
     let mut kinds = DiskUsageKinds { containers: true, images: true, volumes: true, build_cache: true };
     let mut wanted = call.query.all("type").peekable();
-    if wanted.peek().is_some() {
+    if call.version >= ApiVersion::minor(42) && wanted.peek().is_some() {
         kinds = DiskUsageKinds { containers: false, images: false, volumes: false, build_cache: false };
         for kind in wanted {
             match kind {

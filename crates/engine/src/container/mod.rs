@@ -14,6 +14,7 @@ mod processes;
 mod remove;
 mod rename;
 pub(crate) mod resize;
+mod sample;
 pub(crate) mod start;
 mod stats;
 mod status;
@@ -48,6 +49,7 @@ pub(crate) struct Container {
     pub operation: tokio::sync::Mutex<()>,
     pub log: Arc<Log>,
     pub changes: watch::Sender<Change>,
+    pub sampler: stats::Sampler,
     record: Mutex<Arc<Record>>,
     run: Mutex<Option<Run>>,
     /// Restarts in a row, each after a short run: what the back-off counts.
@@ -110,6 +112,7 @@ impl Container {
             operation: tokio::sync::Mutex::default(),
             log: Arc::new(log),
             changes: watch::channel(change).0,
+            sampler: stats::Sampler::default(),
             record: Mutex::new(Arc::new(record)),
             run: Mutex::default(),
             hasty: AtomicU32::new(0),

@@ -16,7 +16,7 @@ mod names;
 mod outgoing;
 mod remove;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -165,6 +165,21 @@ impl Store {
         state.committed.layers.values().map(|layer| layer.size + layer.blob_size).sum()
     }
 
+    /// Returns how many bytes of each image's layers other images have too.
+    pub fn shared_sizes(&self) -> HashMap<String, u64> {
+        let state = self.inner.state();
+        let images = || state.committed.images.iter().filter(|(_, record)| !record.hidden);
+        let mut users: HashMap<&Digest, usize> = HashMap::new();
+        for (_, record) in images() {
+            // An image that has the same layer twice shares it with nobody.
+            let layers: HashSet<&Digest> = record.layers.iter().collect();
+            layers.into_iter().for_each(|layer| *users.entry(layer).or_default() += 1);
+        }
+        let size = |layer: &Digest| state.committed.layers.get(layer).map_or(0, |record| record.size);
+        let shared = |layers: &[Digest]| layers.iter().filter(|layer| users[layer] > 1).map(size).sum();
+        images().map(|(id, record)| (id.clone(), shared(&record.layers))).collect()
+    }
+
     /// Says whether a name leads to exactly this image id now.
     pub(crate) fn name_is(&self, name: &Reference, id: &str) -> bool {
         self.inner.state().committed.names.get(&name.to_string()).is_some_and(|have| have == id)
@@ -244,7 +259,7 @@ impl State {
     }
 
     /// Lists every blob that a committed image needs.
-    fn referenced_blobs(&self) -> std::collections::HashSet<Digest> {
+    fn referenced_blobs(&self) -> HashSet<Digest> {
         let of_images = self.committed.images.iter().flat_map(|(id, record)| {
             id.parse::<Digest>().into_iter().chain(record.manifests.iter().cloned())
         });

@@ -14,6 +14,7 @@ mod network;
 mod push;
 mod restart;
 mod run;
+mod system;
 mod terminal;
 mod versions;
 mod volumes;
@@ -32,6 +33,7 @@ pub fn all() -> Vec<Scenario> {
         lifecycle::ALL,
         list::ALL,
         network::ALL,
+        system::ALL,
         volumes::ALL,
         images::ALL,
         push::ALL,

@@ -55,7 +55,8 @@ pub struct InspectImage {
 const COLUMNS: &str = "{{.Repository}}\t{{.Tag}}\t{{.ID}}\t{{.CreatedSince}}\t{{.Size}}";
 const COLUMNS_DIGEST: &str = "{{.Repository}}\t{{.Tag}}\t{{.Digest}}\t{{.ID}}\t{{.CreatedSince}}\t{{.Size}}";
 
-const TITLES: &[(&str, &str)] = &[
+/// The titles of the columns that [`rows`] fills.
+pub const IMAGE_TITLES: &[(&str, &str)] = &[
     ("Containers", "CONTAINERS"),
     ("CreatedAt", "CREATED AT"),
     ("CreatedSince", "CREATED"),
@@ -95,7 +96,7 @@ pub async fn run(context: &Context, args: &List) -> Result<(), Error> {
         .iter()
         .flat_map(|image| rows(image, args.digests || uses_digest(format), !args.no_trunc, now))
         .collect();
-    print(&layout.render(TITLES, &rows)?);
+    print(&layout.render(IMAGE_TITLES, &rows)?);
     Ok(())
 }
 
@@ -105,7 +106,8 @@ fn uses_digest(format: Option<&str>) -> bool {
 
 const NONE: &str = "<none>";
 
-fn rows(image: &Value, digests: bool, truncate: bool, now: Timestamp) -> Vec<Row> {
+/// One row for each name of an image.
+pub fn rows(image: &Value, digests: bool, truncate: bool, now: Timestamp) -> Vec<Row> {
     let texts = |key: &str| -> Vec<String> {
         image
             .list(key)
@@ -149,6 +151,10 @@ fn rows(image: &Value, digests: bool, truncate: bool, now: Timestamp) -> Vec<Row
         ..=-1 => "N/A".to_owned(),
         number => units::size(number),
     };
+    let unique = match (image.int("Size"), image.int("SharedSize")) {
+        (_, ..=-1) => "N/A".to_owned(),
+        (size, shared) => units::size(size - shared),
+    };
     names
         .into_iter()
         .map(|(repository, tag, digest)| Row {
@@ -165,7 +171,7 @@ fn rows(image: &Value, digests: bool, truncate: bool, now: Timestamp) -> Vec<Row
                 ("SharedSize", Value::from(amount("SharedSize"))),
                 ("Size", Value::from(size.clone())),
                 ("Tag", Value::from(tag)),
-                ("UniqueSize", Value::from("N/A")),
+                ("UniqueSize", Value::from(unique.clone())),
                 ("VirtualSize", Value::from(units::size_precise(image.int("Size")))),
             ],
             labels: Vec::new(),
@@ -187,7 +193,10 @@ mod tests {
         let now = Timestamp::from_second(1000 + 14 * 86400).unwrap();
         let table = |digests| {
             let columns = if digests { COLUMNS_DIGEST } else { COLUMNS };
-            Layout::new(None, columns).unwrap().render(TITLES, &rows(&image, digests, true, now)).unwrap()
+            Layout::new(None, columns)
+                .unwrap()
+                .render(IMAGE_TITLES, &rows(&image, digests, true, now))
+                .unwrap()
         };
         assert_eq!(
             table(false),
@@ -204,6 +213,6 @@ mod tests {
             Value::parse(br#"{"Id":"sha256:0123456789abcdef","RepoTags":[],"Created":0,"Size":1}"#).unwrap();
         let rows = rows(&image, false, true, Timestamp::now());
         let text = Layout::new(Some("{{.Repository}}:{{.Tag}} {{.CreatedSince}}"), COLUMNS).unwrap();
-        assert_eq!(text.render(TITLES, &rows).unwrap(), "<none>:<none> N/A\n");
+        assert_eq!(text.render(IMAGE_TITLES, &rows).unwrap(), "<none>:<none> N/A\n");
     }
 }

@@ -51,7 +51,8 @@ pub struct Prune {
     force: bool,
 }
 
-fn print_removed(list: &[Value]) {
+/// Prints what a removal of images has untagged and deleted.
+pub fn print_removed(list: &[Value]) {
     for item in list {
         for (key, value) in [("Untagged", item.text("Untagged")), ("Deleted", item.text("Deleted"))] {
             if !value.is_empty() {
