@@ -9,6 +9,7 @@ mod health;
 mod images;
 mod lifecycle;
 mod list;
+mod load;
 mod logs;
 mod network;
 mod push;
@@ -34,6 +35,7 @@ pub fn all() -> Vec<Scenario> {
         list::ALL,
         network::ALL,
         system::ALL,
+        load::ALL,
         volumes::ALL,
         images::ALL,
         push::ALL,

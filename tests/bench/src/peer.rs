@@ -1,0 +1,103 @@
+//! The engines that are measured: ours, and a dockerd where one is at hand.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use anyhow::Context;
+
+use crate::http::Api;
+use crate::process::{Running, guest_image, program};
+
+/// The image that the containers are made of; our engine has it built in.
+pub const IMAGE: &str = "skiff/toolbox";
+
+/// Names the socket of a running dockerd to compare with.
+const VARIABLE: &str = "SKIFF_BENCH_DOCKERD";
+
+/// An engine under measurement.
+pub struct Peer {
+    /// How it is called in the figures.
+    pub name: String,
+    socket: PathBuf,
+    /// What its processes have in their command lines.
+    marks: Vec<String>,
+    _process: Option<(Running, tempfile::TempDir)>,
+}
+
+impl Peer {
+    /// Starts `skiff-agent serve` with a root of its own.
+    pub fn skiff() -> anyhow::Result<Self> {
+        let directory = tempfile::tempdir()?;
+        let (root, socket) = (directory.path().join("root"), directory.path().join("docker.sock"));
+        let log = std::fs::File::create(directory.path().join("log"))?;
+        let mut engine = Command::new(program("skiff-agent")?);
+        engine.arg("serve").arg("--root").arg(&root).arg("--socket").arg(&socket);
+        let process = Running(engine.stdin(Stdio::null()).stderr(log.try_clone()?).stdout(log).spawn()?);
+        Api::wait(&socket, Duration::from_secs(20))?;
+        let mark = root.display().to_string();
+        Ok(Self { name: "skiff".to_owned(), socket, marks: vec![mark], _process: Some((process, directory)) })
+    }
+
+    /// Finds the dockerd to compare with: the one that the environment names, or the machine's own.
+    pub fn dockerd() -> anyhow::Result<Option<Self>> {
+        let socket = std::env::var_os(VARIABLE).map_or_else(|| "/var/run/docker.sock".into(), PathBuf::from);
+        let Ok(mut api) = Api::connect(&socket) else { return Ok(None) };
+        let version = api.call("GET", "/version", None)?;
+        if version["Platform"]["Name"].as_str().is_some_and(|name| name.contains("Skiff")) {
+            return Ok(None);
+        }
+        let archive = std::fs::read(guest_image()?.join("toolbox.tar")).context("read the toolbox image")?;
+        api.call("POST", "/images/load", Some(&archive))?;
+        let name = format!("dockerd {}", version["Version"].as_str().unwrap_or("?"));
+        let marks = ["dockerd", "containerd"].map(str::to_owned).to_vec();
+        Ok(Some(Self { name, socket, marks, _process: None }))
+    }
+
+    /// How the environment names a dockerd.
+    pub fn variable() -> &'static str {
+        VARIABLE
+    }
+
+    /// A connection of its own.
+    pub fn api(&self) -> anyhow::Result<Api> {
+        Api::connect(&self.socket)
+    }
+
+    /// The socket.
+    pub fn socket(&self) -> &Path {
+        &self.socket
+    }
+
+    /// The memory of all its processes, shared pages counted in parts, in bytes; the containers' not.
+    pub fn memory(&self) -> u64 {
+        let pss = |pid: &u32| {
+            let text = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
+            let line = text.lines().find_map(|line| line.strip_prefix("Pss:"));
+            line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok()).unwrap_or(0) * 1024
+        };
+        self.processes().iter().map(pss).sum()
+    }
+
+    /// The processor time of all its processes so far.
+    pub fn processor(&self) -> Duration {
+        let ticks = |pid: &u32| {
+            let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+            let fields: Vec<&str> = text.rsplit(") ").next().unwrap_or("").split_whitespace().collect();
+            let number = |at: usize| fields.get(at).and_then(|field| field.parse::<u64>().ok()).unwrap_or(0);
+            number(11) + number(12)
+        };
+        Duration::from_millis(self.processes().iter().map(ticks).sum::<u64>() * 10)
+    }
+
+    fn processes(&self) -> Vec<u32> {
+        let own = std::process::id();
+        let is_ours = |pid: &u32| {
+            let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            let line = String::from_utf8_lossy(&line);
+            *pid != own && self.marks.iter().any(|mark| line.contains(mark.as_str()))
+        };
+        let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+        entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).filter(is_ours).collect()
+    }
+}
