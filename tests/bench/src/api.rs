@@ -46,7 +46,7 @@ struct Figures {
 pub fn bench() -> anyhow::Result<()> {
     let dockerd = Peer::dockerd()?;
     let ours = measure(&Peer::skiff()?)?;
-    let theirs = dockerd.as_ref().map(|peer| measure(peer)).transpose()?;
+    let theirs = dockerd.as_ref().map(measure).transpose()?;
     println!("api: calls of the Docker API, native");
     type Timed = fn(&Figures) -> &Sample;
     let calls: [(&str, Timed); 6] = [

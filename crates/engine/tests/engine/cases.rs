@@ -144,6 +144,57 @@ pub fn killed_engine_loses_no_terminal_output() {
     killed_while_writing(true);
 }
 
+pub fn killed_engine_goes_on_rotating() {
+    let subject = Subject::new();
+    let script =
+        "i=0; while [ $i -lt 20 ]; do seq $((i*40000+1)) $((i*40000+40000)); sleep 0.02; i=$((i+1)); done";
+    let mut body = shell(script);
+    let options = json!({ "max-size": "100k", "max-file": "2" });
+    body["HostConfig"]["LogConfig"] = json!({ "Type": "json-file", "Config": options });
+    let id = subject.create(body);
+    subject.ask(json!({ "op": "start", "id": id }));
+    for pause in [30, 100, 10, 150] {
+        std::thread::sleep(Duration::from_millis(pause));
+        subject.kill_engine();
+        subject.state(&id);
+    }
+    assert_eq!(wait(&subject, &id), 0);
+    let kept = logs(&subject, &id);
+    let numbers: Vec<u32> = kept.lines().map(|line| line.parse().expect("a whole line")).collect();
+    assert_eq!(numbers.last(), Some(&800_000));
+    assert!(numbers.windows(2).all(|pair| pair[1] == pair[0] + 1), "a line is lost or doubled");
+    assert!((200_000..400_000).contains(&kept.len()), "{} bytes are kept of 200000", kept.len());
+}
+
+pub fn volume_that_is_a_mount_survives_a_killed_engine() {
+    let subject = Subject::new();
+    let options = json!({ "type": "tmpfs", "device": "tmpfs" });
+    let mount = json!({
+        "Type": "volume", "Source": "memory", "Target": "/data",
+        "VolumeOptions": { "DriverConfig": { "Name": "local", "Options": options } },
+    });
+    let with = |script: &str| {
+        let mut body = shell(script);
+        body["HostConfig"]["Mounts"] = json!([mount]);
+        body
+    };
+    let first = subject.create(with("echo here > /data/file; sleep 1000"));
+    subject.ask(json!({ "op": "start", "id": first }));
+    let file = subject.directory.path().join("root/volumes/memory/_data/file");
+    let appears = Instant::now() + Duration::from_secs(10);
+    while !file.exists() {
+        assert!(Instant::now() < appears, "nothing is written");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    subject.kill_engine();
+    let second = subject.create(with("cat /data/file"));
+    assert_eq!(subject.ask(json!({ "op": "run", "id": second }))["stdout"], "here\n");
+    // Unmounted with its last user, and only then.
+    assert!(file.exists());
+    subject.ask(json!({ "op": "remove", "id": first, "force": true }));
+    assert!(!file.exists());
+}
+
 pub fn exit_while_the_engine_is_dead_is_found() {
     let subject = Subject::new();
     let id = subject.create(shell("echo before; sleep 0.2; echo after; exit 9"));

@@ -18,6 +18,11 @@ const CASES: &[(&str, fn())] = &[
     ("exec_runs_beside_and_reports_its_code", cases::exec_runs_beside_and_reports_its_code),
     ("stdin_reaches_the_container_and_ends", cases::stdin_reaches_the_container_and_ends),
     ("names_are_unique_and_free_again", cases::names_are_unique_and_free_again),
+    ("killed_engine_goes_on_rotating", cases::killed_engine_goes_on_rotating),
+    (
+        "volume_that_is_a_mount_survives_a_killed_engine",
+        cases::volume_that_is_a_mount_survives_a_killed_engine,
+    ),
     ("volume_is_filled_from_the_image_and_protected", cases::volume_is_filled_from_the_image_and_protected),
     ("killed_engine_loses_no_output_and_no_exit_code", cases::killed_engine_loses_no_output_and_no_exit_code),
     ("killed_engine_loses_no_terminal_output", cases::killed_engine_loses_no_terminal_output),
