@@ -14,7 +14,7 @@ fn main() {
 }
 
 fn measure() {
-    let bridge = Bridge::create_on_free_subnet("skm0", 1500, None).unwrap();
+    let bridge = Bridge::create_on_free_subnet("skm0", "skm", 1500, None).unwrap();
     let subnet = bridge.config().subnet;
     let (mut create, mut attach, mut enter, mut detach) = (vec![], vec![], vec![], vec![]);
     let mut kept = Vec::new();

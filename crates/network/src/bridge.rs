@@ -6,7 +6,7 @@ use ipnet::Ipv4Net;
 use netlink_packet_route::link::InfoKind;
 
 use crate::netlink::Socket;
-use crate::{Endpoint, Error, links, netns, subnet, sysctl};
+use crate::{Endpoint, Error, SubnetLock, links, netns, subnet, sysctl};
 
 /// How a bridge shall look.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,6 +19,19 @@ pub struct BridgeConfig {
     pub gateway: Ipv4Addr,
     /// The MTU of the bridge and of everything attached, in bytes.
     pub mtu: u32,
+    /// Who made it, written into the kernel's link so that [`remove_stale_bridges`](crate::remove_stale_bridges) finds it.
+    pub owner: String,
+    /// Whether the containers may talk to each other.
+    pub neighbours: Neighbours,
+}
+
+/// Whether the containers of a bridge may talk to each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Neighbours {
+    /// They may.
+    Reachable,
+    /// They reach the bridge itself and what is behind it, not each other.
+    Isolated,
 }
 
 /// A bridge in the network namespace of the thread that called [`Bridge::ensure`].
@@ -47,7 +60,9 @@ impl Bridge {
             Ok(link) => return Err(Error::NotABridge { name: link.name }),
             Err(error) if error.is_not_found() => {
                 socket.request(links::new_bridge(config))?;
-                (links::by_name(&mut socket, &config.name)?.index, true)
+                let index = links::by_name(&mut socket, &config.name)?.index;
+                socket.request(links::update_bridge(index, config))?;
+                (index, true)
             }
             Err(error) => return Err(error),
         };
@@ -68,15 +83,23 @@ impl Bridge {
     ///
     /// # Errors
     /// [`SubnetError`](crate::SubnetError) when all pools are taken.
-    pub fn create_on_free_subnet(name: &str, mtu: u32, preferred: Option<Ipv4Net>) -> Result<Self, Error> {
-        let _lock = subnet::Lock::acquire()?;
-        let avoid = subnet::routes_except(name)?;
-        let subnet = match preferred {
-            Some(net) if !subnet::overlaps(&avoid, net) => net.trunc(),
-            _ => subnet::choose_subnet(&avoid)?,
-        };
+    pub fn create_on_free_subnet(
+        name: &str,
+        owner: &str,
+        mtu: u32,
+        preferred: Option<Ipv4Net>,
+    ) -> Result<Self, Error> {
+        let lock = SubnetLock::acquire()?;
+        let subnet = lock.choose(name, preferred)?;
         let gateway = subnet.hosts().next().unwrap_or(subnet.addr());
-        Self::ensure(&BridgeConfig { name: name.into(), subnet, gateway, mtu })
+        Self::ensure(&BridgeConfig {
+            name: name.into(),
+            subnet,
+            gateway,
+            mtu,
+            owner: owner.into(),
+            neighbours: Neighbours::Reachable,
+        })
     }
 
     /// Tells how the bridge was configured.
@@ -91,6 +114,11 @@ impl Bridge {
         links::check_name(&endpoint.host_name)?;
         links::check_name(&endpoint.container_ifname)?;
         self.socket().request(links::new_veth(endpoint, self.index, self.config.mtu, netns))?;
+        if self.config.neighbours == Neighbours::Isolated {
+            let mut socket = self.socket();
+            let port = links::by_name(&mut socket, &endpoint.host_name)?.index;
+            socket.request(links::isolate_port(port, &endpoint.host_name))?;
+        }
         let inside = || {
             let mut socket = Socket::open()?;
             let index = links::by_name(&mut socket, &endpoint.container_ifname)?.index;

@@ -6,7 +6,9 @@
 //! - [`Ipam`] hands out the addresses of one subnet; [`choose_subnet`] finds a subnet that the host does not use.
 //! - [`NetNs`] is a network namespace kept alive by one descriptor only: no bind mount outlives a killed engine.
 //! - [`Bridge`] is a Linux bridge; [`Bridge::attach`] puts a namespace on it through a veth pair.
-//! - [`remove_stale_links`] deletes what a previous engine left behind.
+//! - [`Firewall`] is the engine's own nftables table: networks apart from each other, and their way out.
+//! - [`dns`] reads and writes the messages of the resolver that containers ask.
+//! - [`remove_stale_links`] and [`remove_stale_bridges`] delete what a previous engine left behind.
 //!
 //! # What an attachment costs
 //!
@@ -18,20 +20,24 @@
 #![forbid(unsafe_code)]
 
 mod bridge;
+pub mod dns;
 mod endpoint;
 mod error;
+mod firewall;
 mod ipam;
 mod links;
 mod netlink;
 mod netns;
+mod nft;
 mod stale;
 mod subnet;
 mod sysctl;
 
-pub use bridge::{Bridge, BridgeConfig};
+pub use bridge::{Bridge, BridgeConfig, Neighbours};
 pub use endpoint::{Endpoint, mac_of};
 pub use error::Error;
+pub use firewall::{Firewall, Outside, Proxy, Zone, redirect_resolver};
 pub use ipam::{Ipam, IpamError};
 pub use netns::{NetNs, bring_loopback_up};
-pub use stale::remove_stale_links;
-pub use subnet::{SubnetError, choose_subnet, default_pools, host_routes};
+pub use stale::{remove_stale_bridges, remove_stale_links};
+pub use subnet::{SubnetError, SubnetLock, choose_subnet, default_pools, host_routes};

@@ -7,7 +7,8 @@ use ipnet::Ipv4Net;
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
 use netlink_packet_route::address::{AddressAttribute, AddressMessage};
 use netlink_packet_route::link::{
-    InfoBridge, InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
+    InfoBridge, InfoBridgePort, InfoData, InfoKind, InfoPortData, InfoPortKind, InfoVeth, LinkAttribute,
+    LinkFlags, LinkInfo, LinkMessage,
 };
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
@@ -25,6 +26,7 @@ pub struct Link {
     pub index: u32,
     pub name: String,
     pub kind: Option<InfoKind>,
+    pub alias: Option<String>,
 }
 
 /// Refuses what the kernel's `dev_valid_name` refuses.
@@ -67,12 +69,12 @@ pub fn new_bridge(config: &BridgeConfig) -> Request {
     }
 }
 
-/// Sets the MTU of an existing bridge and brings it up.
+/// Sets the MTU and the owner of an existing bridge, which the kernel does not take at its creation, and brings it up.
 pub fn update_bridge(index: u32, config: &BridgeConfig) -> Request {
     let mut link = LinkMessage::default();
     link.header.index = index;
     up(&mut link);
-    link.attributes = vec![LinkAttribute::Mtu(config.mtu)];
+    link.attributes = vec![LinkAttribute::Mtu(config.mtu), LinkAttribute::IfAlias(config.owner.clone())];
     Request {
         message: RouteNetlinkMessage::SetLink(link),
         flags: 0,
@@ -143,6 +145,43 @@ pub fn delete_address(index: u32, ip: Ipv4Addr, prefix_len: u8) -> Request {
         flags: 0,
         op: "remove address",
         object: format!("{ip}/{prefix_len}"),
+    }
+}
+
+/// Keeps a port of a bridge from reaching other such ports.
+pub fn isolate_port(index: u32, name: &str) -> Request {
+    let mut link = LinkMessage::default();
+    link.header.index = index;
+    link.attributes = vec![LinkAttribute::LinkInfo(vec![
+        LinkInfo::PortKind(InfoPortKind::Bridge),
+        LinkInfo::PortData(InfoPortData::BridgePort(vec![InfoBridgePort::Isolated(true)])),
+    ])];
+    // RTM_SETLINK does not look at what belongs to the port.
+    Request { message: RouteNetlinkMessage::NewLink(link), flags: 0, op: "isolate", object: name.into() }
+}
+
+/// Adds the default route through `gateway`, or leads the one that is there through it.
+pub fn set_default_route(index: u32, gateway: Ipv4Addr) -> Request {
+    let mut request = new_default_route(index, gateway);
+    request.flags = NLM_F_CREATE | NLM_F_REPLACE;
+    request
+}
+
+/// Removes the default route.
+pub fn delete_default_route() -> Request {
+    let mut message = RouteMessage::default();
+    message.header = RouteHeader {
+        address_family: AddressFamily::Inet,
+        table: RouteHeader::RT_TABLE_MAIN,
+        scope: RouteScope::Universe,
+        kind: RouteType::Unicast,
+        ..RouteHeader::default()
+    };
+    Request {
+        message: RouteNetlinkMessage::DelRoute(message),
+        flags: 0,
+        op: "remove",
+        object: "default route".into(),
     }
 }
 
@@ -231,9 +270,11 @@ fn read_link(message: RouteNetlinkMessage) -> Option<Link> {
     let index = link.header.index;
     let mut name = None;
     let mut kind = None;
+    let mut alias = None;
     for attribute in link.attributes {
         match attribute {
             LinkAttribute::IfName(text) => name = Some(text),
+            LinkAttribute::IfAlias(text) => alias = Some(text),
             LinkAttribute::LinkInfo(infos) => {
                 kind = infos.into_iter().find_map(|info| match info {
                     LinkInfo::Kind(kind) => Some(kind),
@@ -243,7 +284,7 @@ fn read_link(message: RouteNetlinkMessage) -> Option<Link> {
             _ => {}
         }
     }
-    Some(Link { index, name: name?, kind })
+    Some(Link { index, name: name?, kind, alias })
 }
 
 fn read_address(message: RouteNetlinkMessage) -> Option<(u32, Ipv4Net)> {

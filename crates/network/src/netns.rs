@@ -1,11 +1,15 @@
 use std::fs::File;
 use std::io;
+use std::net::Ipv4Addr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::thread;
 
 use rustix::thread::LinkNameSpaceType;
 
 use crate::{Error, links, netlink::Socket, sysctl};
+
+/// What the kernel says when there is no such route.
+const SRCH: i32 = rustix::io::Errno::SRCH.raw_os_error();
 
 /// A network namespace, alive as long as this descriptor (or a process in it).
 #[derive(Debug)]
@@ -49,6 +53,29 @@ impl NetNs {
     /// Sockets opened there belong to the namespace for good, wherever they are used afterwards.
     pub fn enter<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T, Error> {
         enter(self.fd.as_fd(), work)
+    }
+
+    /// Leads the default route through `gateway` of the interface `ifname`; `None` removes it.
+    pub fn set_default_route(&self, route: Option<(&str, Ipv4Addr)>) -> Result<(), Error> {
+        let work = || {
+            let mut socket = Socket::open()?;
+            let request = match route {
+                Some((ifname, gateway)) => {
+                    links::set_default_route(links::by_name(&mut socket, ifname)?.index, gateway)
+                }
+                None => links::delete_default_route(),
+            };
+            match socket.request(request) {
+                // There was none.
+                Err(Error::Refused { source, .. })
+                    if route.is_none() && source.raw_os_error() == Some(SRCH) =>
+                {
+                    Ok(())
+                }
+                other => other.map(drop),
+            }
+        };
+        self.enter(work)?
     }
 
     /// Gives the descriptor away.

@@ -1,6 +1,8 @@
 use std::collections::HashSet;
 use std::hash::BuildHasher;
 
+use netlink_packet_route::link::InfoKind;
+
 use crate::netlink::Socket;
 use crate::{Error, links};
 
@@ -26,6 +28,30 @@ pub fn remove_stale_links<S: BuildHasher>(
     }
     if !removed.is_empty() {
         tracing::info!(count = removed.len(), "removed links of a previous engine");
+    }
+    Ok(removed)
+}
+
+/// Deletes the bridges of an owner whose name is not in `keep`; returns the names of the deleted ones.
+///
+/// For networks that a killed engine was about to make or to remove.
+pub fn remove_stale_bridges<S: BuildHasher>(
+    owner: &str,
+    keep: &HashSet<String, S>,
+) -> Result<Vec<String>, Error> {
+    let mut socket = Socket::open()?;
+    let mut removed = Vec::new();
+    for link in links::all(&mut socket)? {
+        if link.kind == Some(InfoKind::Bridge)
+            && link.alias.as_deref() == Some(owner)
+            && !keep.contains(&link.name)
+        {
+            match socket.request(links::delete(&link.name)) {
+                Ok(_) => removed.push(link.name),
+                Err(error) if error.is_not_found() => {}
+                Err(error) => return Err(error),
+            }
+        }
     }
     Ok(removed)
 }

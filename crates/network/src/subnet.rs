@@ -61,11 +61,39 @@ pub fn overlap(a: Ipv4Net, b: Ipv4Net) -> bool {
 }
 
 /// Held while a subnet is chosen and taken, by one engine per network namespace at a time.
-pub struct Lock {
+///
+/// It dies with its holder: it is an abstract socket name.
+pub struct SubnetLock {
     _listener: UnixListener,
 }
 
-impl Lock {
+impl SubnetLock {
+    /// Chooses a subnet for the bridge `name` that nothing on the host uses: `preferred`, else from Docker's pools.
+    ///
+    /// # Errors
+    /// [`SubnetError`] when all pools are taken.
+    pub fn choose(&self, name: &str, preferred: Option<Ipv4Net>) -> Result<Ipv4Net, Error> {
+        self.choose_beside(name, preferred, &[])
+    }
+
+    /// The same, avoiding `taken` as well.
+    ///
+    /// # Errors
+    /// [`SubnetError`] when all pools are taken.
+    pub fn choose_beside(
+        &self,
+        name: &str,
+        preferred: Option<Ipv4Net>,
+        taken: &[Ipv4Net],
+    ) -> Result<Ipv4Net, Error> {
+        let mut avoid = routes_except(name)?;
+        avoid.extend(taken);
+        match preferred {
+            Some(net) if !overlaps(&avoid, net) => Ok(net.trunc()),
+            _ => Ok(choose_subnet(&avoid)?),
+        }
+    }
+
     /// Waits until no other engine holds the lock.
     pub fn acquire() -> Result<Self, Error> {
         let refused = |source| Error::Refused { op: "lock", object: "the choice of a subnet".into(), source };

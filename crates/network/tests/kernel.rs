@@ -10,7 +10,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use ipnet::Ipv4Net;
-use skiff_network::{Bridge, BridgeConfig, Endpoint, Error, Ipam, NetNs, host_routes, remove_stale_links};
+use skiff_network::{
+    Bridge, BridgeConfig, Endpoint, Error, Ipam, Neighbours, NetNs, host_routes, remove_stale_bridges,
+    remove_stale_links,
+};
 
 fn net(text: &str) -> Ipv4Net {
     text.parse().unwrap()
@@ -18,7 +21,14 @@ fn net(text: &str) -> Ipv4Net {
 
 fn config(name: &str, subnet: &str) -> BridgeConfig {
     let subnet = net(subnet);
-    BridgeConfig { name: name.into(), subnet, gateway: subnet.hosts().next().unwrap(), mtu: 1400 }
+    BridgeConfig {
+        name: name.into(),
+        subnet,
+        gateway: subnet.hosts().next().unwrap(),
+        mtu: 1400,
+        owner: "skt".into(),
+        neighbours: Neighbours::Reachable,
+    }
 }
 
 /// Runs a test in a fresh namespace, so that the machine's own stays untouched.
@@ -174,8 +184,10 @@ fn engines_side_by_side_get_different_subnets() {
                 let mine = &mine;
                 scope.spawn(move || {
                     let name = format!("skt{number}");
-                    mine.enter(|| Bridge::create_on_free_subnet(&name, 1500, None).unwrap().config().subnet)
-                        .unwrap()
+                    mine.enter(|| {
+                        Bridge::create_on_free_subnet(&name, "skt", 1500, None).unwrap().config().subnet
+                    })
+                    .unwrap()
                 })
             };
             let threads: Vec<_> = (0..6).map(create).collect();
@@ -183,7 +195,7 @@ fn engines_side_by_side_get_different_subnets() {
         });
         assert_eq!(subnets.len(), 6);
         assert_eq!(host_routes().unwrap().into_iter().collect::<HashSet<_>>(), subnets);
-        let again = Bridge::create_on_free_subnet("skt3", 1500, Some(net("172.40.0.0/16"))).unwrap();
+        let again = Bridge::create_on_free_subnet("skt3", "skt", 1500, Some(net("172.40.0.0/16"))).unwrap();
         assert_eq!(again.config().subnet, net("172.40.0.0/16"));
     });
 }
@@ -241,5 +253,55 @@ fn containers_can_be_attached_from_many_threads() {
                 });
             }
         });
+    });
+}
+
+#[test]
+fn bridges_of_an_owner_are_found_again_and_others_left_alone() {
+    isolated(|| {
+        let ours = |name: &str, subnet: &str, owner: &str| {
+            Bridge::ensure(&BridgeConfig { owner: owner.into(), ..config(name, subnet) }).unwrap()
+        };
+        let _kept = ours("br-a", "172.30.0.0/24", "one");
+        let _lost = ours("br-b", "172.30.1.0/24", "one");
+        let _other = ours("br-c", "172.30.2.0/24", "two");
+        let keep = HashSet::from(["br-a".to_owned()]);
+        assert_eq!(remove_stale_bridges("one", &keep).unwrap(), ["br-b"]);
+        let left = ip("-o link");
+        assert!(left.contains("br-a") && left.contains("br-c") && !left.contains("br-b"), "{left}");
+    });
+}
+
+#[test]
+fn isolated_neighbours_reach_the_gateway_and_not_each_other() {
+    isolated(|| {
+        let config = BridgeConfig { neighbours: Neighbours::Isolated, ..config("skt0", "172.30.0.0/16") };
+        let bridge = Bridge::ensure(&config).unwrap();
+        let mut ipam = Ipam::new(config.subnet, Some(config.gateway), None).unwrap();
+        let (server, at) = attach(&bridge, &mut ipam, "skt0a");
+        let (client, _) = attach(&bridge, &mut ipam, "skt0b");
+        let _listener = server.enter(|| TcpListener::bind("0.0.0.0:80")).unwrap().unwrap();
+        let reaches = |from: &NetNs| {
+            let to = SocketAddr::from((at.ip, 80));
+            from.enter(|| TcpStream::connect_timeout(&to, Duration::from_millis(300)).is_ok()).unwrap()
+        };
+        assert!(!reaches(&client));
+        assert!(reaches(&NetNs::of_pid(gettid()).unwrap()));
+    });
+}
+
+#[test]
+fn the_default_route_moves_and_goes() {
+    isolated(|| {
+        let bridge = Bridge::ensure(&config("skt0", "172.30.0.0/16")).unwrap();
+        let mut ipam = Ipam::new(net("172.30.0.0/16"), None, None).unwrap();
+        let (netns, _) = attach(&bridge, &mut ipam, "skt0a");
+        netns.set_default_route(Some(("eth0", Ipv4Addr::new(172, 30, 0, 77)))).unwrap();
+        let routes = netns.enter(|| ip("route")).unwrap();
+        assert_eq!(routes.matches("default").count(), 1, "{routes}");
+        assert!(routes.contains("default via 172.30.0.77 dev eth0"), "{routes}");
+        netns.set_default_route(None).unwrap();
+        netns.set_default_route(None).unwrap();
+        assert!(!netns.enter(|| ip("route")).unwrap().contains("default"));
     });
 }
