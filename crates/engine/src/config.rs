@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use ipnet::Ipv4Net;
 
+use crate::network::Forwarder;
 use crate::publish::Publisher;
 
 /// The default network.
@@ -23,6 +24,15 @@ impl Default for BridgeNetwork {
     fn default() -> Self {
         Self { name: "docker0".to_owned(), subnet: None, mtu: 1500 }
     }
+}
+
+/// How containers reach the outside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Egress {
+    /// With the machine's own addresses, by its packet filter.
+    Masquerade,
+    /// With their own: something else on this machine takes care of them.
+    Routed,
 }
 
 /// What an engine is opened with.
@@ -44,6 +54,10 @@ pub struct Config {
     pub publish_default_ip: IpAddr,
     /// The default network.
     pub bridge: BridgeNetwork,
+    /// How containers reach the outside.
+    pub egress: Egress,
+    /// Who answers what containers ask their resolver about the world.
+    pub forwarder: Arc<dyn Forwarder>,
     /// The cgroup v2 directory under which each container gets its own; `None`: containers run without limits.
     pub cgroup_parent: Option<PathBuf>,
     /// The file whose name servers and search domains containers inherit.

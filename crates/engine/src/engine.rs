@@ -12,7 +12,7 @@ use crate::events::{Bus, EventOptions, EventStream, Kind};
 use crate::exec::Execs;
 use crate::log::pump::Pump;
 use crate::names;
-use crate::network::Network;
+use crate::network::Networks;
 use crate::recover::StopReason;
 use crate::registry::Registry;
 use crate::state::{Database, Op, Record, Table};
@@ -29,7 +29,7 @@ pub(crate) struct Inner {
     pub events: Bus,
     pub registry: Registry,
     pub pump: Pump,
-    pub network: Network,
+    pub networks: Networks,
     pub volumes: Volumes,
     pub execs: Execs,
     /// Whether containers get cgroups with limits.
@@ -79,10 +79,10 @@ impl Engine {
         let database = Database::open(&config.root.join("engine.redb"))?;
         let facts = load_facts(&database)?;
         let pump = Pump::start().map_err(|error| Error::internal("start the output threads", &error))?;
-        let network = Network::open(&config, &facts);
+        let networks = Networks::open(&config, &facts, &database)?;
         let mut facts = facts;
-        if network.subnet().is_some() && network.subnet() != facts.subnet {
-            facts.subnet = network.subnet();
+        if networks.default_subnet().is_some() && networks.default_subnet() != facts.subnet {
+            facts.subnet = networks.default_subnet();
             database.commit([Op::put(Table::Engine, "facts", &facts)])?;
         }
         let volumes = Volumes::open(config.volumes(), database.clone())?;
@@ -94,7 +94,7 @@ impl Engine {
             events: Bus::new(),
             registry: Registry::default(),
             pump,
-            network,
+            networks,
             volumes,
             execs: Execs::default(),
             limits,

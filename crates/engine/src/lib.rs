@@ -5,7 +5,7 @@
 //!     │                      │   └──── log (files, filled by the pump)
 //!     │                      └──────── run (pidfd, stdin, terminal, cgroup, ports) while it runs
 //!     ├── events   what happened, for whoever listens
-//!     ├── network  the bridge and its addresses
+//!     ├── networks bridges and their addresses, who may reach whom, names
 //!     ├── volumes  the local driver
 //!     └── images   skiff_images behind the API's models
 //! ```
@@ -40,7 +40,7 @@ mod state;
 mod system;
 mod volumes;
 
-pub use config::{BridgeNetwork, Config};
+pub use config::{BridgeNetwork, Config, Egress};
 pub use engine::Engine;
 pub use error::{Code, Error, Result};
 pub use events::{Actor, Event, EventOptions, EventStream, Kind};
@@ -48,6 +48,7 @@ pub use filters::Filters;
 pub use images::{ImageProgress, ImportImage, ListImages, ProgressStream, PullImage, PushImage};
 pub use log::reader::ChunkStream;
 pub use log::{Chunk, Stream};
+pub use network::{Forwarder, LocalForwarder};
 pub use options::{
     AttachOptions, AttachStreams, CreateContainer, InputWriter, ListContainers, Logs, LogsOptions,
     RemoveContainer, StartExec, StatsOptions, StatsStream, StopOptions, TerminalSize, WaitCondition, Waiting,

@@ -17,6 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
+use skiff_network::NetNs;
 use skiff_runtime::Cgroup;
 use skiff_supervisor::Entry;
 
@@ -27,6 +28,7 @@ use crate::engine::{Engine, blocking};
 use crate::error::{Error, Result, chain};
 use crate::exec::is_exec;
 use crate::log::Ends;
+use crate::network::Resolver;
 use crate::process::{self, Process};
 use crate::publish::{PublishRequest, PublishedPort};
 use crate::state::{MountKind, Record, Status, Table};
@@ -140,8 +142,13 @@ impl Engine {
             change.running = true;
             change.starts += 1;
         });
-        if let Some(endpoint) = &record.endpoint {
-            self.0.network.reserve(endpoint);
+        for endpoint in &record.endpoints {
+            match self.network_of(endpoint) {
+                Ok(network) => network.reserve(&record.id, endpoint),
+                Err(error) => {
+                    tracing::error!(%error, container = record.id, "network of a running container is gone")
+                }
+            }
         }
         let fds = self
             .0
@@ -180,14 +187,39 @@ impl Engine {
             Pid::from_raw(entry.pid).ok_or_else(|| Error::conflict("the supervisor names no process"))?;
         let pidfd = pidfd_open(pid, PidfdFlags::empty())
             .map_err(|errno| Error::internal("open the container's process", &std::io::Error::from(errno)))?;
+        let resolver = self.resolve_again(&record, entry.pid);
         let cgroup = self.0.config.cgroup_parent.as_deref().filter(|_| self.0.limits);
         let cgroup = cgroup.and_then(|parent| Cgroup::open(&parent.join(&record.id)).ok()).map(Arc::new);
-        *container.run() =
-            Some(Run { pid: entry.pid, pidfd: Arc::new(pidfd), stdin, master, cgroup, ports: Vec::new() });
+        *container.run() = Some(Run {
+            pid: entry.pid,
+            pidfd: Arc::new(pidfd),
+            stdin,
+            master,
+            cgroup,
+            ports: Vec::new(),
+            ports_lead_to: None,
+            resolver,
+        });
         self.store_later(&record);
         self.monitor_health(container);
         tracing::info!(container = record.id, pid = entry.pid, "container taken over");
         Ok(())
+    }
+
+    /// Opens the resolver's sockets anew: those of the old engine went with it.
+    fn resolve_again(&self, record: &Record, pid: i32) -> Option<Resolver> {
+        if !self.has_resolver(record) {
+            return None;
+        }
+        let netns =
+            NetNs::of_pid(pid).map_err(|error| Error::internal("open the container's network", &error));
+        match netns.and_then(|netns| Resolver::start(self, &record.id, &netns)) {
+            Ok(resolver) => Some(resolver),
+            Err(error) => {
+                tracing::error!(%error, container = record.id, "container has no resolver");
+                None
+            }
+        }
     }
 
     /// An entry that belongs to no container: an exec, or what a removal had no time to end.
@@ -226,14 +258,13 @@ impl Engine {
         let mut links = HashSet::new();
         for container in self.0.registry.all() {
             let record = container.record();
-            match record.endpoint.as_ref().filter(|_| record.state.is_running()) {
-                Some(endpoint) => {
-                    links.insert(endpoint.host_name.clone());
-                }
-                None => self.remove_stale_cgroup(&record),
+            if record.state.is_running() {
+                links.extend(record.endpoints.iter().map(|endpoint| endpoint.host_name.clone()));
+            } else {
+                self.remove_stale_cgroup(&record);
             }
         }
-        self.0.network.sweep(&links);
+        self.0.networks.sweep(&links);
         self.collect_images();
     }
 
@@ -267,7 +298,7 @@ impl Engine {
     /// Binds the ports of a container that runs already.
     async fn publish_again(&self, container: &Arc<Container>) {
         let record = container.record();
-        let Some(endpoint) = &record.endpoint else { return };
+        let Some(way) = record.endpoints.iter().find(|endpoint| endpoint.default_route) else { return };
         let mut guards: Vec<Box<dyn PublishedPort>> = Vec::new();
         for (port, bindings) in &record.ports {
             let Ok((number, protocol)) = crate::container::parse_port(port) else { continue };
@@ -275,7 +306,7 @@ impl Engine {
                 let ip = binding.host_ip.as_deref().and_then(|ip| ip.parse().ok());
                 let host_port = binding.host_port.as_deref().and_then(|port| port.parse().ok());
                 let (Some(host_ip), Some(host_port)) = (ip, host_port) else { continue };
-                let target = (endpoint.ip, number).into();
+                let target = (way.ip, number).into();
                 let request =
                     PublishRequest { host_ip, host_port, protocol, container: record.name.clone(), target };
                 match self.0.config.publisher.publish(request).await {
@@ -288,6 +319,7 @@ impl Engine {
         }
         if let Some(run) = container.run().as_mut() {
             run.ports = guards;
+            run.ports_lead_to = Some(way.ip);
         }
     }
 
@@ -332,7 +364,7 @@ impl Engine {
                 engine.stop_all().await;
                 let closing = engine.clone();
                 let closed = blocking(move || {
-                    closing.0.network.close();
+                    closing.0.networks.close();
                     Ok(())
                 });
                 if let Err(error) = closed.await {

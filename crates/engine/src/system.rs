@@ -90,7 +90,7 @@ impl Engine {
         if !inner.limits {
             warnings.push("WARNING: No cgroup v2 controllers: containers run without limits".to_owned());
         }
-        if inner.network.subnet().is_none() {
+        if inner.networks.default_network().unavailable().is_some() {
             warnings.push("WARNING: the default bridge network is not available".to_owned());
         }
         Ok(SystemInfo {
@@ -122,7 +122,7 @@ impl Engine {
             cpu_set: limits,
             pids_limit: limits,
             oom_kill_disable: Some(false),
-            ipv4_forwarding: Some(inner.network.subnet().is_some()),
+            ipv4_forwarding: Some(inner.networks.default_subnet().is_some()),
             debug: Some(false),
             nfd: Some(std::fs::read_dir("/proc/self/fd").map_or(0, |entries| entries.count() as i64)),
             n_goroutines: Some(tokio::runtime::Handle::current().metrics().num_alive_tasks() as i64),

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, bail};
-use skiff_engine::{BridgeNetwork, Engine, LocalPublisher, Publisher};
+use skiff_engine::{BridgeNetwork, Egress, Engine, LocalForwarder, LocalPublisher, Publisher};
 use skiff_images::{Dial, Store, TcpDial};
 use skiff_supervisor::Client;
 use tokio::net::UnixListener;
@@ -74,6 +74,8 @@ async fn serve(options: Options, supervisor: Client) -> anyhow::Result<()> {
         publisher,
         publish_default_ip: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
         bridge: BridgeNetwork { name: options.bridge, ..BridgeNetwork::default() },
+        egress: Egress::Masquerade,
+        forwarder: Arc::new(LocalForwarder::new(PathBuf::from("/etc/resolv.conf"))),
         cgroup_parent: Some(PathBuf::from("/sys/fs/cgroup/skiff")),
         resolv_conf: PathBuf::from("/etc/resolv.conf"),
         fallback_dns: Vec::new(),

@@ -16,7 +16,7 @@ use serde_json::{Map, Value};
 
 pub(crate) use containers::{container, container_list, container_prune, exec, stats, top};
 pub(crate) use images::{image, image_history, image_list, image_prune};
-pub(crate) use networks::{network, network_list};
+pub(crate) use networks::{network, network_list, network_prune};
 pub(crate) use system::{disk_usage, event, info, version};
 pub(crate) use volumes::{volume, volume_list, volume_prune};
 

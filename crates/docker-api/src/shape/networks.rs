@@ -2,10 +2,10 @@
 
 use std::sync::LazyLock;
 
-use bollard_stubs::models::{Network, NetworkInspect};
+use bollard_stubs::models::{Network, NetworkInspect, NetworkPruneResponse};
 use serde_json::{Map, Value, json};
 
-use super::{ZERO_TIME, elements, fields, fill, fill_each};
+use super::{ZERO_TIME, elements, fields, fill, fill_each, null_if_empty};
 use crate::error::Result;
 use crate::version::ApiVersion;
 
@@ -34,6 +34,13 @@ pub(crate) fn network_list(networks: Vec<Network>, version: ApiVersion) -> Resul
         Ok(Value::Object(shaped))
     });
     shaped.collect()
+}
+
+pub(crate) fn network_prune(report: NetworkPruneResponse) -> Result<Value> {
+    let mut shaped = fields(&report)?;
+    fill(&mut shaped, &json!({ "NetworksDeleted": null }));
+    null_if_empty(&mut shaped, &["NetworksDeleted"]);
+    Ok(shaped.into())
 }
 
 fn shape(network: &mut Map<String, Value>, version: ApiVersion) {

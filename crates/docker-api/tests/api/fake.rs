@@ -430,6 +430,40 @@ impl Networks for Fake {
             "Containers": {"01": {"Name": "web", "IPv4Address": "172.17.0.2/16"}},
         })))
     }
+
+    async fn create_network(&self, request: NetworkCreateRequest) -> Result<NetworkCreateResponse> {
+        self.note(format!("create network {} {:?} {:?}", request.name, request.internal, request.labels));
+        Ok(NetworkCreateResponse { id: "n2".to_owned(), warning: String::new() })
+    }
+
+    async fn connect_network(
+        &self,
+        id: &str,
+        container: &str,
+        settings: Option<EndpointSettings>,
+    ) -> Result<()> {
+        self.known("network", id)?;
+        let aliases = settings.and_then(|settings| settings.aliases);
+        self.note(format!("connect {container} to {id} as {aliases:?}"));
+        Ok(())
+    }
+
+    async fn disconnect_network(&self, id: &str, container: &str, force: bool) -> Result<()> {
+        self.known("network", id)?;
+        self.note(format!("disconnect {container} from {id} {force}"));
+        Ok(())
+    }
+
+    async fn remove_network(&self, id: &str) -> Result<()> {
+        self.known("network", id)?;
+        self.note(format!("remove network {id}"));
+        Ok(())
+    }
+
+    async fn prune_networks(&self, filters: Filters) -> Result<NetworkPruneResponse> {
+        self.note(format!("prune networks {filters:?}"));
+        Ok(NetworkPruneResponse::default())
+    }
 }
 
 #[async_trait]

@@ -48,12 +48,14 @@ impl Engine {
         merge_image(&mut config, &image);
         let (path, args) = command(&config)?;
         let warnings = self.defaults(&mut config, &mut host)?;
-        validate::check(&config, &host, &networking)?;
+        validate::check(&config, &host)?;
         self.check_others(&host)?;
         let mut all_mounts = mounts::all(&config, &host, &|name| self.0.volumes.data(name))?;
         self.volumes_from(&host, &mut all_mounts)?;
 
         let id = names::random_id();
+        let mode = host.network_mode.as_deref().unwrap_or("");
+        let networking = self.0.networks.settle(mode, networking)?;
         let name = self.take_name(name.as_deref(), &id)?;
         if config.hostname.as_deref().is_none_or(str::is_empty) {
             config.hostname = Some(match host.uts_mode.as_deref() {
@@ -73,7 +75,7 @@ impl Engine {
             networking,
             mounts: all_mounts,
             state: State::default(),
-            endpoint: None,
+            endpoints: Vec::new(),
             ports: Default::default(),
             restart_count: 0,
             stopped_by_user: false,

@@ -54,7 +54,7 @@ impl Engine {
         let cgroup = run.as_ref().and_then(|run| run.cgroup.clone());
         let oom = cgroup.as_ref().is_some_and(|cgroup| cgroup.oom_killed().unwrap_or(false));
         let pause = if self.ending() { None } else { restart_pause(container, code, at) };
-        let endpoint = container.record().endpoint.clone();
+        let endpoints = container.record().endpoints.clone();
         let mut lasted = 0;
         let record = container.change(|record| {
             let state = &mut record.state;
@@ -68,15 +68,20 @@ impl Engine {
                 // As with Docker: nobody vouches for what does not run.
                 health.status = HealthStatus::Unhealthy;
             }
-            record.endpoint = None;
+            record.endpoints.clear();
             record.ports.clear();
         });
         if let Err(error) = self.store(&record) {
             // The supervisor's word is gone with this; the state in memory stays true until a later commit.
             tracing::error!(%error, container = record.id, "exit can't be stored");
         }
-        // Ports, stdin and volumes are free before anybody is told.
+        // Ports, stdin and volumes are free before anybody is told, and so are networks for their removal.
         drop(run);
+        for endpoint in &endpoints {
+            if let Ok(network) = self.network_of(endpoint) {
+                network.leave(endpoint);
+            }
+        }
         self.release_mounts(&record);
         self.0.execs.container_ended(&record.id);
         if oom {
@@ -94,11 +99,11 @@ impl Engine {
         });
         // Last of all: a client whose stream ends finds the container ended.
         container.log.end();
-        if let Some(endpoint) = endpoint {
-            self.network_event(&record, "disconnect");
+        if !endpoints.is_empty() {
+            self.network_events(&record, &endpoints, "disconnect");
             // The kernel takes milliseconds to remove a link; nobody waits for them. The address is free afterwards.
             let engine = self.clone();
-            self.0.runtime.spawn_blocking(move || engine.0.network.release(&endpoint));
+            self.0.runtime.spawn_blocking(move || engine.release_endpoints(&endpoints));
         }
         if let Some(cgroup) = cgroup {
             self.0.runtime.spawn_blocking(move || {

@@ -11,6 +11,7 @@ use crate::clock;
 use crate::engine::{Engine, blocking};
 use crate::error::Result;
 use crate::health::Health;
+use crate::network::{dns_names, is_user_defined};
 use crate::state::{Mount, MountKind, Record, State, Status};
 use crate::volumes::directory_size;
 
@@ -97,22 +98,30 @@ impl Engine {
     }
 
     pub(super) fn networks_model(&self, record: &Record) -> HashMap<String, EndpointSettings> {
-        let mode = record.host_config.network_mode.clone().unwrap_or_default();
-        if mode.starts_with("container:") {
-            return HashMap::new();
-        }
-        let given = record.networking.endpoints_config.as_ref();
-        let mut settings =
-            given.and_then(|all| all.get(&mode).or_else(|| all.get("default"))).cloned().unwrap_or_default();
-        settings.network_id = self.0.facts.networks.get(&mode).cloned();
-        let endpoint = record.endpoint.as_ref();
-        let text = |value: Option<String>| Some(value.unwrap_or_default());
-        settings.endpoint_id = text(endpoint.map(|endpoint| endpoint.id.clone()));
-        settings.ip_address = text(endpoint.map(|endpoint| endpoint.ip.to_string()));
-        settings.ip_prefix_len = Some(endpoint.map_or(0, |endpoint| i64::from(endpoint.prefix_len)));
-        settings.gateway = text(endpoint.and_then(|endpoint| endpoint.gateway.map(|ip| ip.to_string())));
-        settings.mac_address = text(endpoint.map(|endpoint| endpoint.mac.clone()));
-        HashMap::from([(mode, settings)])
+        let all = record.networking.endpoints_config.iter().flatten();
+        all.map(|(name, given)| {
+            let mut settings = given.clone();
+            let network = self.0.networks.find(name).ok();
+            if settings.network_id.as_deref().unwrap_or("").is_empty() {
+                settings.network_id = network.map(|network| network.record().id.clone());
+            }
+            let endpoint = record
+                .endpoints
+                .iter()
+                .find(|endpoint| settings.network_id.as_ref() == Some(&endpoint.network));
+            let text = |value: Option<String>| Some(value.unwrap_or_default());
+            settings.endpoint_id = text(endpoint.map(|endpoint| endpoint.id.clone()));
+            settings.ip_address = text(endpoint.map(|endpoint| endpoint.ip.to_string()));
+            settings.ip_prefix_len = Some(endpoint.map_or(0, |endpoint| i64::from(endpoint.prefix_len)));
+            settings.gateway = text(endpoint.and_then(|endpoint| endpoint.gateway.map(|ip| ip.to_string())));
+            settings.mac_address =
+                text(endpoint.map(|endpoint| endpoint.mac.clone()).or(settings.mac_address));
+            if is_user_defined(name) {
+                settings.dns_names = Some(dns_names(record, Some(given)));
+            }
+            (name.clone(), settings)
+        })
+        .collect()
     }
 }
 

@@ -197,10 +197,9 @@ impl<'a> Pick<'a> {
             names.iter().map(|name| (name.clone(), images.get(name).ok().map(|image| image.id))).collect()
         });
         let networks = filters.get("network").map(|wanted| {
-            let facts = &engine.0.facts.networks;
             let name = |wanted: &String| {
-                let by_id = facts.iter().find(|(_, id)| id.starts_with(wanted.as_str()) && wanted.len() >= 4);
-                by_id.map_or_else(|| wanted.clone(), |(name, _)| name.clone())
+                let network = engine.0.networks.find(wanted);
+                network.map_or_else(|_| wanted.clone(), |network| network.record().name.clone())
             };
             wanted.iter().map(name).collect()
         });
@@ -235,7 +234,8 @@ impl<'a> Pick<'a> {
                 })
             })
             && self.networks.as_ref().is_none_or(|networks| {
-                networks.iter().any(|name| record.host_config.network_mode.as_ref() == Some(name))
+                let own = record.networking.endpoints_config.as_ref();
+                networks.iter().any(|name| own.is_some_and(|own| own.contains_key(name)))
             })
             && filters.any("id", |wanted| record.id.starts_with(wanted))
             && filters.any("name", |wanted| {

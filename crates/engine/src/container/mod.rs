@@ -22,6 +22,7 @@ mod stop;
 mod validate;
 mod wait;
 
+use std::net::Ipv4Addr;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicU32};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -31,6 +32,7 @@ use tokio::task::AbortHandle;
 
 use crate::error::{Error, Result};
 use crate::log::Log;
+use crate::network::Resolver;
 use crate::publish::PublishedPort;
 use crate::state::{Record, Status};
 
@@ -92,6 +94,10 @@ pub(crate) struct Run {
     pub cgroup: Option<Arc<skiff_runtime::Cgroup>>,
     /// Dropped with the run: the host's addresses are free again.
     pub ports: Vec<Box<dyn PublishedPort>>,
+    /// The container's address that the ports lead to.
+    pub ports_lead_to: Option<Ipv4Addr>,
+    /// Who answers its questions for names, if it is on a user-defined network.
+    pub resolver: Option<Resolver>,
 }
 
 impl std::fmt::Debug for Run {

@@ -49,7 +49,10 @@ impl Engine {
         binding: &PortBinding,
     ) -> Result<(Box<dyn PublishedPort>, PortBinding)> {
         let ip = binding.host_ip.as_deref().filter(|ip| !ip.is_empty());
-        let host_ip = ip.and_then(|ip| ip.parse().ok()).unwrap_or(self.0.config.publish_default_ip);
+        let network = self.network_of(endpoint)?;
+        let host_ip = ip.and_then(|ip| ip.parse().ok());
+        let host_ip = host_ip.or_else(|| network.option("com.docker.network.bridge.host_binding_ipv4"));
+        let host_ip = host_ip.unwrap_or(self.0.config.publish_default_ip);
         let (first, last) = validate::parse_host_port(binding.host_port.as_deref().unwrap_or(""))?;
         let mut refusal = None;
         for host_port in first..=last {

@@ -13,6 +13,7 @@ use skiff_runtime::{Cgroup, RootFs};
 use crate::engine::Engine;
 use crate::error::{Code, Error, Result};
 use crate::images::image_error;
+use crate::network::{RESOLVER, is_user_defined};
 use crate::spec::{Share, files, resources};
 use crate::state::{Endpoint, MountKind, Record};
 
@@ -83,7 +84,7 @@ impl Engine {
     }
 
     /// Writes the files that are bound into the container.
-    pub(super) fn write_files(&self, record: &Record, endpoint: Option<&Endpoint>) -> Result<()> {
+    pub(super) fn write_files(&self, record: &Record) -> Result<()> {
         let (config, host) = (&record.config, &record.host_config);
         let mode = host.network_mode.as_deref().unwrap_or("");
         if mode.starts_with("container:") {
@@ -91,7 +92,48 @@ impl Engine {
         }
         let dir = self.0.config.container(&record.id);
         let hostname = config.hostname.as_deref().unwrap_or("");
-        let domain = config.domainname.as_deref().unwrap_or("");
+        self.write_hosts(record)?;
+        self.write_resolv_conf(record)?;
+        let path = dir.join("hostname");
+        std::fs::write(&path, format!("{hostname}\n")).map_err(|error| Error::file("write", &path, &error))
+    }
+
+    fn write_hosts(&self, record: &Record) -> Result<()> {
+        let extra = record.host_config.extra_hosts.as_deref().unwrap_or_default();
+        let shares = record.host_config.network_mode.as_deref() == Some("host");
+        let text = if shares && extra.is_empty() {
+            std::fs::read_to_string("/etc/hosts").unwrap_or_else(|_| files::hosts(&[], &[], None))
+        } else {
+            let own: Vec<String> =
+                record.endpoints.iter().map(|endpoint| own_line(record, endpoint)).collect();
+            files::hosts(&own, extra, self.0.networks.host_gateway())
+        };
+        let path = self.0.config.container(&record.id).join("hosts");
+        std::fs::write(&path, text).map_err(|error| Error::file("write", &path, &error))
+    }
+
+    /// Adds the line of an endpoint to a running container's `/etc/hosts`. The file is bound into the container: it keeps
+    /// its identity, and what was written there by others.
+    pub(crate) fn add_host(&self, record: &Record, endpoint: &Endpoint) -> Result<()> {
+        self.edit_hosts(record, |text| text.push_str(&own_line(record, endpoint)))
+    }
+
+    /// Takes the line of an endpoint from a running container's `/etc/hosts`.
+    pub(crate) fn remove_host(&self, record: &Record, endpoint: &Endpoint) -> Result<()> {
+        let line = own_line(record, endpoint);
+        self.edit_hosts(record, |text| *text = text.replacen(&line, "", 1))
+    }
+
+    fn edit_hosts(&self, record: &Record, edit: impl FnOnce(&mut String)) -> Result<()> {
+        let path = self.0.config.container(&record.id).join("hosts");
+        let mut text = std::fs::read_to_string(&path).map_err(|error| Error::file("read", &path, &error))?;
+        edit(&mut text);
+        std::fs::write(&path, text).map_err(|error| Error::file("write", &path, &error))
+    }
+
+    /// Writes the container's `/etc/resolv.conf`.
+    pub(crate) fn write_resolv_conf(&self, record: &Record) -> Result<()> {
+        let host = &record.host_config;
         let inherited = std::fs::read_to_string(&self.0.config.resolv_conf).unwrap_or_default();
         let empty = Vec::new();
         let dns = files::Dns {
@@ -99,29 +141,33 @@ impl Engine {
             search: host.dns_search.as_ref().unwrap_or(&empty),
             options: host.dns_options.as_ref().unwrap_or(&empty),
         };
-        let own = endpoint.map(|endpoint| (endpoint.ip.into(), hostname, domain));
-        let extra = host.extra_hosts.as_deref().unwrap_or_default();
-        let gateway = self.0.network.gateway().map(Into::into);
-        let hosts = if mode == "host" && extra.is_empty() {
-            std::fs::read_to_string("/etc/hosts").unwrap_or_else(|_| files::hosts(None, &[], None))
+        let text = if self.has_resolver(record) {
+            files::resolv_conf_of_resolver(&inherited, &dns, RESOLVER.into())
         } else {
-            files::hosts(own, extra, gateway)
+            let own_network = host.network_mode.as_deref() != Some("host");
+            files::resolv_conf(&inherited, &dns, own_network, &self.0.config.fallback_dns)
         };
-        let resolv = files::resolv_conf(&inherited, &dns, mode != "host", &self.0.config.fallback_dns);
-        for (name, text) in [("hostname", format!("{hostname}\n")), ("hosts", hosts), ("resolv.conf", resolv)]
-        {
-            let path = dir.join(name);
-            std::fs::write(&path, text).map_err(|error| Error::file("write", &path, &error))?;
-        }
-        Ok(())
+        let path = self.0.config.container(&record.id).join("resolv.conf");
+        std::fs::write(&path, text).map_err(|error| Error::file("write", &path, &error))
+    }
+
+    /// Whether the container asks the engine for names: on user-defined networks it does.
+    pub(crate) fn has_resolver(&self, record: &Record) -> bool {
+        let networks = record.networking.endpoints_config.iter().flatten();
+        !record.endpoints.is_empty() && networks.into_iter().any(|(name, _)| is_user_defined(name))
+    }
+
+    /// The ids of the networks that the container is about to be on, by name.
+    pub(super) fn network_ids(&self, record: &Record) -> Result<HashMap<String, String>> {
+        let attachments = self.attachments(record)?;
+        Ok(attachments
+            .into_iter()
+            .map(|(network, _)| (network.record().name.clone(), network.record().id.clone()))
+            .collect())
     }
 
     /// The network namespace to join; `None` is the engine's own.
-    pub(super) fn network_namespace(
-        &self,
-        record: &Record,
-        endpoint: Option<&Endpoint>,
-    ) -> Result<Option<NetNs>> {
+    pub(super) fn network_namespace(&self, record: &Record) -> Result<Option<NetNs>> {
         let failed =
             |error: skiff_network::Error| Error::internal("failed to set up container networking", &error);
         let mode = record.host_config.network_mode.as_deref().unwrap_or("");
@@ -132,9 +178,9 @@ impl Engine {
             let (pid, _) = self.shared_process(other, "network namespace")?;
             return NetNs::of_pid(pid).map(Some).map_err(failed);
         }
-        let netns = self.0.network.namespace().map_err(failed)?;
-        if let Some(endpoint) = endpoint {
-            self.0.network.attach(endpoint, netns.as_fd())?;
+        let netns = self.0.networks.namespace().map_err(failed)?;
+        for endpoint in &record.endpoints {
+            self.network_of(endpoint)?.attach(endpoint, netns.as_fd())?;
         }
         Ok(Some(netns))
     }
@@ -170,4 +216,11 @@ impl Engine {
         cgroup.apply(&resources::of(&record.host_config)).map_err(failed)?;
         Ok(Some(Arc::new(cgroup)))
     }
+}
+
+/// The line of `/etc/hosts` that an endpoint adds.
+fn own_line(record: &Record, endpoint: &Endpoint) -> String {
+    let hostname = record.config.hostname.as_deref().unwrap_or("");
+    let domain = record.config.domainname.as_deref().unwrap_or("");
+    files::own_line(endpoint.ip.into(), hostname, domain)
 }

@@ -19,9 +19,9 @@ use super::{Container, Run};
 use crate::clock;
 use crate::engine::{Engine, blocking};
 use crate::error::{Code, Error, Result, chain};
-use crate::events::Kind;
 use crate::health::{Health, Plan};
 use crate::log::Ends;
+use crate::network::Resolver;
 use crate::publish::PublishedPort;
 use crate::spec::{self, Inputs};
 use crate::state::{Endpoint, Record, Status};
@@ -40,7 +40,8 @@ pub(crate) enum Cause {
 /// What a start has made so far; given back when it fails.
 #[derive(Default)]
 struct Made {
-    endpoint: Option<Endpoint>,
+    endpoints: Vec<Endpoint>,
+    resolver: Option<Resolver>,
     ports: Vec<Box<dyn PublishedPort>>,
     published: PortMap,
     cgroup: Option<Arc<Cgroup>>,
@@ -108,40 +109,38 @@ impl Engine {
         result
     }
 
-    /// Takes an address and binds the published ports.
+    /// Takes addresses and binds the published ports.
     async fn connect(&self, record: &Record, made: &mut Made) -> Result<()> {
-        let mode = record.host_config.network_mode.as_deref().unwrap_or("bridge");
-        if !matches!(mode, "bridge" | "host" | "none") && !mode.starts_with("container:") {
-            return Err(Error::not_found(format!("network {mode} not found")));
+        self.allocate_endpoints(record, &mut made.endpoints).await?;
+        if let Some(way) = made.endpoints.iter().find(|endpoint| endpoint.default_route) {
+            (made.ports, made.published) = self.publish(record, way).await?;
         }
-        if mode != "bridge" {
-            return Ok(());
-        }
-        let mut endpoint = self.0.network.allocate()?;
-        let wanted = record.networking.endpoints_config.iter().flatten().map(|(_, wanted)| wanted);
-        if let Some(mac) = wanted.filter_map(|wanted| wanted.mac_address.clone()).find(|mac| !mac.is_empty())
-        {
-            endpoint.mac = mac;
-        }
-        made.endpoint = Some(endpoint.clone());
-        (made.ports, made.published) = self.publish(record, &endpoint).await?;
         Ok(())
     }
 
     /// The part of a start that blocks.
     fn launch(&self, container: &Arc<Container>, made: &mut Made, cause: Cause) -> Result<()> {
         let mut record = container.record();
-        if let Some(endpoint) = &made.endpoint {
-            let (endpoint, ports) = (endpoint.clone(), made.published.clone());
-            // Part of the record from now on: a restarted engine must find the address taken.
+        let ids = self.network_ids(&record)?;
+        if !ids.is_empty() {
+            let (endpoints, ports) = (made.endpoints.clone(), made.published.clone());
+            // Part of the record from now on: a restarted engine must find the addresses taken.
             record = container.change(|record| {
-                record.endpoint = Some(endpoint);
+                record.endpoints = endpoints;
                 record.ports = ports;
+                for (name, settings) in record.networking.endpoints_config.iter_mut().flatten() {
+                    settings.network_id = ids.get(name).cloned();
+                }
             });
         }
         let parts = self.prepare_mounts(&record)?;
-        self.write_files(&record, made.endpoint.as_ref())?;
-        let netns = self.network_namespace(&record, made.endpoint.as_ref())?;
+        self.write_files(&record)?;
+        let netns = self.network_namespace(&record)?;
+        if let Some(netns) = &netns
+            && self.has_resolver(&record)
+        {
+            made.resolver = Some(Resolver::start(self, &record.id, netns)?);
+        }
         made.cgroup = self.make_cgroup(&record)?;
         let rootfs = self.rootfs(&record)?;
         let dir = self.0.config.container(&record.id);
@@ -238,6 +237,8 @@ impl Engine {
             master,
             cgroup: made.cgroup.take(),
             ports: std::mem::take(&mut made.ports),
+            ports_lead_to: made.endpoints.iter().find(|endpoint| endpoint.default_route).map(|way| way.ip),
+            resolver: made.resolver.take(),
         });
         record = container.change(|record| {
             let state = &mut record.state;
@@ -261,9 +262,7 @@ impl Engine {
         if let Err(error) = self.store(&record) {
             tracing::error!(%error, container = record.id, "start can't be recorded");
         }
-        if made.endpoint.is_some() {
-            self.network_event(&record, "connect");
-        }
+        self.network_events(&record, &made.endpoints, "connect");
         self.container_event(&record, "start", &[]);
         container.changes.send_modify(|change| {
             change.running = true;
@@ -272,7 +271,7 @@ impl Engine {
         });
         self.monitor_health(container);
         let engine = self.clone();
-        self.0.runtime.spawn_blocking(move || engine.0.network.prepare());
+        self.0.runtime.spawn_blocking(move || engine.0.networks.prepare());
         Ok(())
     }
 
@@ -282,18 +281,16 @@ impl Engine {
         let (message, exit_code) = (error.message.clone(), exit_code_of(&error.message));
         let work = move || {
             container.log.cancel();
-            drop(made.ports);
+            drop((made.ports, made.resolver));
             engine.release_mounts(&container.record());
-            if let Some(endpoint) = &made.endpoint {
-                engine.0.network.release(endpoint);
-            }
+            engine.release_endpoints(&made.endpoints);
             if let Some(cgroup) = made.cgroup.and_then(Arc::into_inner)
                 && let Err(error) = cgroup.remove()
             {
                 tracing::warn!(error = chain(&error), "cgroup can't be removed");
             }
             let record = container.change(|record| {
-                record.endpoint = None;
+                record.endpoints.clear();
                 record.ports.clear();
                 let state = &mut record.state;
                 state.exit_code = exit_code;
@@ -320,12 +317,13 @@ impl Engine {
         }
     }
 
-    pub(crate) fn network_event(&self, record: &Record, action: &str) {
-        let mode = record.host_config.network_mode.clone().unwrap_or_default();
-        let id = self.0.facts.networks.get(&mode).cloned().unwrap_or_default();
-        let attributes = [("container", record.id.as_str()), ("name", &mode), ("type", &mode)];
-        let attributes = attributes.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
-        self.0.events.publish(Kind::Network, action, &id, attributes);
+    /// Tells of the networks that a container comes on or leaves.
+    pub(crate) fn network_events(&self, record: &Record, endpoints: &[Endpoint], action: &str) {
+        for endpoint in endpoints {
+            if let Ok(network) = self.network_of(endpoint) {
+                self.network_event(&network, action, Some(&record.id));
+            }
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! What a creation must satisfy before anything is made, in Docker's words where it does not.
 
-use bollard_stubs::models::{ContainerConfig, HostConfig, NetworkingConfig, RestartPolicyNameEnum};
+use bollard_stubs::models::{ContainerConfig, HostConfig, RestartPolicyNameEnum};
 
 use crate::error::{Error, Result};
 use crate::health;
@@ -13,12 +13,12 @@ use crate::volumes::check_driver;
 const LEAST_MEMORY: i64 = 6 << 20;
 
 /// Checks everything that does not need to look at images or other containers.
-pub fn check(config: &ContainerConfig, host: &HostConfig, networking: &NetworkingConfig) -> Result<()> {
+pub fn check(config: &ContainerConfig, host: &HostConfig) -> Result<()> {
     check_config(config)?;
     check_limits(host)?;
     check_lifecycle(host)?;
     check_refused(host)?;
-    check_modes(host, networking)?;
+    check_modes(host)?;
     Security::of(host)?.seccomp()?;
     if let Some(host) = host.extra_hosts.iter().flatten().find(|line| !is_extra_host(line)) {
         return Err(Error::invalid(format!("bad format for add-host: {host:?}")));
@@ -148,7 +148,7 @@ fn check_refused(host: &HostConfig) -> Result<()> {
     check_driver(host.volume_driver.as_deref())
 }
 
-fn check_modes(host: &HostConfig, networking: &NetworkingConfig) -> Result<()> {
+fn check_modes(host: &HostConfig) -> Result<()> {
     let mode = host.network_mode.as_deref().unwrap_or("");
     let own = !matches!(mode, "host") && !mode.starts_with("container:");
     if mode.starts_with("container:") {
@@ -186,24 +186,6 @@ fn check_modes(host: &HostConfig, networking: &NetworkingConfig) -> Result<()> {
     }
     if let Some(mode) = host.uts_mode.as_deref().filter(|mode| !matches!(*mode, "" | "host")) {
         return Err(Error::invalid(format!("invalid UTS mode: {mode}")));
-    }
-    for endpoint in networking.endpoints_config.iter().flatten().map(|(_, endpoint)| endpoint) {
-        let ipam = endpoint.ipam_config.as_ref();
-        if ipam.is_some_and(|ipam| ipam.ipv4_address.as_deref().is_some_and(|ip| !ip.is_empty())) {
-            return Err(Error::invalid(
-                "user specified IP address is supported on user defined networks only",
-            ));
-        }
-        if endpoint.aliases.as_ref().is_some_and(|aliases| !aliases.is_empty()) {
-            return Err(Error::invalid(
-                "network-scoped aliases are only supported for user-defined networks",
-            ));
-        }
-        if let Some(mac) = endpoint.mac_address.as_deref().filter(|mac| !mac.is_empty())
-            && crate::network::parse_mac(mac).is_none()
-        {
-            return Err(Error::invalid(format!("invalid MAC address: {mac}")));
-        }
     }
     Ok(())
 }
@@ -252,9 +234,7 @@ mod tests {
 
     #[test]
     fn what_is_not_done_is_refused_in_dockers_words() {
-        let refused = |host: HostConfig| {
-            check(&ContainerConfig::default(), &host, &NetworkingConfig::default()).unwrap_err().message
-        };
+        let refused = |host: HostConfig| check(&ContainerConfig::default(), &host).unwrap_err().message;
         assert_eq!(
             refused(HostConfig { memory: Some(1024), ..HostConfig::default() }),
             "Minimum memory limit allowed is 6MB"
@@ -267,8 +247,6 @@ mod tests {
             refused(HostConfig { userns_mode: Some("keep-id".to_owned()), ..HostConfig::default() }),
             "invalid user namespace mode: keep-id"
         );
-        assert!(
-            check(&ContainerConfig::default(), &HostConfig::default(), &NetworkingConfig::default()).is_ok()
-        );
+        assert!(check(&ContainerConfig::default(), &HostConfig::default()).is_ok());
     }
 }

@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::net::IpAddr;
 
 /// What a container's `/etc/resolv.conf` says.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone, Copy)]
 pub struct Dns<'a> {
     /// Its own name servers instead of the inherited.
     pub servers: &'a [String],
@@ -62,8 +62,30 @@ fn reachable(server: &str) -> bool {
     bare.parse::<IpAddr>().is_ok_and(|ip| !ip.is_loopback())
 }
 
-/// Makes an `/etc/hosts`: loopback, the container's own names, then `extra` (`name:ip` or `name=ip`).
-pub fn hosts(own: Option<(IpAddr, &str, &str)>, extra: &[String], gateway: Option<IpAddr>) -> String {
+/// Makes a `resolv.conf` that names the engine's own resolver at `server`.
+///
+/// It answers names without dots too: `ndots:0` keeps the search domains from being tried first.
+pub fn resolv_conf_of_resolver(inherited: &str, dns: &Dns<'_>, server: IpAddr) -> String {
+    let servers = [server.to_string()];
+    let mut text = resolv_conf(inherited, &Dns { servers: &servers, ..*dns }, true, &[]);
+    if !text.contains("ndots:") {
+        match text.find("\noptions ") {
+            Some(_) => text.insert_str(text.len() - 1, " ndots:0"),
+            None => text.push_str("options ndots:0\n"),
+        }
+    }
+    text
+}
+
+/// The line of a container's own address and names.
+pub fn own_line(ip: IpAddr, hostname: &str, domain: &str) -> String {
+    let names =
+        if domain.is_empty() { hostname.to_owned() } else { format!("{hostname}.{domain} {hostname}") };
+    format!("{ip}\t{names}\n")
+}
+
+/// Makes an `/etc/hosts`: loopback, then `extra` (`name:ip` or `name=ip`), then the container's own lines.
+pub fn hosts(own: &[String], extra: &[String], gateway: Option<IpAddr>) -> String {
     let mut text = String::from(
         "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\nfe00::\tip6-localnet\nff00::\tip6-mcastprefix\n\
          ff02::1\tip6-allnodes\nff02::2\tip6-allrouters\n",
@@ -81,11 +103,7 @@ pub fn hosts(own: Option<(IpAddr, &str, &str)>, extra: &[String], gateway: Optio
             }
         }
     }
-    if let Some((ip, hostname, domain)) = own {
-        let names =
-            if domain.is_empty() { hostname.to_owned() } else { format!("{hostname}.{domain} {hostname}") };
-        let _ = writeln!(text, "{ip}\t{names}");
-    }
+    own.iter().for_each(|line| text.push_str(line));
     text
 }
 
@@ -133,10 +151,27 @@ mod tests {
     }
 
     #[test]
+    fn the_resolver_is_the_only_server_and_options_are_kept() {
+        let server = "127.0.0.11".parse().unwrap();
+        assert_eq!(
+            resolv_conf_of_resolver(INHERITED, &Dns::default(), server),
+            "nameserver 127.0.0.11\nsearch corp.example lab\noptions ndots:2\n"
+        );
+        assert_eq!(
+            resolv_conf_of_resolver("options timeout:1\n", &Dns::default(), server),
+            "nameserver 127.0.0.11\noptions timeout:1 ndots:0\n"
+        );
+        assert_eq!(
+            resolv_conf_of_resolver("", &Dns::default(), server),
+            "nameserver 127.0.0.11\noptions ndots:0\n"
+        );
+    }
+
+    #[test]
     fn hosts_has_loopback_extra_and_own_names() {
         let ip = "172.17.0.2".parse().unwrap();
         let extra = owned(&["db:10.1.1.1", "six=[fe80::1]", "host.docker.internal:host-gateway"]);
-        let text = hosts(Some((ip, "web", "example.org")), &extra, Some("172.17.0.1".parse().unwrap()));
+        let text = hosts(&[own_line(ip, "web", "example.org")], &extra, Some("172.17.0.1".parse().unwrap()));
         assert!(text.starts_with("127.0.0.1\tlocalhost\n"));
         assert!(text.contains("10.1.1.1\tdb\n"));
         assert!(text.contains("fe80::1\tsix\n"));

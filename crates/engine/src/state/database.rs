@@ -29,6 +29,8 @@ pub enum Table {
     Containers,
     /// Volumes by name.
     Volumes,
+    /// Networks of users by id.
+    Networks,
     /// Facts about the engine itself.
     Engine,
 }
@@ -38,6 +40,7 @@ impl Table {
         TableDefinition::new(match self {
             Self::Containers => "containers",
             Self::Volumes => "volumes",
+            Self::Networks => "networks",
             Self::Engine => "engine",
         })
     }
@@ -210,7 +213,7 @@ impl Inner {
 
     fn transact(&self, ops: &[Op]) -> Result<(), redb::Error> {
         let transaction = self.redb.begin_write()?;
-        for table in [Table::Containers, Table::Volumes, Table::Engine] {
+        for table in [Table::Containers, Table::Volumes, Table::Networks, Table::Engine] {
             let mut ours = ops.iter().filter(|op| op.table == table).peekable();
             if ours.peek().is_none() {
                 continue;

@@ -1,9 +1,10 @@
 //! The durable form of a container and of a volume.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::Ipv4Addr;
 
 use bollard_stubs::models::{ContainerConfig, HostConfig, NetworkingConfig, PortMap};
+use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
 use crate::health::Health;
@@ -147,16 +148,22 @@ pub struct Mount {
 pub struct Endpoint {
     /// Its id.
     pub id: String,
+    /// The network's id.
+    pub network: String,
     /// The outer end of its veth pair.
     pub host_name: String,
+    /// The interface inside the container.
+    pub ifname: String,
     /// Its address.
     pub ip: Ipv4Addr,
     /// The length of the subnet's prefix.
     pub prefix_len: u8,
     /// Its hardware address.
     pub mac: String,
-    /// Its way out.
+    /// The network's way out.
     pub gateway: Option<Ipv4Addr>,
+    /// Whether the container's default route goes this way.
+    pub default_route: bool,
 }
 
 /// Everything about a container that outlives the engine.
@@ -178,20 +185,56 @@ pub struct Record {
     pub config: ContainerConfig,
     /// The host's part, with Docker's defaults filled in.
     pub host_config: HostConfig,
-    /// The networks it was created with.
+    /// The networks it is connected to, running or not, by their names.
     pub networking: NetworkingConfig,
     /// All its mounts.
     pub mounts: Vec<Mount>,
     /// Its state.
     pub state: State,
-    /// Its place on the bridge while it runs.
-    pub endpoint: Option<Endpoint>,
+    /// Its places on networks while it runs, in the order of its interfaces.
+    #[serde(default)]
+    pub endpoints: Vec<Endpoint>,
     /// The ports that are published while it runs.
     pub ports: PortMap,
     /// How often its restart policy has started it.
     pub restart_count: i64,
     /// Whether its user has stopped it, which `unless-stopped` respects.
     pub stopped_by_user: bool,
+}
+
+/// Everything about a network that outlives the engine.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct NetworkRecord {
+    /// 64 hexadecimal digits.
+    pub id: String,
+    /// Its name.
+    pub name: String,
+    /// In nanoseconds since the epoch.
+    pub created: u64,
+    /// `bridge`, or `host` or `null` of the built-in ones.
+    pub driver: String,
+    /// The bridge's interface.
+    pub bridge: String,
+    /// The addresses on it; none where the driver has none.
+    pub subnet: Option<Ipv4Net>,
+    /// Where free addresses are looked for.
+    pub range: Option<Ipv4Net>,
+    /// The bridge's own address.
+    pub gateway: Option<Ipv4Addr>,
+    /// Addresses that are never given, by name.
+    pub reserved: BTreeMap<String, Ipv4Addr>,
+    /// Whether its user has chosen the subnet, which lets containers choose their addresses.
+    pub own_subnet: bool,
+    /// The options of address management, as they were given.
+    pub ipam_options: Option<HashMap<String, String>>,
+    /// Whether the outside is out of reach.
+    pub internal: bool,
+    /// Whether containers beside services may join; remembered for those who ask.
+    pub attachable: bool,
+    /// The driver's options.
+    pub options: HashMap<String, String>,
+    /// Its labels.
+    pub labels: HashMap<String, String>,
 }
 
 /// Everything about a volume that its directory does not say.

@@ -11,8 +11,9 @@ use bollard_stubs::models::{ContainerCreateBody, ExecConfig};
 use futures_util::StreamExt;
 use serde_json::{Value, json};
 use skiff_engine::{
-    AttachOptions, BridgeNetwork, Config, CreateContainer, Engine, ImportImage, ListContainers,
-    LocalPublisher, LogsOptions, RemoveContainer, StartExec, StopOptions, Stream, WaitCondition,
+    AttachOptions, BridgeNetwork, Config, CreateContainer, Egress, Engine, ImportImage, ListContainers,
+    LocalForwarder, LocalPublisher, LogsOptions, RemoveContainer, StartExec, StopOptions, Stream,
+    WaitCondition,
 };
 use skiff_supervisor::{Client, Server, ServerConfig, Service};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
@@ -48,6 +49,8 @@ pub fn engine() -> ExitCode {
             publisher: Arc::new(LocalPublisher),
             publish_default_ip: IpAddr::V4(Ipv4Addr::LOCALHOST),
             bridge: BridgeNetwork { name: bridge_name(), ..BridgeNetwork::default() },
+            egress: Egress::Masquerade,
+            forwarder: Arc::new(LocalForwarder::new(PathBuf::from("/etc/resolv.conf"))),
             cgroup_parent: None,
             resolv_conf: PathBuf::from("/etc/resolv.conf"),
             fallback_dns: Vec::new(),

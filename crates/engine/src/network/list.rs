@@ -1,0 +1,137 @@
+//! `network ls` and `network inspect`.
+
+use std::collections::HashMap;
+
+use bollard_stubs::models::{
+    EndpointResource, Ipam as IpamModel, IpamConfig, Network as NetworkModel, NetworkInspect,
+};
+
+use super::{Network, is_user_defined};
+use crate::clock;
+use crate::engine::Engine;
+use crate::error::{Error, Result};
+use crate::filters::{Filters, name_matches};
+use crate::state::Record;
+
+impl Engine {
+    /// Lists the networks.
+    ///
+    /// # Errors
+    /// When a filter is not known.
+    pub async fn list_networks(&self, filters: Filters) -> Result<Vec<NetworkModel>> {
+        filters.check(&["dangling", "driver", "id", "label", "name", "scope", "type"])?;
+        let dangling = filters.boolean("dangling")?;
+        if let Some(kind) = filters
+            .get("type")
+            .and_then(|kinds| kinds.iter().find(|kind| !matches!(kind.as_str(), "builtin" | "custom")))
+        {
+            return Err(Error::invalid(format!("invalid filter: 'type'='{kind}'")));
+        }
+        let fits = |network: &Network| {
+            let record = network.record();
+            let own = is_user_defined(&record.name);
+            filters.any("name", |wanted| name_matches(wanted, &record.name))
+                && filters.any("id", |wanted| name_matches(wanted, &record.id))
+                && filters.any("driver", |wanted| record.driver == wanted)
+                && filters.any("scope", |wanted| wanted == "local")
+                && filters.any("type", |wanted| (wanted == "custom") == own)
+                && filters.labels(Some(&record.labels))
+                && dangling.is_none_or(|wanted| wanted == (own && network.members().is_empty()))
+        };
+        let networks = self.0.networks.list();
+        Ok(networks.iter().filter(|network| fits(network)).map(|network| model(network)).collect())
+    }
+
+    /// Describes a network, by name, id or unique beginning of an id.
+    ///
+    /// # Errors
+    /// When there is none, or none of this scope.
+    pub async fn inspect_network(&self, wanted: &str, scope: Option<&str>) -> Result<NetworkInspect> {
+        let network = self.0.networks.find(wanted)?;
+        if scope.is_some_and(|scope| scope != "local") {
+            return Err(Error::not_found(format!("network {wanted} not found")));
+        }
+        let model = model(&network);
+        let members = self.0.registry.all().into_iter().map(|container| container.record());
+        let containers: HashMap<String, EndpointResource> = members
+            .filter(|record| record.state.is_running())
+            .filter_map(|record| Some((record.id.clone(), endpoint_resource(&network, &record)?)))
+            .collect();
+        Ok(NetworkInspect {
+            name: model.name,
+            id: model.id,
+            created: model.created,
+            scope: model.scope,
+            driver: model.driver,
+            enable_ipv4: model.enable_ipv4,
+            enable_ipv6: model.enable_ipv6,
+            ipam: model.ipam,
+            internal: model.internal,
+            attachable: model.attachable,
+            ingress: model.ingress,
+            config_from: model.config_from,
+            config_only: model.config_only,
+            options: model.options,
+            labels: model.labels,
+            peers: None,
+            containers: Some(containers),
+            ..NetworkInspect::default()
+        })
+    }
+}
+
+fn model(network: &Network) -> NetworkModel {
+    let record = network.record();
+    let text = |value: &Option<_>| value.as_ref().map(ToString::to_string);
+    let config = record.subnet.map(|subnet| IpamConfig {
+        subnet: Some(subnet.to_string()),
+        ip_range: record.range.map(|range| range.to_string()),
+        gateway: text(&record.gateway),
+        auxiliary_addresses: (!record.reserved.is_empty())
+            .then(|| record.reserved.iter().map(|(name, ip)| (name.clone(), ip.to_string())).collect()),
+    });
+    NetworkModel {
+        name: Some(record.name.clone()),
+        id: Some(record.id.clone()),
+        created: Some(clock::rfc3339(Some(record.created))),
+        scope: Some("local".to_owned()),
+        driver: Some(record.driver.clone()),
+        enable_ipv4: Some(true),
+        enable_ipv6: Some(false),
+        ipam: Some(IpamModel {
+            driver: Some("default".to_owned()),
+            config: Some(config.into_iter().collect()),
+            options: record.ipam_options.clone(),
+        }),
+        internal: Some(record.internal),
+        attachable: Some(record.attachable),
+        ingress: Some(false),
+        config_from: None,
+        config_only: Some(false),
+        options: Some(record.options.clone()),
+        labels: Some(record.labels.clone()),
+        peers: None,
+    }
+}
+
+/// A running container's place on a network; `None` when it is not on it.
+fn endpoint_resource(network: &Network, record: &Record) -> Option<EndpointResource> {
+    let endpoint = record.endpoints.iter().find(|endpoint| endpoint.network == network.record().id);
+    let shares = !network.is_bridge()
+        && record
+            .networking
+            .endpoints_config
+            .as_ref()
+            .is_some_and(|all| all.contains_key(&network.record().name));
+    if endpoint.is_none() && !shares {
+        return None;
+    }
+    let text = |value: Option<String>| Some(value.unwrap_or_default());
+    Some(EndpointResource {
+        name: Some(record.name.clone()),
+        endpoint_id: text(endpoint.map(|endpoint| endpoint.id.clone())),
+        mac_address: text(endpoint.map(|endpoint| endpoint.mac.clone())),
+        ipv4_address: text(endpoint.map(|endpoint| format!("{}/{}", endpoint.ip, endpoint.prefix_len))),
+        ipv6_address: Some(String::new()),
+    })
+}

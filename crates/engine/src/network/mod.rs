@@ -1,0 +1,274 @@
+//! Networks: the built-in ones, and those that users make.
+//!
+//! ```text
+//!  Networks ── Network ── NetworkRecord   in the database; the built-in ones are made up at every start
+//!     │           └────── bridge, addresses, who is on it
+//!     └─ firewall: one table, written anew at every change
+//! ```
+//!
+//! A record is committed before its bridge is made and removed after its bridge is gone, so that a killed engine leaves
+//! whole networks only; a bridge of ours that no record names is swept by the next start. A container's endpoints are part
+//! of its own record.
+
+mod attach;
+mod connect;
+mod create;
+mod forward;
+mod list;
+mod lookup;
+mod one;
+mod remove;
+mod resolver;
+mod settings;
+
+use std::collections::{BTreeMap, HashSet};
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+
+use ipnet::Ipv4Net;
+use skiff_network::{Bridge, Firewall, NetNs, Zone, remove_stale_bridges, remove_stale_links};
+
+use crate::config::{BridgeNetwork, Config, Egress};
+use crate::engine::Facts;
+use crate::error::{Error, Result, chain};
+use crate::state::{Database, NetworkRecord, Table};
+
+pub use forward::{Forwarder, LocalForwarder};
+pub(crate) use one::Network;
+pub(crate) use resolver::Resolver;
+pub(crate) use settings::dns_names;
+
+/// Where containers of user-defined networks ask for names.
+pub(crate) const RESOLVER: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 11);
+
+/// All networks.
+pub(crate) struct Networks {
+    all: RwLock<BTreeMap<String, Arc<Network>>>,
+    default: Arc<Network>,
+    /// What the names of this engine's links begin with: several engines can share a machine.
+    prefix: String,
+    /// What its bridges and its firewall table are known by.
+    owner: String,
+    firewall: Firewall,
+    egress: Egress,
+    /// Held while a network is made or removed.
+    changes: Mutex<()>,
+    /// A network namespace made in advance: making one takes longer than most of a start.
+    spare: Mutex<Option<NetNs>>,
+}
+
+impl Networks {
+    /// Sets all bridges up. That one fails is told to those who want it, not to other containers.
+    pub fn open(config: &Config, facts: &Facts, database: &Database) -> Result<Self> {
+        let owner = config.bridge.name.clone();
+        let mut all = BTreeMap::new();
+        // Those of users first: the default network looks for a subnet beside them.
+        for record in database.all::<NetworkRecord>(Table::Networks)? {
+            let network = Network::open(record, &owner);
+            all.insert(network.record().id.clone(), Arc::new(network));
+        }
+        let default = Arc::new(open_default(&config.bridge, config, facts));
+        all.insert(default.record().id.clone(), Arc::clone(&default));
+        for (name, driver) in [("host", "host"), ("none", "null")] {
+            let record = built_in(facts, name, driver);
+            all.insert(record.id.clone(), Arc::new(Network::without_bridge(record)));
+        }
+        let keep: HashSet<String> = all.values().map(|network| network.record().bridge.clone()).collect();
+        match remove_stale_bridges(&owner, &keep) {
+            Ok(removed) if removed.is_empty() => {}
+            Ok(removed) => tracing::info!(bridges = removed.len(), "stale bridges removed"),
+            Err(error) => tracing::warn!(error = chain(&error), "stale bridges can't be removed"),
+        }
+        let networks = Self {
+            all: RwLock::new(all),
+            default,
+            prefix: format!("v{}", &facts.id[..5]),
+            firewall: Firewall::new(format!("skiff_{owner}")),
+            owner,
+            egress: config.egress,
+            changes: Mutex::default(),
+            spare: Mutex::default(),
+        };
+        if let Err(error) = networks.apply_firewall() {
+            tracing::warn!(error = chain(&error), "firewall can't be set up: networks are not apart");
+        }
+        Ok(networks)
+    }
+
+    /// Takes the bridges and the firewall away, at an orderly end: the next engine makes them again.
+    pub fn close(&self) {
+        self.spare.lock().unwrap_or_else(PoisonError::into_inner).take();
+        for network in self.list() {
+            network.close();
+        }
+        if let Err(error) = self.firewall.remove() {
+            tracing::warn!(error = chain(&error), "firewall can't be removed");
+        }
+    }
+
+    /// All networks, by id.
+    pub fn list(&self) -> Vec<Arc<Network>> {
+        self.all.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+    }
+
+    /// Finds by id, name, or unique beginning of an id, in this order.
+    ///
+    /// # Errors
+    /// When there is none, or more than one.
+    pub fn find(&self, wanted: &str) -> Result<Arc<Network>> {
+        let all = self.all.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some(network) = all.get(wanted) {
+            return Ok(Arc::clone(network));
+        }
+        if let Some(network) = all.values().find(|network| network.record().name == wanted) {
+            return Ok(Arc::clone(network));
+        }
+        let mut found = all.values().filter(|network| network.record().id.starts_with(wanted));
+        match (found.next(), found.next()) {
+            (Some(only), None) if !wanted.is_empty() => Ok(Arc::clone(only)),
+            (Some(_), Some(_)) if !wanted.is_empty() => {
+                let count = 2 + found.count();
+                Err(Error::invalid(format!(
+                    "network {wanted} is ambiguous ({count} matches found based on ID prefix)"
+                )))
+            }
+            _ => Err(Error::not_found(format!("network {wanted} not found"))),
+        }
+    }
+
+    /// The default network.
+    pub fn default_network(&self) -> &Arc<Network> {
+        &self.default
+    }
+
+    /// The default network's subnet, if it could be set up.
+    pub fn default_subnet(&self) -> Option<Ipv4Net> {
+        self.default.record().subnet
+    }
+
+    /// What `host-gateway` stands for: the host, as containers reach it.
+    pub fn host_gateway(&self) -> Option<IpAddr> {
+        self.default.record().gateway.map(Into::into)
+    }
+
+    /// What the names of this engine's links begin with.
+    pub fn prefix(&self) -> &str {
+        &self.prefix
+    }
+
+    /// A new network namespace. [`prepare`](Self::prepare) should follow once the container runs.
+    pub fn namespace(&self) -> Result<NetNs, skiff_network::Error> {
+        let spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner).take();
+        spare.map_or_else(NetNs::create, Ok)
+    }
+
+    /// Makes a network namespace for the next container.
+    pub fn prepare(&self) {
+        let mut spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner);
+        if spare.is_none() {
+            match NetNs::create() {
+                Ok(netns) => *spare = Some(netns),
+                Err(error) => tracing::debug!(error = chain(&error), "no network namespace in advance"),
+            }
+        }
+    }
+
+    /// Removes the links that belong to no running container.
+    pub fn sweep(&self, keep: &HashSet<String>) {
+        match remove_stale_links(&self.prefix, keep) {
+            Ok(removed) if removed.is_empty() => {}
+            Ok(removed) => tracing::info!(links = removed.len(), "stale links removed"),
+            Err(error) => tracing::warn!(error = chain(&error), "stale links can't be removed"),
+        }
+    }
+
+    /// Brings the firewall into agreement with the networks.
+    fn apply_firewall(&self) -> Result<(), skiff_network::Error> {
+        let zones: Vec<Zone> = self.list().iter().filter_map(|network| network.zone(self.egress)).collect();
+        self.firewall.apply(&zones)
+    }
+
+    fn change(&self) -> MutexGuard<'_, ()> {
+        self.changes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn insert(&self, network: Arc<Network>) {
+        let id = network.record().id.clone();
+        self.all.write().unwrap_or_else(PoisonError::into_inner).insert(id, network);
+    }
+
+    fn forget(&self, id: &str) {
+        self.all.write().unwrap_or_else(PoisonError::into_inner).remove(id);
+    }
+}
+
+/// Whether containers of the network find each other by name, and so on: everything but the built-in ones.
+pub(crate) fn is_user_defined(name: &str) -> bool {
+    !matches!(name, "bridge" | "host" | "none" | "default")
+}
+
+/// The name of the network behind a network mode.
+pub(crate) fn network_name(mode: &str) -> &str {
+    match mode {
+        "" | "default" => "bridge",
+        other => other,
+    }
+}
+
+fn built_in(facts: &Facts, name: &str, driver: &str) -> NetworkRecord {
+    NetworkRecord {
+        id: facts.networks.get(name).cloned().unwrap_or_default(),
+        name: name.to_owned(),
+        created: facts.created,
+        driver: driver.to_owned(),
+        bridge: String::new(),
+        subnet: None,
+        range: None,
+        gateway: None,
+        reserved: BTreeMap::new(),
+        own_subnet: false,
+        ipam_options: None,
+        internal: false,
+        attachable: false,
+        options: Default::default(),
+        labels: Default::default(),
+    }
+}
+
+fn open_default(wanted: &BridgeNetwork, config: &Config, facts: &Facts) -> Network {
+    let mut record = built_in(facts, "bridge", "bridge");
+    record.bridge.clone_from(&wanted.name);
+    record.options = [
+        ("com.docker.network.bridge.default_bridge", "true".to_owned()),
+        ("com.docker.network.bridge.enable_icc", "true".to_owned()),
+        ("com.docker.network.bridge.enable_ip_masquerade", "true".to_owned()),
+        ("com.docker.network.bridge.host_binding_ipv4", config.publish_default_ip.to_string()),
+        ("com.docker.network.bridge.name", wanted.name.clone()),
+        ("com.docker.network.driver.mtu", wanted.mtu.to_string()),
+    ]
+    .map(|(key, value)| (key.to_owned(), value))
+    .into();
+    if let Some(subnet) = wanted.subnet {
+        record.subnet = Some(subnet.trunc());
+        record.gateway = subnet.hosts().next();
+        return Network::open(record, &wanted.name);
+    }
+    let bridge = Bridge::create_on_free_subnet(&wanted.name, &wanted.name, wanted.mtu, facts.subnet);
+    if let Ok(bridge) = &bridge {
+        record.subnet = Some(bridge.config().subnet);
+        record.gateway = Some(bridge.config().gateway);
+    }
+    Network::with_bridge(record, bridge)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_built_in_networks_are_not_user_defined() {
+        assert!(["bridge", "host", "none", "default"].iter().all(|name| !is_user_defined(name)));
+        assert!(is_user_defined("front"));
+        assert_eq!([network_name(""), network_name("default"), network_name("x")], ["bridge", "bridge", "x"]);
+    }
+}
