@@ -3,7 +3,9 @@
 use clap::builder::Styles;
 use clap::{Arg, ArgAction, Command, CommandFactory, Parser, Subcommand};
 
-use crate::command::{Context, completion, container, daemon, doctor, image, login, machine, system, volume};
+use crate::command::{
+    Context, completion, container, daemon, doctor, image, login, machine, network, system, volume,
+};
 use crate::error::Error;
 
 /// Runs Linux containers on any desktop
@@ -60,6 +62,12 @@ pub enum Top {
         #[command(subcommand)]
         command: machine::Machine,
     },
+    /// Manage networks
+    #[command(override_usage = "skiff network COMMAND")]
+    Network {
+        #[command(subcommand)]
+        command: network::Network,
+    },
     Ps(container::list::List),
     Rmi(image::remove::Remove),
     /// Manage the engine
@@ -94,6 +102,7 @@ impl Top {
             Top::Logout(args) => login::logout(args),
             Top::Inspect(args) => container::inspect::run(context, args).await,
             Top::Machine { command } => command.run(context).await,
+            Top::Network { command } => command.run(context).await,
             Top::Ps(args) => container::list::run(context, args).await,
             Top::Rmi(args) => image::remove::remove(context, args).await,
             Top::SystemManagement { command } => command.run(context).await,
@@ -110,7 +119,7 @@ const GROUPS: &[(&str, &[&str])] = &[
         &["run", "exec", "ps", "pull", "push", "images", "login", "logout", "version", "info"],
     ),
     ("Skiff Commands", &["machine", "daemon", "doctor", "completion"]),
-    ("Management Commands", &["container", "image", "system", "volume"]),
+    ("Management Commands", &["container", "image", "network", "system", "volume"]),
 ];
 
 const TEMPLATE: &str = "Usage:  {usage}\n\n{about}{after-help}\n\nOptions:\n{options}\n";

@@ -8,6 +8,7 @@ pub mod doctor;
 pub mod image;
 pub mod login;
 pub mod machine;
+pub mod network;
 pub mod system;
 pub mod volume;
 
