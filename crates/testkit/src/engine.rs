@@ -9,8 +9,10 @@ use anyhow::{Context, bail};
 use rustix::process::{Pid, Signal};
 use tempfile::TempDir;
 
-use crate::leftovers::{Before, bridge_name, command_line, kill_hard, processes, tree};
-use crate::{DockerCli, Leftovers, binaries, http, wait_until};
+use crate::leftovers::{
+    Before, bridge_name, command_line, kill_hard, network_bridges, processes, table_name, tree,
+};
+use crate::{DockerCli, Leftovers, binaries, http, nftables, wait_until};
 
 /// How long the engine may take until it answers.
 const START_PATIENCE: Duration = Duration::from_secs(20);
@@ -186,8 +188,12 @@ impl Drop for NativeEngine {
             let _ = rustix::mount::unmount(Path::new(mount), rustix::mount::UnmountFlags::DETACH);
         }
         // Veth ends go with the containers' namespaces.
-        let bridge = bridge_name(&root);
-        let _ = Command::new("ip").args(["link", "del", &bridge]).stderr(Stdio::null()).status();
+        let mut bridges = network_bridges(&root);
+        bridges.push(bridge_name(&root));
+        for bridge in bridges {
+            let _ = Command::new("ip").args(["link", "del", &bridge]).stderr(Stdio::null()).status();
+        }
+        nftables::delete(&table_name(&root));
     }
 }
 

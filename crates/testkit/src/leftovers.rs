@@ -16,6 +16,8 @@ pub struct Leftovers {
     pub mounts: BTreeSet<String>,
     /// New network interfaces of this namespace that are the engine's bridge, on it, or a veth end on no bridge at all.
     pub links: BTreeSet<String>,
+    /// The engine's table in the packet filter.
+    pub tables: BTreeSet<String>,
     /// `address:port` of TCP listeners of this namespace that those processes hold.
     pub listeners: BTreeSet<String>,
 }
@@ -41,6 +43,7 @@ impl Leftovers {
             processes: pids.iter().map(|pid| format!("{pid} {}", command_line(*pid))).collect(),
             mounts: mounts(root),
             links: links().difference(&before.links).filter(|name| is_of(root, name)).cloned().collect(),
+            tables: Some(table_name(root)).filter(|name| crate::nftables::exists(name)).into_iter().collect(),
             listeners: listeners(&pids),
         }
     }
@@ -50,11 +53,13 @@ impl Leftovers {
         *self == Self::default()
     }
 
-    /// The same without what a running engine without containers may have: its own processes, its bridge.
+    /// The same without what a running engine without containers may have: its own processes, its default bridge, its
+    /// table.
     #[must_use]
     pub fn beside_idle_engine(mut self) -> Self {
         self.processes.retain(|line| !line.contains("skiff-agent"));
-        self.links.retain(|name| name.starts_with("veth") || master(name).is_some());
+        self.links.retain(|name| !name.starts_with("skf") || master(name).is_some());
+        self.tables.clear();
         self
     }
 }
@@ -65,6 +70,7 @@ impl fmt::Display for Leftovers {
             ("process", &self.processes),
             ("mount", &self.mounts),
             ("link", &self.links),
+            ("firewall table", &self.tables),
             ("listener", &self.listeners),
         ];
         for (what, items) in parts {
@@ -150,6 +156,22 @@ pub fn bridge_name(root: &Path) -> String {
     format!("skf{}", hex::encode(&Sha256::digest(root.as_os_str().as_encoded_bytes())[..4]))
 }
 
+/// The packet filter's table of the engine on a root.
+pub fn table_name(root: &Path) -> String {
+    format!("skiff_{}", bridge_name(root))
+}
+
+/// The bridges of user-defined networks of the engine on a root: they name its default bridge as their owner.
+pub fn network_bridges(root: &Path) -> Vec<String> {
+    let owner = bridge_name(root);
+    links().into_iter().filter(|name| alias(name).as_deref() == Some(owner.as_str())).collect()
+}
+
+fn alias(name: &str) -> Option<String> {
+    let text = fs::read_to_string(Path::new("/sys/class/net").join(name).join("ifalias")).ok()?;
+    Some(text.trim().to_owned()).filter(|text| !text.is_empty())
+}
+
 fn links() -> BTreeSet<String> {
     let Ok(entries) = fs::read_dir("/sys/class/net") else { return BTreeSet::new() };
     entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect()
@@ -159,8 +181,10 @@ fn links() -> BTreeSet<String> {
 fn is_of(root: &Path, name: &str) -> bool {
     let bridge = bridge_name(root);
     match master(name) {
-        Some(master) => master == bridge,
-        None => name.starts_with(&bridge) || name.starts_with("veth"),
+        Some(master) => master == bridge || alias(&master).as_ref() == Some(&bridge),
+        None => {
+            name.starts_with(&bridge) || name.starts_with("veth") || alias(name).as_ref() == Some(&bridge)
+        }
     }
 }
 

@@ -11,6 +11,7 @@ pub mod engine;
 pub mod http;
 pub mod image;
 pub mod leftovers;
+pub mod nftables;
 pub mod process;
 pub mod proxy;
 pub mod pty;

@@ -96,12 +96,13 @@ impl Subject {
         Ok(self.docker.args(&["info", "--format", "{{.SystemTime}}"])?.ok()?.out().trim().to_owned())
     }
 
-    /// Removes all containers.
+    /// Removes all containers, and the networks that were made for them.
     pub fn remove_containers(&self) -> anyhow::Result<()> {
         let ids = self.docker.run("ps -aq --no-trunc")?.ok()?.out();
         if !ids.trim().is_empty() {
             self.docker.command("rm -f -v").args(ids.split_whitespace()).run()?.ok()?;
         }
+        self.docker.run("network prune -f")?.ok()?;
         Ok(())
     }
 

@@ -11,7 +11,9 @@ mod lifecycle;
 mod list;
 mod load;
 mod logs;
+mod names;
 mod network;
+mod networks;
 mod push;
 mod restart;
 mod run;
@@ -36,6 +38,8 @@ pub fn all() -> Vec<Scenario> {
         network::ALL,
         system::ALL,
         load::ALL,
+        networks::ALL,
+        names::ALL,
         volumes::ALL,
         images::ALL,
         push::ALL,
