@@ -78,6 +78,8 @@ struct Reader {
     /// The streams at whose cursor the rest of a line stands whose beginning is not wanted or is gone.
     inside: [bool; 2],
     last_run: Option<u64>,
+    /// The records that were there when reading began.
+    present: u64,
     before: Option<u64>,
     deadline: Option<tokio::time::Instant>,
     lines: Option<Lines>,
@@ -117,6 +119,7 @@ impl Log {
             cursor,
             inside,
             last_run,
+            present: now.records,
             before: options.before,
             deadline,
             lines: options.lines.then(|| Lines::new(options.timestamps, options.prefix.clone())),
@@ -140,7 +143,11 @@ impl Reader {
                 return Ok(None);
             }
             // Read before the records: a run that has ended has written all of its records.
-            let progress = *self.progress.borrow_and_update();
+            let mut progress = *self.progress.borrow_and_update();
+            if self.last_run.is_none() {
+                // A noisy container would keep its reader for ever.
+                progress.records = progress.records.min(self.present);
+            }
             if self.cursor.position < progress.records {
                 self.step(progress).await?;
                 continue;

@@ -238,6 +238,18 @@ async fn follower_gets_each_line_once_and_in_order_while_the_log_rotates() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn reader_of_the_present_ends_there() {
+    let mut written = Written::new(None);
+    written.write(Stream::Stdout, b"present\n");
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    let mut reader = written.log.read(&ReadOptions { lines: true, ..all() }).unwrap();
+    written.write(Stream::Stdout, b"future\n");
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert_eq!(reader.next().await.unwrap().unwrap().bytes, "present\n");
+    assert!(reader.next().await.is_none());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn overtaken_follower_goes_on_with_a_whole_line() {
     let mut written = Written::new(Some(64 << 10));
     written.write(Stream::Stdout, &numbered(0..10));
