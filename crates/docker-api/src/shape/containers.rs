@@ -137,6 +137,9 @@ pub(crate) fn container(container: ContainerInspectResponse, version: ApiVersion
         shaped.remove("ImageManifestDescriptor");
     }
     fill_each(elements(&mut shaped, "Mounts"), &MOUNT);
+    let id: String = shaped["Id"].as_str().unwrap_or_default().chars().take(12).collect();
+    let hostname = shaped["Config"]["Hostname"].as_str().unwrap_or_default().to_owned();
+    let names = [id, hostname];
     if let Some(config) = object(&mut shaped, "Config") {
         omit_if_empty(config, &["ExposedPorts", "Healthcheck", "StopSignal", "Shell", "ArgsEscaped"]);
         null_if_empty(config, &["Volumes", "OnBuild"]);
@@ -149,9 +152,27 @@ pub(crate) fn container(container: ContainerInspectResponse, version: ApiVersion
     if let Some(settings) = object(&mut shaped, "NetworkSettings") {
         fill(settings, &NETWORK_SETTINGS);
         shape_endpoints(settings, version);
+        if version < ApiVersion::minor(45) {
+            add_names(settings, &names);
+        }
         repeat_main_endpoint(settings);
     }
     Ok(shaped.into())
+}
+
+/// Before `DNSNames` had them, the aliases in a user's networks named the container's id and host name too.
+fn add_names(settings: &mut Map<String, Value>, names: &[String]) {
+    let Some(networks) = object(settings, "Networks") else { return };
+    let users = networks.iter_mut().filter(|(name, _)| !matches!(name.as_str(), "bridge" | "host" | "none"));
+    for aliases in users.filter_map(|(_, endpoint)| endpoint.get_mut("Aliases")) {
+        let mut all: Vec<Value> = aliases.as_array().cloned().unwrap_or_default();
+        for name in names.iter().filter(|name| !name.is_empty()) {
+            if !all.iter().any(|have| have == name) {
+                all.push(Value::from(name.as_str()));
+            }
+        }
+        *aliases = all.into();
+    }
 }
 
 fn shape_endpoints(settings: &mut Map<String, Value>, version: ApiVersion) {
@@ -205,4 +226,36 @@ pub(crate) fn container_prune(report: ContainerPruneResponse) -> Result<Value> {
     fill(&mut shaped, &json!({ "ContainersDeleted": null, "SpaceReclaimed": 0 }));
     null_if_empty(&mut shaped, &["ContainersDeleted"]);
     Ok(shaped.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use bollard_stubs::models::{ContainerConfig, EndpointSettings, NetworkSettings};
+
+    use super::*;
+
+    #[test]
+    fn old_clients_find_id_and_host_name_among_the_aliases() {
+        let endpoint =
+            || EndpointSettings { aliases: Some(vec!["db".to_owned()]), ..EndpointSettings::default() };
+        let networks = HashMap::from([("own".to_owned(), endpoint()), ("bridge".to_owned(), endpoint())]);
+        let inspected = ContainerInspectResponse {
+            id: Some("0123456789abcdef".to_owned()),
+            config: Some(ContainerConfig { hostname: Some("db".to_owned()), ..ContainerConfig::default() }),
+            network_settings: Some(NetworkSettings {
+                networks: Some(networks),
+                ..NetworkSettings::default()
+            }),
+            ..ContainerInspectResponse::default()
+        };
+        let aliases = |minor, network: &str| {
+            let shaped = container(inspected.clone(), ApiVersion::minor(minor)).unwrap();
+            shaped["NetworkSettings"]["Networks"][network]["Aliases"].clone()
+        };
+        assert_eq!(aliases(44, "own"), json!(["db", "0123456789ab"]));
+        assert_eq!(aliases(44, "bridge"), json!(["db"]));
+        assert_eq!(aliases(45, "own"), json!(["db"]));
+    }
 }
