@@ -38,6 +38,11 @@ impl Api {
 
     /// Makes one call; the answer's body as JSON, or `Null` when it is none. Fails for statuses from 400 on.
     pub fn call(&mut self, method: &str, path: &str, body: Option<&[u8]>) -> anyhow::Result<Value> {
+        Ok(serde_json::from_slice(&self.bytes(method, path, body)?).unwrap_or(Value::Null))
+    }
+
+    /// Makes one call whose answer is only counted, not read: that would be timed too.
+    pub fn bytes(&mut self, method: &str, path: &str, body: Option<&[u8]>) -> anyhow::Result<Vec<u8>> {
         let body = body.unwrap_or_default();
         let kind = if path.starts_with("/images/load") { "application/x-tar" } else { "application/json" };
         let head = format!(
@@ -82,7 +87,7 @@ impl Api {
         if status >= 400 {
             bail!("{method} {path}: {status} {}", String::from_utf8_lossy(&answer).trim());
         }
-        Ok(serde_json::from_slice(&answer).unwrap_or(Value::Null))
+        Ok(answer)
     }
 
     /// Creates, starts, awaits and removes a container that runs `true`.
