@@ -98,6 +98,11 @@ fn prunes_keep_what_is_used(on: &Subject) -> anyhow::Result<()> {
     on.docker.run("image inspect busybox")?.ok()?;
     let pruned = on.docker.run("image prune -a -f --filter label=none-has-this")?.ok()?;
     pruned.prints("Total reclaimed space: 0B\n")?;
+    on.docker.run("create --name late -v /data busybox")?.ok()?;
+    let pruned = on.docker.run("system prune -f --volumes --filter label!=keep")?.ok()?;
+    pruned.shows("Deleted Containers:")?.shows("Deleted Volumes:")?.shows("Total reclaimed space:")?;
+    on.docker.run("inspect late")?.exits(1)?;
+    on.docker.run("inspect labelled kept")?.ok()?;
     Ok(())
 }
 

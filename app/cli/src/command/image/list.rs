@@ -149,11 +149,11 @@ pub fn rows(image: &Value, digests: bool, truncate: bool, now: Timestamp) -> Vec
     };
     let amount = |key: &str| match image.int(key) {
         ..=-1 => "N/A".to_owned(),
-        number => units::size(number),
+        number => units::size_precise(number),
     };
     let unique = match (image.int("Size"), image.int("SharedSize")) {
         (_, ..=-1) => "N/A".to_owned(),
-        (size, shared) => units::size(size - shared),
+        (size, shared) => units::size_precise(size - shared),
     };
     names
         .into_iter()

@@ -125,7 +125,7 @@ fn summary(usage: &Value) -> Vec<Row> {
         },
     ];
     let row = |kind: Kind| {
-        let mut reclaimable = units::size(kind.reclaimable);
+        let mut reclaimable = units::size_precise(kind.reclaimable);
         if kind.size > 0 {
             reclaimable.push_str(&format!(" ({}%)", kind.reclaimable * 100 / kind.size));
         }
@@ -133,7 +133,7 @@ fn summary(usage: &Value) -> Vec<Row> {
             fields: vec![
                 ("Active", Value::from(kind.active.to_string())),
                 ("Reclaimable", Value::from(reclaimable)),
-                ("Size", Value::from(units::size(kind.size))),
+                ("Size", Value::from(units::size_precise(kind.size))),
                 ("TotalCount", Value::from(kind.total.to_string())),
                 ("Type", Value::from(kind.name)),
             ],
@@ -169,7 +169,7 @@ fn verbose(usage: &Value, now: Timestamp) -> Result<String, Error> {
             fields: vec![
                 ("Links", Value::from(data("RefCount").to_string())),
                 ("Name", Value::from(volume.text("Name"))),
-                ("Size", Value::from(units::size(data("Size").max(0)))),
+                ("Size", Value::from(units::size_precise(data("Size").max(0)))),
             ],
             labels: Vec::new(),
         }
@@ -186,7 +186,7 @@ fn verbose(usage: &Value, now: Timestamp) -> Result<String, Error> {
         table(IMAGES, IMAGE_TITLES, &images)?,
         table(CONTAINERS, CONTAINER_TITLES, &containers)?,
         table(VOLUMES, VOLUME_TITLES, &volumes)?,
-        units::size(cache),
+        units::size_precise(cache),
     ))
 }
 
@@ -196,7 +196,7 @@ mod tests {
 
     fn usage() -> Value {
         Value::parse(
-            br#"{"LayersSize":4000000,
+            br#"{"LayersSize":4321000,
             "Images":[{"Id":"sha256:0123456789abcdef","RepoTags":["box:1"],"Created":1000,"Size":3000000,
                        "SharedSize":1000000,"Containers":1},
                       {"Id":"sha256:fedcba9876543210","RepoTags":[],"Created":1000,"Size":2000000,
@@ -219,7 +219,7 @@ mod tests {
         assert_eq!(
             text,
             "TYPE            TOTAL     ACTIVE    SIZE      RECLAIMABLE\n\
-             Images          2         1         4MB       2MB (50%)\n\
+             Images          2         1         4.321MB   2.321MB (53%)\n\
              Containers      2         1         400B      300B (75%)\n\
              Local Volumes   2         1         20kB      15kB (75%)\n\
              Build Cache     0         0         0B        0B\n"
