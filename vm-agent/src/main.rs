@@ -8,6 +8,7 @@ mod engine;
 mod layout;
 mod link;
 mod logging;
+mod modules;
 mod pty;
 mod serve;
 mod ssh;

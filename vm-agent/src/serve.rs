@@ -75,6 +75,7 @@ pub fn run(options: Options) -> anyhow::Result<()> {
         engine: layout.engine_service(&options.registry_mirror),
         helpers,
         stop_grace: STOP_GRACE,
+        when_ready: None,
     })
     .context("prepare the supervisor")?;
     match server.run().context("supervise")? {

@@ -14,11 +14,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use rustix::mount::{MountFlags, UnmountFlags, mount, mount_bind, mount_move, unmount};
-use skiff_linux_sys::module::{self, Compression};
 use skiff_linux_sys::{ext4, reboot};
 use skiff_supervisor::{Server, ServerConfig, Service};
 
 use crate::layout::{GUEST_DATA, Layout};
+use crate::modules;
 
 const DATA_DISK: &str = "/dev/vda";
 /// How long the data disk may take to appear after its driver is loaded.
@@ -43,7 +43,7 @@ fn boot_and_serve() -> anyhow::Result<()> {
     mount_kernel_filesystems()?;
     make_root_pivotable().context("prepare the root file system")?;
     crate::logging::init();
-    load_modules()?;
+    modules::load_for_boot()?;
     mount_data_disk()?;
     settle_kernel()?;
     tracing::info!(elapsed_ms = millis(started), "guest is set up");
@@ -64,6 +64,7 @@ fn boot_and_serve() -> anyhow::Result<()> {
             ],
         }],
         stop_grace: STOP_GRACE,
+        when_ready: Some(modules::load_when_ready),
     })
     .context("prepare the supervisor")?;
     server.run().context("supervise")?;
@@ -122,18 +123,6 @@ fn make_root_pivotable() -> io::Result<()> {
     mount_move(".", "/")?;
     rustix::process::chroot(".")?;
     std::env::set_current_dir("/")?;
-    Ok(())
-}
-
-fn load_modules() -> anyhow::Result<()> {
-    let order = Path::new("/lib/modules/order");
-    let names = fs::read_to_string(order).with_context(|| format!("read {}", order.display()))?;
-    for name in names.lines().filter(|line| !line.is_empty()) {
-        let path = order.with_file_name(name);
-        let file = fs::File::open(&path).with_context(|| format!("open {}", path.display()))?;
-        module::load(file.as_fd(), c"", Compression::None)
-            .with_context(|| format!("load kernel module {name}"))?;
-    }
     Ok(())
 }
 

@@ -31,6 +31,8 @@ pub struct ServerConfig {
     pub helpers: Vec<Service>,
     /// How long the engine may take to stop the containers when the supervisor is told to end.
     pub stop_grace: Duration,
+    /// What can wait until the engine has said for the first time that it is ready; runs in a thread of its own.
+    pub when_ready: Option<fn()>,
 }
 
 /// Why the event loop ended.
@@ -59,6 +61,7 @@ pub struct Server {
     connection: Option<Connection>,
     phase: Phase,
     stop_grace: Duration,
+    when_ready: Option<fn()>,
     forced: bool,
 }
 
@@ -121,6 +124,7 @@ impl Server {
             connection: None,
             phase: Phase::Running,
             stop_grace: config.stop_grace,
+            when_ready: config.when_ready,
             forced: false,
         })
     }
@@ -293,6 +297,9 @@ impl Server {
             }
             Request::Ready => {
                 tracing::info!("engine is ready");
+                if let Some(work) = self.when_ready.take() {
+                    std::thread::spawn(work);
+                }
                 Answer::Done
             }
         };

@@ -35,7 +35,8 @@ fn play(role: &str) -> Vec<std::ffi::OsString> {
 
 fn supervise(directory: &Path) -> ! {
     let engine = Service { name: "engine", program: "/usr/bin/env".into(), args: play("engine") };
-    let config = ServerConfig { engine, helpers: Vec::new(), stop_grace: Duration::from_secs(5) };
+    let config =
+        ServerConfig { engine, helpers: Vec::new(), stop_grace: Duration::from_secs(5), when_ready: None };
     let outcome = Server::new(config).unwrap().run().unwrap();
     fs::write(directory.join("outcome"), format!("{outcome:?}")).unwrap();
     std::process::exit(i32::from(outcome != Outcome::Stopped))

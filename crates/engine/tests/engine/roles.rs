@@ -26,8 +26,12 @@ pub fn supervisor() -> ExitCode {
     let args = [format!("{ROLE}=engine").into(), std::env::current_exe().unwrap().into_os_string()];
     let args: Vec<OsString> = args.into();
     let engine = Service { name: "engine", program: PathBuf::from("/usr/bin/env"), args };
-    let server =
-        Server::new(ServerConfig { engine, helpers: Vec::new(), stop_grace: Duration::from_secs(10) });
+    let server = Server::new(ServerConfig {
+        engine,
+        helpers: Vec::new(),
+        stop_grace: Duration::from_secs(10),
+        when_ready: None,
+    });
     match server.unwrap().run() {
         Ok(_) => ExitCode::SUCCESS,
         Err(_) => ExitCode::FAILURE,
