@@ -248,7 +248,10 @@ impl Engine {
                         continue;
                     }
                     tracing::info!(container = ?name, "left-over directory removed");
-                    if let Err(error) = std::fs::remove_dir_all(entry.path()) {
+                    // A container that removes itself after an exit just found may be at it already.
+                    if let Err(error) = std::fs::remove_dir_all(entry.path())
+                        && error.kind() != std::io::ErrorKind::NotFound
+                    {
                         tracing::warn!(%error, path = %entry.path().display(), "directory can't be removed");
                     }
                 }
