@@ -128,6 +128,9 @@ impl Engine {
     fn take_over(&self, container: &Arc<Container>, entry: &Entry) -> Result<()> {
         let record = container.change(|record| {
             let state = &mut record.state;
+            if !state.is_running() {
+                *container.before() = Some(state.clone());
+            }
             if state.status == Status::Restarting {
                 record.restart_count += 1;
             }

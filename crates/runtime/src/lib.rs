@@ -41,4 +41,4 @@ pub use error::{Error, ExecFailure};
 pub use exec::{Exec, exec};
 pub use io::{Io, Stdio};
 pub use rootfs::RootFs;
-pub use skiff_linux_sys::child::Parent;
+pub use skiff_linux_sys::child::{NEVER_RAN, Parent};

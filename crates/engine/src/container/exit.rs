@@ -7,14 +7,14 @@ use std::time::Duration;
 use bollard_stubs::models::RestartPolicyNameEnum;
 use skiff_supervisor::ExitStatus;
 
-use super::Container;
 use super::start::Cause;
+use super::{Container, Run};
 use crate::clock;
 use crate::engine::Engine;
 use crate::error::chain;
 use crate::health::HealthStatus;
 use crate::options::RemoveContainer;
-use crate::state::{Record, Status};
+use crate::state::{Record, State, Status};
 
 /// Docker's back-off: doubles from here …
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -51,6 +51,10 @@ impl Engine {
         self.stop_health(container);
         container.log.drain();
         let run = container.run().take();
+        let before = container.before().take();
+        if let Some(before) = before.filter(|_| code == skiff_runtime::NEVER_RAN) {
+            return self.undo_start(container, run, before);
+        }
         let cgroup = run.as_ref().and_then(|run| run.cgroup.clone());
         let oom = cgroup.as_ref().is_some_and(|cgroup| cgroup.oom_killed().unwrap_or(false));
         let pause = if self.ending() { None } else { restart_pause(container, code, at) };
@@ -118,6 +122,38 @@ impl Engine {
             self.restart_after(container, pause, Cause::Policy);
         } else if record.host_config.auto_remove == Some(true) && !container.kept.load(Ordering::Relaxed) {
             self.remove_after_exit(record.id.clone());
+        }
+    }
+
+    /// Takes back a start that an engine was killed in before it let the process go. Nobody was told of it.
+    fn undo_start(&self, container: &Arc<Container>, run: Option<Run>, before: State) {
+        let endpoint = container.record().endpoint.clone();
+        let restarts = before.status == Status::Restarting;
+        let record = container.change(|record| {
+            record.restart_count -= i64::from(restarts);
+            record.state = before;
+            record.endpoint = None;
+            record.ports.clear();
+        });
+        tracing::info!(container = record.id, "start of a killed engine is taken back");
+        self.store_later(&record);
+        let cgroup = run.and_then(|run| run.cgroup);
+        container.changes.send_modify(|change| {
+            change.running = restarts;
+            change.failures += 1;
+            change.exit_code = record.state.exit_code;
+        });
+        container.log.end();
+        if let Some(endpoint) = endpoint {
+            self.0.network.release(&endpoint);
+        }
+        if let Some(cgroup) = cgroup.and_then(Arc::into_inner)
+            && let Err(error) = cgroup.remove()
+        {
+            tracing::warn!(error = chain(&error), "cgroup can't be removed");
+        }
+        if restarts {
+            self.restart_after(container, Duration::ZERO, Cause::Policy);
         }
     }
 

@@ -34,7 +34,7 @@ use crate::error::{Error, Result};
 use crate::log::Log;
 use crate::network::Resolver;
 use crate::publish::PublishedPort;
-use crate::state::{Record, Status};
+use crate::state::{Record, State, Status};
 
 pub(crate) use attach::Writer;
 pub(crate) use remove::until;
@@ -56,6 +56,8 @@ pub(crate) struct Container {
     run: Mutex<Option<Run>>,
     /// Restarts in a row, each after a short run: what the back-off counts.
     pub hasty: AtomicU32,
+    /// What it was before a start whose end nobody knows, because its engine was killed.
+    before: Mutex<Option<State>>,
     /// Set while a client restarts it: then its end is not the end, and it is not removed.
     pub kept: AtomicBool,
     /// The task that checks its health.
@@ -122,6 +124,7 @@ impl Container {
             record: Mutex::new(Arc::new(record)),
             run: Mutex::default(),
             hasty: AtomicU32::new(0),
+            before: Mutex::default(),
             kept: AtomicBool::new(false),
             monitor: Mutex::default(),
         })
@@ -145,6 +148,11 @@ impl Container {
 
     pub fn monitor(&self) -> MutexGuard<'_, Option<AbortHandle>> {
         lock(&self.monitor)
+    }
+
+    /// What it was before a start whose end nobody knows.
+    pub fn before(&self) -> MutexGuard<'_, Option<State>> {
+        lock(&self.before)
     }
 
     /// The running first process.

@@ -23,6 +23,10 @@ mod run;
 mod spawn;
 mod terminal;
 
+/// The exit code of a child that was never let go, or could not execute its command: a number that hardly any program
+/// uses, so that whoever finds only the code can tell.
+pub const NEVER_RAN: i32 = 221;
+
 pub use spawn::{Child, Failure, Parent, Spawn};
 
 use crate::mount::{MountAttr, Scope};

@@ -26,7 +26,7 @@ impl Drop for Exit {
 fn exit() -> ! {
     loop {
         // SAFETY: no memory is passed; the call does not return.
-        let _ = unsafe { call!(libc::SYS_exit_group, 127) };
+        let _ = unsafe { call!(libc::SYS_exit_group, super::NEVER_RAN) };
     }
 }
 
