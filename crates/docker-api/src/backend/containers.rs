@@ -6,7 +6,8 @@ use std::pin::Pin;
 use async_trait::async_trait;
 use bollard_stubs::models::{
     ContainerCreateBody, ContainerCreateResponse, ContainerInspectResponse, ContainerPruneResponse,
-    ContainerStatsResponse, ContainerSummary, ContainerTopResponse, ContainerWaitResponse,
+    ContainerStatsResponse, ContainerSummary, ContainerTopResponse, ContainerUpdateBody,
+    ContainerUpdateResponse, ContainerWaitResponse,
 };
 use futures_util::Stream;
 
@@ -176,6 +177,13 @@ pub trait Containers: Send + Sync + 'static {
 
     /// Gives a new name.
     async fn rename_container(&self, id: &str, name: &str) -> Result<()>;
+
+    /// Changes limits and the restart policy.
+    async fn update_container(
+        &self,
+        id: &str,
+        update: ContainerUpdateBody,
+    ) -> Result<ContainerUpdateResponse>;
 
     /// Sets the terminal's size.
     async fn resize_container(&self, id: &str, size: TerminalSize) -> Result<()>;

@@ -115,6 +115,7 @@ async fn one(call: Call, id: &str, operation: &str) -> Result<Answer> {
             backend.rename_container(id, call.query.get("name").unwrap_or_default()).await?;
             done()
         }
+        ("POST", "update") => update(call, id).await,
         ("POST", "resize") => {
             backend.resize_container(id, call.query.terminal_size()?).await?;
             Ok(body::empty(StatusCode::OK).into())
@@ -123,6 +124,23 @@ async fn one(call: Call, id: &str, operation: &str) -> Result<Answer> {
         ("POST", "attach") => attach(call, id).await,
         _ => Err(page_not_found()),
     }
+}
+
+/// `POST /containers/{id}/update`.
+async fn update(call: Call, id: &str) -> Result<Answer> {
+    let (backend, version) = (call.backend.clone(), call.version);
+    let mut document: serde_json::Value = call.json().await?;
+    create::check_words(&document)?;
+    if version < ApiVersion::minor(40)
+        && let Some(fields) = document.as_object_mut()
+    {
+        // Their zero is "not set".
+        fields.retain(|name, value| name != "PidsLimit" || value.as_i64() != Some(0));
+    }
+    let update = serde_json::from_value(document)
+        .map_err(|error| ApiError::bad_request(format!("invalid JSON: {error}")))?;
+    let updated = backend.update_container(id, update).await?;
+    Ok(body::json(StatusCode::OK, &serde_json::json!({ "Warnings": updated.warnings }))?.into())
 }
 
 fn done() -> Result<Answer> {

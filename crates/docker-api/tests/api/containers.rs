@@ -202,3 +202,22 @@ async fn prune_answers_null_when_nothing_went() {
     assert_eq!(answer.text(), "{\"ContainersDeleted\":null,\"SpaceReclaimed\":0}\n");
     assert!(fake.last_call().contains("1h"));
 }
+
+#[tokio::test]
+async fn updates_take_limits_and_known_restart_policies() {
+    let fake = fake();
+    let answer =
+        request(&fake, "POST", "/containers/web/update", Some(r#"{"Memory": 8388608, "PidsLimit": 0}"#))
+            .await;
+    assert_eq!((answer.status, answer.json()), (200, serde_json::json!({"Warnings": null})));
+    assert_eq!(fake.last_call(), "update web Some(8388608) Some(0)");
+    request(&fake, "POST", "/v1.39/containers/web/update", Some(r#"{"Memory": 8388608, "PidsLimit": 0}"#))
+        .await;
+    assert_eq!(fake.last_call(), "update web Some(8388608) None");
+    let answer =
+        request(&fake, "POST", "/containers/web/update", Some(r#"{"RestartPolicy": {"Name": "sometimes"}}"#))
+            .await;
+    assert_eq!(answer.status, 400);
+    assert!(answer.message().starts_with("invalid restart policy: unknown policy 'sometimes'"));
+    assert_eq!(request(&fake, "POST", "/containers/missing/update", Some("{}")).await.status, 404);
+}

@@ -334,6 +334,16 @@ impl Containers for Fake {
         Ok(())
     }
 
+    async fn update_container(
+        &self,
+        id: &str,
+        update: ContainerUpdateBody,
+    ) -> Result<ContainerUpdateResponse> {
+        self.known("container", id)?;
+        self.note(format!("update {id} {:?} {:?}", update.memory, update.pids_limit));
+        Ok(ContainerUpdateResponse { warnings: None })
+    }
+
     async fn resize_container(&self, id: &str, size: TerminalSize) -> Result<()> {
         self.known("container", id)?;
         self.note(format!("resize {id} {size:?}"));

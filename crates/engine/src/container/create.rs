@@ -170,6 +170,9 @@ impl Engine {
         if host.ipc_mode.as_deref() == Some("") {
             host.ipc_mode = Some("private".to_owned());
         }
+        if host.memory.unwrap_or(0) > 0 && host.memory_swap.unwrap_or(0) == 0 {
+            host.memory_swap = host.memory.map(|limit| limit.saturating_mul(2));
+        }
         if host.shm_size.unwrap_or(0) == 0 {
             host.shm_size = Some(SHM);
         }

@@ -127,12 +127,12 @@ impl Engine {
 
     /// Takes back a start that an engine was killed in before it let the process go. Nobody was told of it.
     fn undo_start(&self, container: &Arc<Container>, run: Option<Run>, before: State) {
-        let endpoint = container.record().endpoint.clone();
+        let endpoints = container.record().endpoints.clone();
         let restarts = before.status == Status::Restarting;
         let record = container.change(|record| {
             record.restart_count -= i64::from(restarts);
             record.state = before;
-            record.endpoint = None;
+            record.endpoints.clear();
             record.ports.clear();
         });
         tracing::info!(container = record.id, "start of a killed engine is taken back");
@@ -144,9 +144,7 @@ impl Engine {
             change.exit_code = record.state.exit_code;
         });
         container.log.end();
-        if let Some(endpoint) = endpoint {
-            self.0.network.release(&endpoint);
-        }
+        self.release_endpoints(&endpoints);
         if let Some(cgroup) = cgroup.and_then(Arc::into_inner)
             && let Err(error) = cgroup.remove()
         {

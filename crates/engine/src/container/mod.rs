@@ -5,6 +5,7 @@ mod create;
 pub(crate) mod exit;
 mod inspect;
 mod kill;
+mod limits;
 mod list;
 mod mounts;
 mod pause;
@@ -19,6 +20,7 @@ pub(crate) mod start;
 mod stats;
 mod status;
 mod stop;
+mod update;
 mod validate;
 mod wait;
 

@@ -2,6 +2,7 @@
 
 use bollard_stubs::models::{ContainerConfig, HostConfig, RestartPolicyNameEnum};
 
+use super::limits;
 use crate::error::{Error, Result};
 use crate::health;
 use crate::log::options;
@@ -10,12 +11,10 @@ use crate::spec::files::is_extra_host;
 use crate::spec::security::Security;
 use crate::volumes::check_driver;
 
-const LEAST_MEMORY: i64 = 6 << 20;
-
 /// Checks everything that does not need to look at images or other containers.
 pub fn check(config: &ContainerConfig, host: &HostConfig) -> Result<()> {
     check_config(config)?;
-    check_limits(host)?;
+    limits::check(host, limits::Occasion::Create)?;
     check_lifecycle(host)?;
     check_refused(host)?;
     check_modes(host)?;
@@ -54,43 +53,8 @@ fn check_config(config: &ContainerConfig) -> Result<()> {
     config.healthcheck.as_ref().map_or(Ok(()), health::check)
 }
 
-fn check_limits(host: &HostConfig) -> Result<()> {
-    let memory = host.memory.unwrap_or(0);
-    if memory != 0 && memory < LEAST_MEMORY {
-        return Err(Error::invalid("Minimum memory limit allowed is 6MB"));
-    }
-    let swap = host.memory_swap.unwrap_or(0);
-    if memory > 0 && swap > 0 && swap < memory {
-        return Err(Error::invalid("Minimum memoryswap limit should be larger than memory limit, see usage"));
-    }
-    if memory == 0 && swap > 0 {
-        return Err(Error::invalid(
-            "You should always set the Memory limit when using Memoryswap limit, see usage",
-        ));
-    }
-    let nano = host.nano_cpus.unwrap_or(0);
-    if nano > 0 && (host.cpu_period.unwrap_or(0) > 0 || host.cpu_quota.unwrap_or(0) > 0) {
-        return Err(Error::invalid("Conflicting options: Nano CPUs and CPU Period cannot both be set."));
-    }
-    let cpus = std::thread::available_parallelism().map_or(1, |cpus| cpus.get() as i64);
-    if nano < 0 || nano > cpus * 1_000_000_000 {
-        return Err(Error::invalid(format!(
-            "range of CPUs is from 0.01 to {cpus}.00, as there are only {cpus} CPUs available"
-        )));
-    }
-    if host.shm_size.is_some_and(|size| size < 0) {
-        return Err(Error::invalid("SHM size can not be less than 0"));
-    }
-    if host.oom_score_adj.is_some_and(|score| !(-1000..=1000).contains(&score)) {
-        return Err(Error::invalid(format!(
-            "Invalid value {}, range for oom score adj is [-1000, 1000]",
-            host.oom_score_adj.unwrap_or(0)
-        )));
-    }
-    Ok(())
-}
-
-fn check_lifecycle(host: &HostConfig) -> Result<()> {
+/// Checks restart policy, removal and log.
+pub fn check_lifecycle(host: &HostConfig) -> Result<()> {
     if let Some(policy) = &host.restart_policy {
         let retries = policy.maximum_retry_count.unwrap_or(0);
         let on_failure = policy.name == Some(RestartPolicyNameEnum::ON_FAILURE);

@@ -12,6 +12,7 @@ scenarios![
     restarts_come_slower_and_slower,
     a_container_between_restarts_can_be_stopped_killed_and_removed,
     restart_policies_that_make_no_sense_are_refused,
+    update_changes_the_restart_policy_and_the_limits,
 ];
 
 fn restarts(on: &Subject, name: &str, count: u32) -> anyhow::Result<()> {
@@ -122,5 +123,40 @@ fn restart_policies_that_make_no_sense_are_refused(on: &Subject) -> anyhow::Resu
         .run("create --restart always:3 busybox")?
         .exits(1)?
         .complains("invalid restart policy: maximum retry count can only be used with 'on-failure'")?;
+    Ok(())
+}
+
+fn update_changes_the_restart_policy_and_the_limits(on: &Subject) -> anyhow::Result<()> {
+    let since = on.now()?;
+    on.docker.run("run -d --name box --restart always busybox false")?.ok()?;
+    on.docker.run("update --restart on-failure:4 box")?.ok()?.shows("box\n")?;
+    restarts(on, "box", 4)?;
+    on.docker.run("wait box")?.ok()?.prints("1\n")?;
+    ensure!(on.docker.inspect("box", "{{.RestartCount}}")? == "4");
+    on.docker.run("run -d --rm --name gone busybox sleep 1000")?.ok()?;
+    on.docker
+        .run("update --restart always gone")?
+        .exits(1)?
+        .complains("Restart policy cannot be updated because AutoRemove is enabled for the container")?;
+    on.docker.run("update -m 64m --memory-swap 128m --cpus 0.5 --pids-limit 50 gone")?.ok()?;
+    let limits = "{{.HostConfig.Memory}} {{.HostConfig.MemorySwap}} {{.HostConfig.NanoCpus}} {{.HostConfig.PidsLimit}}";
+    let limits = on.docker.inspect("gone", limits)?;
+    ensure!(limits == "67108864 134217728 500000000 50", "limits {limits}");
+    let limited = on.docker.run("info --format {{.MemoryLimit}}")?.ok()?.out() == "true\n";
+    if limited {
+        on.docker
+            .run("exec gone cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/pids.max")?
+            .ok()?
+            .prints("67108864\n50\n")?;
+    }
+    on.docker.run("update -m 256m gone")?.exits(1)?.complains("update the memoryswap at the same time")?;
+    on.docker
+        .run("update --cpu-quota 50000 gone")?
+        .exits(1)?
+        .complains("Conflicting options: CPU Quota cannot be updated as NanoCPUs has already been set")?;
+    on.docker.run("update -m 1m gone")?.exits(1)?.complains("Minimum memory limit allowed is 6MB")?;
+    let command = format!("events --since {since} --until {} --filter event=update", on.now()?);
+    let events = on.docker.command(&command).args(["--format", "{{.Actor.Attributes.name}}"]).run()?.ok()?;
+    events.prints("box\ngone\n")?;
     Ok(())
 }

@@ -8,7 +8,7 @@ use skiff_docker_api::backend::{
 };
 use skiff_docker_api::models::{
     ContainerCreateResponse, ContainerInspectResponse, ContainerPruneResponse, ContainerSummary,
-    ContainerTopResponse,
+    ContainerTopResponse, ContainerUpdateBody, ContainerUpdateResponse,
 };
 use skiff_docker_api::{Filters, Result};
 
@@ -85,6 +85,14 @@ impl Containers for Adapter {
 
     async fn rename_container(&self, id: &str, name: &str) -> Result<()> {
         self.0.rename_container(id, name).await.or_api()
+    }
+
+    async fn update_container(
+        &self,
+        id: &str,
+        update: ContainerUpdateBody,
+    ) -> Result<ContainerUpdateResponse> {
+        self.0.update_container(id, update).await.or_api()
     }
 
     async fn resize_container(&self, id: &str, size: TerminalSize) -> Result<()> {

@@ -14,6 +14,7 @@ pub mod run;
 pub mod session;
 pub mod stats;
 pub mod top;
+pub mod update;
 
 use clap::Subcommand;
 
@@ -39,6 +40,7 @@ pub enum Shared {
     Stop(lifecycle::Stop),
     Top(top::Top),
     Unpause(lifecycle::Unpause),
+    Update(update::Update),
     Wait(lifecycle::Wait),
 }
 
@@ -74,6 +76,7 @@ impl Shared {
             Shared::Stop(args) => lifecycle::stop(context, args).await,
             Shared::Top(args) => top::run(context, args).await,
             Shared::Unpause(args) => lifecycle::unpause(context, args).await,
+            Shared::Update(args) => update::run(context, args).await,
             Shared::Wait(args) => lifecycle::wait(context, args).await,
         }
     }
