@@ -83,7 +83,7 @@ impl Engine {
             if let Err(error) = self.0.registry.reserve(&record.name, &id) {
                 tracing::error!(%error, container = id, "two containers of one name");
             }
-            let container = self.hold(record)?;
+            let container = self.hold(record);
             self.0.registry.insert(Arc::clone(&container));
             self.recover_container(&container, entries.remove(&id));
         }

@@ -126,14 +126,18 @@ impl Engine {
             }
         }
         self.0.database.commit([Op::put(Table::Containers, &record.id, record)])?;
-        self.hold(record.clone())
+        Ok(self.hold(record.clone()))
     }
 
     /// Makes the container that the engine holds for a record.
-    pub(crate) fn hold(&self, record: Record) -> Result<Arc<Container>> {
-        let limit = options::limit(record.host_config.log_config.as_ref())?;
+    pub(crate) fn hold(&self, record: Record) -> Arc<Container> {
+        // Checked at the creation. A record of another version must not keep the engine from starting.
+        let limit = options::limit(record.host_config.log_config.as_ref()).unwrap_or_else(|error| {
+            tracing::warn!(%error, container = record.id, "log options are not understood");
+            None
+        });
         let dir = self.0.config.container(&record.id).join("log");
-        Ok(Container::new(record, Log::new(dir, limit)))
+        Container::new(record, Log::new(dir, limit))
     }
 
     fn take_name(&self, wanted: Option<&str>, id: &str) -> Result<String> {
