@@ -16,6 +16,11 @@ const DIRECTORY: &str = "/lib/modules";
 /// The first call came before the engine was ready, and is answered now: it must not share the processor with us.
 const FIRST_ANSWER: Duration = Duration::from_secs(1);
 
+/// Whether this is a guest of ours: its image alone has the lists.
+pub fn is_guest() -> bool {
+    Path::new(DIRECTORY).join("boot").is_file()
+}
+
 /// Loads what the data disk needs.
 pub fn load_for_boot() -> anyhow::Result<()> {
     load_list("boot")

@@ -26,6 +26,15 @@ impl Default for BridgeNetwork {
     }
 }
 
+/// When the machine's packet filter is set up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PacketFilter {
+    /// With the engine: the machine has other networks that the containers must be kept apart from.
+    AtStart,
+    /// With the first user-defined network: there is nothing to filter before, and kernel modules cost time.
+    OnDemand,
+}
+
 /// How containers reach the outside.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Egress {
@@ -56,6 +65,8 @@ pub struct Config {
     pub bridge: BridgeNetwork,
     /// How containers reach the outside.
     pub egress: Egress,
+    /// When the machine's packet filter is set up.
+    pub packet_filter: PacketFilter,
     /// Who answers what containers ask their resolver about the world.
     pub forwarder: Arc<dyn Forwarder>,
     /// The cgroup v2 directory under which each container gets its own; `None`: containers run without limits.

@@ -40,7 +40,7 @@ mod state;
 mod system;
 mod volumes;
 
-pub use config::{BridgeNetwork, Config, Egress};
+pub use config::{BridgeNetwork, Config, Egress, PacketFilter};
 pub use engine::Engine;
 pub use error::{Code, Error, Result};
 pub use events::{Actor, Event, EventOptions, EventStream, Kind};

@@ -35,6 +35,11 @@ impl DockerCli {
         })
     }
 
+    /// The engine's address, as `DOCKER_HOST` takes it.
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
     /// Drives another program in docker's place, for example `skiff`.
     #[must_use]
     pub fn with_program(mut self, program: PathBuf) -> Self {

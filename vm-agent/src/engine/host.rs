@@ -2,13 +2,15 @@
 
 use std::future::Future;
 use std::io;
+use std::net::IpAddr;
 use std::path::Path;
 use std::pin::Pin;
 
 use async_trait::async_trait;
-use skiff_engine::{PublishError, PublishRequest, PublishedPort, Publisher};
+use skiff_engine::{Forwarder, PublishError, PublishRequest, PublishedPort, Publisher};
 use skiff_images::{Dial, Io};
 use skiff_link::{Args, BoxStream, Link, OpenError, ReplyCode, StreamHeader};
+use skiff_network::dns::{Code, Data, Kind, Question};
 use tokio::io::AsyncReadExt;
 
 /// The host behind the router's socket.
@@ -50,6 +52,33 @@ fn as_io(error: OpenError) -> io::Error {
         _ => io::ErrorKind::Other,
     };
     io::Error::new(kind, message)
+}
+
+#[async_trait]
+impl Forwarder for Host {
+    /// Asks the host's own resolver, with its VPNs and hosts file; it knows addresses only. A container's own servers
+    /// can't be asked from here.
+    async fn ask(&self, message: &[u8], _servers: &[IpAddr], _stream: bool) -> io::Result<Vec<u8>> {
+        const TTL: u32 = 5;
+        let question = Question::parse(message).ok_or_else(|| io::Error::other("not a question"))?;
+        if !matches!(question.kind, Kind::A | Kind::Aaaa) {
+            return Ok(question.answer(Code::NoError, &[], TTL));
+        }
+        let args = Args::Resolve { name: question.name.clone() };
+        match self.link.open_with_data(&StreamHeader { args }).await {
+            Ok((_, reply)) => {
+                let addresses = reply.data.as_ref().and_then(|data| data["addresses"].as_array());
+                let addresses =
+                    addresses.into_iter().flatten().filter_map(|text| text.as_str()?.parse().ok());
+                let records: Vec<Data> = addresses.map(Data::Address).collect();
+                Ok(question.answer(Code::NoError, &records, TTL))
+            }
+            Err(OpenError::Refused { code: ReplyCode::NotFound, .. }) => {
+                Ok(question.answer(Code::NameError, &[], TTL))
+            }
+            Err(error) => Err(as_io(error)),
+        }
+    }
 }
 
 /// A port bound by the host: its stream is what keeps it bound.

@@ -6,10 +6,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, bail};
-use skiff_engine::{BridgeNetwork, Egress, Engine, LocalForwarder, LocalPublisher, Publisher};
+use skiff_engine::{
+    BridgeNetwork, Egress, Engine, Forwarder, LocalForwarder, LocalPublisher, PacketFilter, Publisher,
+};
 use skiff_images::{Dial, Store, TcpDial};
 use skiff_supervisor::Client;
 use tokio::net::UnixListener;
+
+use crate::modules;
 
 mod adapter;
 mod host;
@@ -47,9 +51,15 @@ pub fn run(options: Options) -> anyhow::Result<()> {
 }
 
 async fn serve(options: Options, supervisor: Client) -> anyhow::Result<()> {
+    let in_guest = modules::is_guest();
+    let local: Arc<dyn Forwarder> = Arc::new(LocalForwarder::new(PathBuf::from("/etc/resolv.conf")));
+    let mut forwarder = local;
     let (dial, publisher): (Arc<dyn Dial>, Arc<dyn Publisher>) = match &options.host_socket {
         Some(socket) => {
             let host = host::Host::new(socket)?;
+            if in_guest {
+                forwarder = Arc::new(host.clone());
+            }
             (Arc::new(host.clone()), Arc::new(host))
         }
         None => (Arc::new(TcpDial), Arc::new(LocalPublisher)),
@@ -74,8 +84,9 @@ async fn serve(options: Options, supervisor: Client) -> anyhow::Result<()> {
         publisher,
         publish_default_ip: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
         bridge: BridgeNetwork { name: options.bridge, ..BridgeNetwork::default() },
-        egress: Egress::Masquerade,
-        forwarder: Arc::new(LocalForwarder::new(PathBuf::from("/etc/resolv.conf"))),
+        egress: if in_guest { Egress::Routed } else { Egress::Masquerade },
+        packet_filter: if in_guest { PacketFilter::OnDemand } else { PacketFilter::AtStart },
+        forwarder,
         cgroup_parent: Some(PathBuf::from("/sys/fs/cgroup/skiff")),
         resolv_conf: PathBuf::from("/etc/resolv.conf"),
         fallback_dns: Vec::new(),

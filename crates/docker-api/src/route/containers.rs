@@ -51,7 +51,11 @@ pub(super) async fn route(call: Call, path: &[&str]) -> Result<Answer> {
             let report = call.backend.prune_containers(call.query.filters(PRUNE_FILTERS)?).await?;
             Ok(body::json(StatusCode::OK, &shape::container_prune(report)?)?.into())
         }
-        ("DELETE", [id]) if !id.is_empty() => {
+        // A link is named by its container and its alias.
+        ("DELETE", [id, alias @ ..])
+            if !id.is_empty() && (alias.is_empty() || alias.len() == 1 && call.query.flag("link")) =>
+        {
+            let id = &[&[*id], alias].concat().join("/");
             let query = &call.query;
             let options = RemoveContainer {
                 force: query.flag("force"),

@@ -221,3 +221,11 @@ async fn updates_take_limits_and_known_restart_policies() {
     assert!(answer.message().starts_with("invalid restart policy: unknown policy 'sometimes'"));
     assert_eq!(request(&fake, "POST", "/containers/missing/update", Some("{}")).await.status, 404);
 }
+
+#[tokio::test]
+async fn a_link_is_removed_by_container_and_alias() {
+    let fake = Arc::new(Fake::default());
+    assert_eq!(delete(&fake, "/containers/web/db?link=1").await.status, 204);
+    assert!(fake.last_call().contains("web/db"), "{}", fake.last_call());
+    assert_eq!(delete(&fake, "/containers/web/db").await.status, 404);
+}

@@ -54,6 +54,8 @@ impl Engine {
         self.volumes_from(&host, &mut all_mounts)?;
 
         let id = names::random_id();
+        let mut networking = networking;
+        self.settle_links(&mut host, &mut networking)?;
         let mode = host.network_mode.as_deref().unwrap_or("");
         let networking = self.0.networks.settle(mode, networking)?;
         let name = self.take_name(name.as_deref(), &id)?;

@@ -29,6 +29,7 @@ impl Engine {
         let execs = self.0.execs.of(&record.id);
         let mut host = record.host_config.clone();
         host.port_bindings.get_or_insert_default();
+        host.links = self.links_model(&record);
         Ok(ContainerInspectResponse {
             id: Some(record.id.clone()),
             created: Some(clock::rfc3339(Some(record.created))),

@@ -13,7 +13,7 @@ use skiff_runtime::{Cgroup, RootFs};
 use crate::engine::Engine;
 use crate::error::{Code, Error, Result};
 use crate::images::image_error;
-use crate::network::{RESOLVER, is_user_defined};
+use crate::network::{Link, RESOLVER, is_user_defined};
 use crate::spec::{Share, files, resources};
 use crate::state::{Endpoint, MountKind, Record};
 
@@ -104,8 +104,9 @@ impl Engine {
         let text = if shares && extra.is_empty() {
             std::fs::read_to_string("/etc/hosts").unwrap_or_else(|_| files::hosts(&[], &[], None))
         } else {
-            let own: Vec<String> =
+            let mut own: Vec<String> =
                 record.endpoints.iter().map(|endpoint| own_line(record, endpoint)).collect();
+            own.extend(self.links(record)?.iter().map(Link::host_line));
             files::hosts(&own, extra, self.0.networks.host_gateway())
         };
         let path = self.0.config.container(&record.id).join("hosts");

@@ -24,7 +24,8 @@ impl Engine {
     /// When it runs and `force` is not given.
     pub async fn remove_container(&self, id: &str, options: RemoveContainer) -> Result<()> {
         if options.link {
-            return Err(Error::not_implemented("links are not supported"));
+            let (engine, name) = (self.clone(), id.to_owned());
+            return blocking(move || engine.remove_link(&name)).await;
         }
         let container = self.container(id)?;
         let mut taken = false;

@@ -144,8 +144,11 @@ impl Engine {
         made.cgroup = self.make_cgroup(&record)?;
         let rootfs = self.rootfs(&record)?;
         let dir = self.0.config.container(&record.id);
+        let links = self.links(&record)?;
+        let linked: Vec<String> = links.iter().flat_map(|link| link.environment(&record.name)).collect();
         let spec = spec::build(&Inputs {
             record: &record,
+            linked: &linked,
             dir: &dir,
             parts: &parts,
             root: &Root::new(&rootfs),

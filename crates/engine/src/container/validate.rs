@@ -90,9 +90,6 @@ fn check_refused(host: &HostConfig) -> Result<()> {
             request.capabilities.clone().unwrap_or_default()
         )));
     }
-    if host.links.as_ref().is_some_and(|links| !links.is_empty()) {
-        return Err(Error::not_implemented("links are not supported: use a user-defined network"));
-    }
     if host.storage_opt.as_ref().is_some_and(|options| !options.is_empty()) {
         return Err(Error::invalid(
             "--storage-opt is supported only for overlay over xfs with 'pquota' mount option",

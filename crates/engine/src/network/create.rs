@@ -136,12 +136,12 @@ impl Engine {
         let network = Arc::new(Network::with_bridge(record, Ok(bridge)));
         networks.insert(Arc::clone(&network));
         if let Err(error) = networks.apply_firewall() {
-            tracing::warn!(error = crate::error::chain(&error), "firewall can't be changed");
+            tracing::warn!(%error, "firewall can't be changed");
             if network.record().internal {
                 // A network that promises to be closed must be.
                 networks.forget(&id);
                 network.close();
-                return Err(refused(error));
+                return Err(error);
             }
         }
         Ok(network)

@@ -14,6 +14,7 @@ mod attach;
 mod connect;
 mod create;
 mod forward;
+mod links;
 mod list;
 mod lookup;
 mod one;
@@ -23,17 +24,19 @@ mod settings;
 
 use std::collections::{BTreeMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use ipnet::Ipv4Net;
 use skiff_network::{Bridge, Firewall, NetNs, Zone, remove_stale_bridges, remove_stale_links};
 
-use crate::config::{BridgeNetwork, Config, Egress};
+use crate::config::{BridgeNetwork, Config, Egress, PacketFilter};
 use crate::engine::Facts;
 use crate::error::{Error, Result, chain};
 use crate::state::{Database, NetworkRecord, Table};
 
 pub use forward::{Forwarder, LocalForwarder};
+pub(crate) use links::Link;
 pub(crate) use one::Network;
 pub(crate) use resolver::Resolver;
 pub(crate) use settings::dns_names;
@@ -51,6 +54,9 @@ pub(crate) struct Networks {
     owner: String,
     firewall: Firewall,
     egress: Egress,
+    packet_filter: PacketFilter,
+    /// Whether the table has been written.
+    filtering: AtomicBool,
     /// Held while a network is made or removed.
     changes: Mutex<()>,
     /// A network namespace made in advance: making one takes longer than most of a start.
@@ -86,11 +92,13 @@ impl Networks {
             firewall: Firewall::new(format!("skiff_{owner}")),
             owner,
             egress: config.egress,
+            packet_filter: config.packet_filter,
+            filtering: AtomicBool::new(false),
             changes: Mutex::default(),
             spare: Mutex::default(),
         };
         if let Err(error) = networks.apply_firewall() {
-            tracing::warn!(error = chain(&error), "firewall can't be set up: networks are not apart");
+            tracing::warn!(%error, "firewall can't be set up: networks are not apart");
         }
         Ok(networks)
     }
@@ -101,7 +109,9 @@ impl Networks {
         for network in self.list() {
             network.close();
         }
-        if let Err(error) = self.firewall.remove() {
+        if self.filtering.load(Ordering::Relaxed)
+            && let Err(error) = self.firewall.remove()
+        {
             tracing::warn!(error = chain(&error), "firewall can't be removed");
         }
     }
@@ -183,9 +193,17 @@ impl Networks {
     }
 
     /// Brings the firewall into agreement with the networks.
-    fn apply_firewall(&self) -> Result<(), skiff_network::Error> {
-        let zones: Vec<Zone> = self.list().iter().filter_map(|network| network.zone(self.egress)).collect();
-        self.firewall.apply(&zones)
+    fn apply_firewall(&self) -> Result<()> {
+        let all = self.list();
+        if !self.filtering.load(Ordering::Relaxed)
+            && self.packet_filter == PacketFilter::OnDemand
+            && !all.iter().any(|network| is_user_defined(&network.record().name))
+        {
+            return Ok(());
+        }
+        self.filtering.store(true, Ordering::Relaxed);
+        let zones: Vec<Zone> = all.iter().filter_map(|network| network.zone(self.egress)).collect();
+        self.firewall.apply(&zones).map_err(|error| Error::internal("set up the firewall", &error))
     }
 
     fn change(&self) -> MutexGuard<'_, ()> {

@@ -7,7 +7,7 @@ use bollard_stubs::models::NetworkPruneResponse;
 use super::{Network, is_user_defined};
 use crate::container::until;
 use crate::engine::{Engine, blocking};
-use crate::error::{Code, Error, Result, chain};
+use crate::error::{Code, Error, Result};
 use crate::events::Kind;
 use crate::filters::Filters;
 use crate::names;
@@ -43,7 +43,7 @@ impl Engine {
         }
         networks.forget(&record.id);
         if let Err(error) = networks.apply_firewall() {
-            tracing::warn!(error = chain(&error), "firewall can't be changed");
+            tracing::warn!(%error, "firewall can't be changed");
         }
         self.network_event(network, "destroy", None);
         Ok(())

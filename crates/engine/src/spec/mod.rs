@@ -45,6 +45,8 @@ pub struct Inputs<'a> {
     pub ipc: Share,
     /// See `pid`.
     pub uts: Share,
+    /// Variables that its links bring.
+    pub linked: &'a [String],
     /// Whether it uses the engine's network.
     pub host_network: bool,
     /// Whether there are cgroups with limits.
@@ -65,7 +67,7 @@ pub fn build(inputs: &Inputs<'_>) -> Result<Spec> {
     let tty = config.tty.unwrap_or(false);
     process
         .set_args(Some(args))
-        .set_env(Some(environment(record, &identity, tty)))
+        .set_env(Some(environment(record, inputs.linked, &identity, tty)))
         .set_cwd(PathBuf::from(config.working_dir.as_deref().filter(|dir| !dir.is_empty()).unwrap_or("/")))
         .set_user(user(&identity))
         .set_terminal(Some(tty))
@@ -124,7 +126,7 @@ pub fn exec_process(
     let user_text = wanted.or(record.config.user.as_deref()).unwrap_or("");
     let identity = identify(root, user_text, record.host_config.group_add.as_deref())?;
     let tty = exec.tty.unwrap_or(false);
-    let mut env = environment(record, &identity, tty);
+    let mut env = environment(record, &[], &identity, tty);
     merge_env(&mut env, exec.env.as_deref().unwrap_or_default());
     let cwd = exec.working_dir.as_deref().filter(|dir| !dir.is_empty());
     let cwd = cwd.or(record.config.working_dir.as_deref()).filter(|dir| !dir.is_empty()).unwrap_or("/");
@@ -156,8 +158,8 @@ fn user(identity: &Identity) -> User {
     user
 }
 
-/// The environment in Docker's order: defaults, then the configuration's, then `HOME` where nobody set it.
-fn environment(record: &Record, identity: &Identity, tty: bool) -> Vec<String> {
+/// The environment in Docker's order: defaults, then the links', then the configuration's, then `HOME` where nobody set it.
+fn environment(record: &Record, linked: &[String], identity: &Identity, tty: bool) -> Vec<String> {
     let mut env = vec!["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_owned()];
     if let Some(hostname) = record.config.hostname.as_deref().filter(|name| !name.is_empty()) {
         env.push(format!("HOSTNAME={hostname}"));
@@ -165,6 +167,7 @@ fn environment(record: &Record, identity: &Identity, tty: bool) -> Vec<String> {
     if tty {
         env.push("TERM=xterm".to_owned());
     }
+    merge_env(&mut env, linked);
     merge_env(&mut env, record.config.env.as_deref().unwrap_or_default());
     if !env.iter().any(|entry| entry.starts_with("HOME=")) {
         env.push(format!("HOME={}", identity.home));

@@ -12,8 +12,8 @@ use futures_util::StreamExt;
 use serde_json::{Value, json};
 use skiff_engine::{
     AttachOptions, BridgeNetwork, Config, CreateContainer, Egress, Engine, ImportImage, ListContainers,
-    LocalForwarder, LocalPublisher, LogsOptions, RemoveContainer, StartExec, StopOptions, Stream,
-    WaitCondition,
+    LocalForwarder, LocalPublisher, LogsOptions, PacketFilter, RemoveContainer, StartExec, StopOptions,
+    Stream, WaitCondition,
 };
 use skiff_supervisor::{Client, Server, ServerConfig, Service};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
@@ -54,6 +54,7 @@ pub fn engine() -> ExitCode {
             publish_default_ip: IpAddr::V4(Ipv4Addr::LOCALHOST),
             bridge: BridgeNetwork { name: bridge_name(), ..BridgeNetwork::default() },
             egress: Egress::Masquerade,
+            packet_filter: PacketFilter::AtStart,
             forwarder: Arc::new(LocalForwarder::new(PathBuf::from("/etc/resolv.conf"))),
             cgroup_parent: None,
             resolv_conf: PathBuf::from("/etc/resolv.conf"),
