@@ -2,12 +2,12 @@
 
 use std::io::Write;
 use std::os::unix::net::UnixStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context;
 use skiff_testkit::process::Finished;
-use skiff_testkit::{Backend, DaemonUnderTest, DockerCli, Image, NativeEngine, Registry, http};
+use skiff_testkit::{Backend, DaemonUnderTest, DockerCli, Image, NativeEngine, Registry, binaries, http};
 
 /// A running engine with `busybox:latest` loaded, and a registry it can reach.
 pub struct Subject {
@@ -63,6 +63,12 @@ impl Subject {
     /// Runs a container in the background that lives until it is killed.
     pub fn sleeper(&self, name: &str) -> anyhow::Result<()> {
         self.docker.run(&format!("run -d --name {name} busybox sleep 1000"))?.ok().map(drop)
+    }
+
+    /// The docker compose that `scripts/fetch-compose` fetches, if it was.
+    pub fn compose(&self) -> Option<PathBuf> {
+        let path = binaries::target_directory().join("tools/docker-compose");
+        path.is_file().then_some(path)
     }
 
     /// Whether the engine answers.
@@ -122,7 +128,7 @@ impl Subject {
         }
     }
 
-    fn socket(&self) -> std::path::PathBuf {
+    fn socket(&self) -> PathBuf {
         match &self.machine {
             Machine::Serve(engine) => engine.socket(),
             Machine::Daemon(daemon) => daemon.socket(),

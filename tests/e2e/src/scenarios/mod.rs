@@ -4,10 +4,12 @@ use crate::Scenario;
 
 mod attach;
 mod bad_input;
+mod compose;
 mod exec;
 mod health;
 mod images;
 mod lifecycle;
+mod links;
 mod list;
 mod load;
 mod logs;
@@ -40,6 +42,8 @@ pub fn all() -> Vec<Scenario> {
         load::ALL,
         networks::ALL,
         names::ALL,
+        links::ALL,
+        compose::ALL,
         volumes::ALL,
         images::ALL,
         push::ALL,
