@@ -9,9 +9,11 @@
 //! any instant, and that nothing half-made is ever seen.
 #![forbid(unsafe_code)]
 
+pub mod archive;
 mod changes;
 mod chunks;
 mod config;
+mod derive;
 mod digest;
 mod error;
 mod hashed;
@@ -26,10 +28,12 @@ mod pull;
 mod push;
 mod reference;
 mod registry;
+mod save;
 mod store;
 mod tree;
 
 pub use config::{Config, Timeouts};
+pub use derive::{NewLayer, apply_changes};
 pub use digest::{Digest, DigestError};
 pub use error::{Code, Error};
 pub use image::{HistoryEntry, Image};
@@ -39,4 +43,5 @@ pub use progress::{Progress, ProgressDetail, ProgressEvent, Silent};
 pub use push::Pushed;
 pub use reference::{DEFAULT_DOMAIN, ParseError, Reference, Target};
 pub use registry::{Auth, Dial, Io, LoggedIn, Secret, TcpDial};
+pub use save::Save;
 pub use store::{InUse, Removed, Store};

@@ -53,7 +53,7 @@ pub fn create(create: Create<'_>) -> Result<Created, Error> {
     process::push_oom_score(process, &mut program);
     namespaces.push(&mut program)?;
     push_names(spec, &namespaces, &mut program)?;
-    let root = rootfs::detached(&create.rootfs)?;
+    let root = rootfs::mount_rootfs(&create.rootfs)?;
     let root = program.keep(root).map_err(|source| Error::Clone { source })?;
     // Nothing that is mounted from here on may show on the host.
     program.push(Step::Propagation(libc::MS_PRIVATE), "making mounts private");

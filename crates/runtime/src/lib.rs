@@ -40,5 +40,5 @@ pub use default_spec::default_spec;
 pub use error::{Error, ExecFailure};
 pub use exec::{Exec, exec};
 pub use io::{Io, Stdio};
-pub use rootfs::RootFs;
+pub use rootfs::{RootFs, mount_rootfs};
 pub use skiff_linux_sys::child::{NEVER_RAN, Parent};

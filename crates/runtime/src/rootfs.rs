@@ -33,8 +33,11 @@ pub enum RootFs {
 /// The longest text that fsconfig(2) takes, less the terminator.
 const LONGEST_TEXT: usize = 255;
 
-/// Mounts the root file system without attaching it: it lives as long as the descriptor or the container.
-pub(crate) fn detached(rootfs: &RootFs) -> Result<OwnedFd, Error> {
+/// Mounts a root file system without attaching it: it lives as long as the descriptor, or where it is moved to.
+///
+/// # Errors
+/// When a layer is missing or the kernel does not join them.
+pub fn mount_rootfs(rootfs: &RootFs) -> Result<OwnedFd, Error> {
     match rootfs {
         RootFs::Dir(path) => {
             let flags = OpenTreeFlags::OPEN_TREE_CLONE

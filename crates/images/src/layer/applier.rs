@@ -24,6 +24,8 @@ const WHITEOUT_META: &[u8] = b".wh..wh.";
 const OPAQUE: &[u8] = b".wh..wh..opq";
 const COPY_BUFFER: usize = 256 << 10;
 const PATH_MAX: usize = 4096;
+/// What is wrong with a path that says `..` once too often.
+pub(crate) const OUTSIDE: &str = "path leads out of the layer";
 
 /// What applying arrived at.
 pub(super) struct Applied {
@@ -326,7 +328,7 @@ impl Applier {
 }
 
 /// Splits a path into its parts, resolving `.` and `..` by the text alone.
-fn clean(path: &[u8]) -> Result<Vec<&[u8]>, &'static str> {
+pub(crate) fn clean(path: &[u8]) -> Result<Vec<&[u8]>, &'static str> {
     if path.contains(&0) {
         return Err("invalid path");
     }
@@ -338,7 +340,7 @@ fn clean(path: &[u8]) -> Result<Vec<&[u8]>, &'static str> {
         match part {
             b"" | b"." => {}
             b".." => {
-                parts.pop().ok_or("path leads out of the layer")?;
+                parts.pop().ok_or(OUTSIDE)?;
             }
             _ => parts.push(part),
         }

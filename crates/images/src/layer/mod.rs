@@ -20,8 +20,9 @@ use thiserror::Error;
 
 use crate::digest::Digest;
 
+pub(crate) use applier::{OUTSIDE, clean};
 pub(crate) use decompress::{Compression, Decoder};
-pub(crate) use tarstream::{Kind, TarReader};
+pub(crate) use tarstream::{Entry, Kind, TarReader, XATTR_PREFIX};
 
 /// What a layer may at most contain.
 #[derive(Debug, Clone, Copy)]
@@ -90,6 +91,12 @@ pub enum LayerError {
     Compression {
         /// Its name.
         name: &'static str,
+    },
+    /// What is there may not be replaced, or would not be where it belongs.
+    #[error("{message}")]
+    Refused {
+        /// Docker's words.
+        message: String,
     },
     /// The bytes stopped coming because the operation was cancelled.
     #[error("interrupted")]

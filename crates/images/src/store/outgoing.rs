@@ -1,4 +1,4 @@
-//! What a push needs to know of the store, and what the store remembers of it.
+//! What pushes and archives need to know of the store, and what the store remembers of it.
 
 use std::sync::PoisonError;
 
@@ -6,9 +6,15 @@ use super::metadata::Change;
 use super::{Inner, Store};
 use crate::digest::Digest;
 use crate::error::Error;
+use crate::image::ParsedConfig;
 use crate::reference::Reference;
 
 impl Inner {
+    /// Returns the configuration of an image by its complete id, hidden ones included.
+    pub fn parsed(&self, id: &str) -> Option<ParsedConfig> {
+        self.state().parsed.get(id).cloned()
+    }
+
     /// Lists the layers of an image, lowest first.
     pub fn layers_of(&self, id: &str) -> Result<Vec<Digest>, Error> {
         let state = self.state();

@@ -1,0 +1,212 @@
+//! Images as an archive (`docker save`): an OCI layout with the `manifest.json` that older programs read.
+//!
+//! Layers are kept compressed and saved as they were before, so that their digests are those that the image names. How
+//! long one is has to be said before it, so each is unpacked twice; nothing is kept in memory or on disk for that.
+
+use std::collections::HashSet;
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use crate::archive::{Header, Writer};
+use crate::digest::Digest;
+use crate::error::Error;
+use crate::image::ParsedConfig;
+use crate::layer::Decoder;
+use crate::reference::{Reference, Target};
+use crate::store::{Inner, LayerLease, Store};
+
+const BUFFER: usize = 256 << 10;
+const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
+const INDEX: &str = "application/vnd.oci.image.index.v1+json";
+const LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
+const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+
+/// Images about to be saved; their layers stay as long as this does.
+pub struct Save {
+    inner: Arc<Inner>,
+    images: Vec<Chosen>,
+    _leases: Vec<LayerLease>,
+}
+
+struct Chosen {
+    parsed: ParsedConfig,
+    /// Complete forms, with tags.
+    names: Vec<Reference>,
+}
+
+impl std::fmt::Debug for Save {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Save").field("ids", &self.ids()).finish_non_exhaustive()
+    }
+}
+
+impl Store {
+    /// Chooses images by names and ids. A name with a tag saves that name alone, one without saves every tag of it, and
+    /// an id saves no name.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchImage`]; nothing is written then.
+    pub fn save(&self, names: &[String]) -> Result<Save, Error> {
+        let mut save = Save { inner: Arc::clone(&self.inner), images: Vec::new(), _leases: Vec::new() };
+        for typed in names {
+            let image = |reference: &str| self.get(reference).map(|image| image.id);
+            let Ok(Target::Name(name)) = Target::parse(typed) else {
+                save.choose(&image(typed)?, None)?;
+                continue;
+            };
+            let tags = match (name.tag(), name.digest()) {
+                (None, None) => self.inner.tags_of(&name),
+                _ => Vec::new(),
+            };
+            if tags.is_empty() {
+                let id = image(typed)?;
+                // What was typed may have been the beginning of an id.
+                let named = name.tag().is_some() && name.digest().is_none();
+                save.choose(&id, named.then(|| name.clone()))?;
+            }
+            for (tag, id) in tags {
+                save.choose(&id, Some(Reference::parse(&format!("{}:{tag}", name.name()))?))?;
+            }
+        }
+        Ok(save)
+    }
+}
+
+impl Save {
+    /// The ids of the images, in order.
+    pub fn ids(&self) -> Vec<String> {
+        self.images.iter().map(|image| image.parsed.id.to_string()).collect()
+    }
+
+    fn choose(&mut self, id: &str, name: Option<Reference>) -> Result<(), Error> {
+        let missing = || Error::NoSuchImage { reference: id.to_owned() };
+        let parsed = self.inner.parsed(id).ok_or_else(missing)?;
+        let at = match self.images.iter().position(|image| image.parsed.id == parsed.id) {
+            Some(at) => at,
+            None => {
+                for layer in &parsed.diff_ids {
+                    self._leases.push(self.inner.lease(layer).ok_or_else(missing)?);
+                }
+                self.images.push(Chosen { parsed, names: Vec::new() });
+                self.images.len() - 1
+            }
+        };
+        let names = &mut self.images[at].names;
+        if let Some(name) = name.filter(|name| !names.iter().any(|have| have.to_string() == name.to_string()))
+        {
+            names.push(name);
+        }
+        Ok(())
+    }
+
+    /// Writes the archive. Blocks.
+    ///
+    /// # Errors
+    /// When a layer can't be read, or the archive can't be written.
+    pub fn write(self, out: impl Write) -> io::Result<()> {
+        let mut archive =
+            Saving { out: Writer::new(out), sizes: Default::default(), written: HashSet::new() };
+        for path in ["blobs/", "blobs/sha256/"] {
+            archive.out.header(&Header::directory(path, 0))?;
+        }
+        let (mut entries, mut saved) = (Vec::new(), Vec::new());
+        for image in &self.images {
+            let (entry, line) = archive.image(&self.inner, image)?;
+            entries.extend(entry);
+            saved.push(line);
+        }
+        let index = json!({ "schemaVersion": 2, "mediaType": INDEX, "manifests": entries });
+        archive.out.file("index.json", index.to_string().as_bytes(), 0)?;
+        archive.out.file("manifest.json", Value::Array(saved).to_string().as_bytes(), 0)?;
+        archive.out.file("oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#, 0)?;
+        archive.out.finish().map(drop)
+    }
+}
+
+struct Saving<W> {
+    out: Writer<W>,
+    sizes: std::collections::HashMap<Digest, u64>,
+    written: HashSet<Digest>,
+}
+
+impl<W: Write> Saving<W> {
+    /// Writes what one image needs; returns its lines of `index.json` and `manifest.json`.
+    fn image(&mut self, inner: &Inner, image: &Chosen) -> io::Result<(Vec<Value>, Value)> {
+        let ParsedConfig { id, diff_ids, .. } = &image.parsed;
+        let path = inner.layout.blob(id);
+        let config = std::fs::read(&path)?;
+        for layer in diff_ids {
+            self.layer(inner, layer)?;
+        }
+        self.blob(id, &config)?;
+        let descriptor = |digest: &Digest| json!({ "mediaType": LAYER, "size": self.sizes.get(digest), "digest": digest.as_str() });
+        let manifest = json!({
+            "schemaVersion": 2,
+            "mediaType": MANIFEST,
+            "config": { "mediaType": CONFIG, "digest": id.as_str(), "size": config.len() },
+            "layers": diff_ids.iter().map(descriptor).collect::<Vec<_>>(),
+        });
+        let sources: serde_json::Map<String, Value> =
+            diff_ids.iter().map(|digest| (digest.to_string(), descriptor(digest))).collect();
+        let manifest = manifest.to_string().into_bytes();
+        let digest = Digest::of(&manifest);
+        self.blob(&digest, &manifest)?;
+        let entry = json!({ "mediaType": MANIFEST, "digest": digest.as_str(), "size": manifest.len() });
+        let named = |name: &Reference| {
+            let mut entry = entry.clone();
+            entry["annotations"] = json!({
+                "io.containerd.image.name": name.to_string(),
+                "org.opencontainers.image.ref.name": name.tag(),
+            });
+            entry
+        };
+        let entries = match image.names.as_slice() {
+            [] => vec![entry],
+            names => names.iter().map(named).collect(),
+        };
+        let tags: Vec<String> = image.names.iter().map(Reference::familiar).collect();
+        let line = json!({
+            "Config": blob_path(id),
+            "RepoTags": if tags.is_empty() { Value::Null } else { Value::from(tags) },
+            "Layers": diff_ids.iter().map(blob_path).collect::<Vec<_>>(),
+            "LayerSources": sources,
+        });
+        Ok((entries, line))
+    }
+
+    fn blob(&mut self, digest: &Digest, bytes: &[u8]) -> io::Result<()> {
+        match self.written.insert(digest.clone()) {
+            true => self.out.file(&blob_path(digest), bytes, 0),
+            false => Ok(()),
+        }
+    }
+
+    fn layer(&mut self, inner: &Inner, diff_id: &Digest) -> io::Result<()> {
+        if !self.written.insert(diff_id.clone()) {
+            return Ok(());
+        }
+        let missing = || io::Error::other(format!("the archive of layer {diff_id} is not in the store"));
+        let path = inner.layout.stored(&inner.blob_of(diff_id).ok_or_else(missing)?);
+        let open = || Decoder::buffered(File::open(&path)?).map_err(io::Error::other);
+        let size = io::copy(&mut open()?, &mut io::sink())?;
+        self.sizes.insert(diff_id.clone(), size);
+        self.out.header(&Header::file(&blob_path(diff_id), size, 0))?;
+        let (mut source, mut left, mut buffer) = (open()?, size, vec![0; BUFFER]);
+        while left > 0 {
+            let got = source.read(&mut buffer)?;
+            if got == 0 || got as u64 > left {
+                return Err(io::Error::other(format!("the archive of layer {diff_id} has changed")));
+            }
+            self.out.data(&buffer[..got])?;
+            left -= got as u64;
+        }
+        self.out.pad(size)
+    }
+}
+
+fn blob_path(digest: &Digest) -> String {
+    format!("blobs/sha256/{}", digest.hex())
+}
