@@ -14,7 +14,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tokio_util::io::StreamReader;
 
-use crate::backend::BodyReader;
+use crate::backend::{BodyReader, ByteStream};
 use crate::error::{ApiError, Result};
 
 /// What may go wrong with a body while it is read or written.
@@ -46,6 +46,15 @@ pub(crate) fn json(status: StatusCode, value: &impl Serialize) -> Result<Respons
     let mut response = Response::new(full(json_line(value)?));
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, JSON);
+    Ok(response)
+}
+
+/// Makes an answer of bytes to come. The first ones are awaited: an error before them is the answer.
+pub(crate) async fn bytes(mut bytes: ByteStream, content_type: HeaderValue) -> Result<Response<Body>> {
+    let first = bytes.next().await.transpose().map_err(|error| ApiError::internal(error.to_string()))?;
+    let rest = bytes.map_err(BoxError::from);
+    let mut response = Response::new(stream(futures_util::stream::iter(first.map(Ok)).chain(rest)));
+    response.headers_mut().insert(CONTENT_TYPE, content_type);
     Ok(response)
 }
 

@@ -58,7 +58,7 @@ pub(crate) fn copy_up(lower: &[PathBuf], destination: &str, data: &Path) -> Resu
 }
 
 /// The layers as one tree, mounted nowhere: it lives as long as the descriptor.
-fn merged(lower: &[PathBuf]) -> rustix::io::Result<OwnedFd> {
+pub(crate) fn merged(lower: &[PathBuf]) -> rustix::io::Result<OwnedFd> {
     let open =
         |path: &Path| openat(CWD, path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
     let layers: Vec<OwnedFd> = lower.iter().map(|path| open(path)).collect::<Result<_, _>>()?;

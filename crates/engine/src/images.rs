@@ -16,6 +16,7 @@ use crate::container::until;
 use crate::engine::{Engine, blocking};
 use crate::error::{Code, Error, Result};
 use crate::events::Kind;
+use crate::files::ByteStream;
 use crate::filters::Filters;
 
 /// Lines that may wait for a slow client; further ones of pure progress are left out.
@@ -221,6 +222,19 @@ impl Engine {
             .map_err(|error| image_error(&error))?;
         self.image_event(&image.id, "import", &image.id, &image.labels);
         Ok(image.id)
+    }
+
+    /// Reads images as an archive.
+    ///
+    /// # Errors
+    /// When there is none of one of the names or ids.
+    pub fn save_images(&self, names: &[String]) -> Result<ByteStream> {
+        let save = self.0.config.images.save(names).map_err(|error| image_error(&error))?;
+        for id in save.ids() {
+            let labels = self.find_image(&id).map(|image| image.labels).unwrap_or_default();
+            self.image_event(&id, "save", &id, &labels);
+        }
+        crate::files::stream(move |out| save.write(out))
     }
 
     /// Lists images, newest first.

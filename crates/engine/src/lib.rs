@@ -4,6 +4,7 @@
 //!   Engine ── registry ── Container ── record (state::Record, in the database)
 //!     │                      │   └──── log (files, filled by the pump)
 //!     │                      └──────── run (pidfd, stdin, terminal, cgroup, ports) while it runs
+//!     ├── files    what others read and write in containers
 //!     ├── events   what happened, for whoever listens
 //!     ├── networks bridges and their addresses, who may reach whom, names
 //!     ├── volumes  the local driver
@@ -23,6 +24,7 @@ mod engine;
 mod error;
 mod events;
 mod exec;
+mod files;
 mod filters;
 mod health;
 mod images;
@@ -44,6 +46,7 @@ pub use config::{BridgeNetwork, Config, Egress, PacketFilter};
 pub use engine::Engine;
 pub use error::{Code, Error, Result};
 pub use events::{Actor, Event, EventOptions, EventStream, Kind};
+pub use files::{Archive, ByteStream, CommitContainer, ContainerChange, PathStat, PutArchive};
 pub use filters::Filters;
 pub use images::{ImageProgress, ImportImage, ListImages, ProgressStream, PullImage, PushImage};
 pub use log::reader::ChunkStream;

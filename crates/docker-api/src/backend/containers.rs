@@ -5,13 +5,13 @@ use std::pin::Pin;
 
 use async_trait::async_trait;
 use bollard_stubs::models::{
-    ContainerCreateBody, ContainerCreateResponse, ContainerInspectResponse, ContainerPruneResponse,
-    ContainerStatsResponse, ContainerSummary, ContainerTopResponse, ContainerUpdateBody,
-    ContainerUpdateResponse, ContainerWaitResponse,
+    ContainerConfig, ContainerCreateBody, ContainerCreateResponse, ContainerInspectResponse,
+    ContainerPruneResponse, ContainerStatsResponse, ContainerSummary, ContainerTopResponse,
+    ContainerUpdateBody, ContainerUpdateResponse, ContainerWaitResponse,
 };
 use futures_util::Stream;
 
-use super::{AttachStreams, LogStreams, TerminalSize, UnixTime};
+use super::{AttachStreams, BodyReader, ByteStream, LogStreams, TerminalSize, UnixTime};
 use crate::error::Result;
 use crate::filters::Filters;
 use crate::version::ApiVersion;
@@ -138,6 +138,60 @@ pub struct StatsOptions {
     pub one_shot: bool,
 }
 
+/// What is at a path of a container (`X-Docker-Container-Path-Stat`).
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PathStat {
+    /// The last part of the path.
+    pub name: String,
+    /// Bytes.
+    pub size: i64,
+    /// Kind and permissions as stat(2) has them.
+    pub mode: u32,
+    /// When it was changed last, RFC 3339.
+    pub modified: String,
+    /// Where a link leads in the end, else empty.
+    pub link_target: String,
+}
+
+/// `PUT /containers/{id}/archive`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PutArchive {
+    /// The directory that the files go to.
+    pub path: String,
+    /// Everything shall belong to the container's user.
+    pub copy_uid_gid: bool,
+    /// A directory may not take the place of something else, and the other way round.
+    pub no_overwrite_dir_non_dir: bool,
+}
+
+/// One path that is not as the image has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PathChange {
+    /// The path.
+    pub path: String,
+    /// 0: changed, 1: new, 2: gone.
+    pub kind: u8,
+}
+
+/// `POST /commit`.
+#[derive(Debug, Clone, Default)]
+pub struct CommitContainer {
+    /// The container.
+    pub container: String,
+    /// `name[:tag]`; `None` makes an image without a name.
+    pub reference: Option<String>,
+    /// Who made it.
+    pub author: String,
+    /// A remark.
+    pub comment: String,
+    /// Whether the container is paused meanwhile.
+    pub pause: bool,
+    /// Dockerfile lines to apply.
+    pub changes: Vec<String>,
+    /// A configuration instead of the container's.
+    pub config: Option<ContainerConfig>,
+}
+
 /// The containers. An `id` is an id, a unique prefix of one, or a name with or without a leading slash.
 #[async_trait]
 pub trait Containers: Send + Sync + 'static {
@@ -199,6 +253,24 @@ pub trait Containers: Send + Sync + 'static {
 
     /// Measures.
     async fn container_stats(&self, id: &str, options: StatsOptions) -> Result<StatsStream>;
+
+    /// Says what is at a path.
+    async fn stat_container_path(&self, id: &str, path: &str) -> Result<PathStat>;
+
+    /// Reads what is at a path as a tar stream.
+    async fn container_archive(&self, id: &str, path: &str) -> Result<(PathStat, ByteStream)>;
+
+    /// Unpacks a tar stream, compressed or not, in a directory.
+    async fn put_container_archive(&self, id: &str, options: PutArchive, archive: BodyReader) -> Result<()>;
+
+    /// Reads the root file system as a tar stream.
+    async fn export_container(&self, id: &str) -> Result<ByteStream>;
+
+    /// Lists what is not as the image has it, by path.
+    async fn container_changes(&self, id: &str) -> Result<Vec<PathChange>>;
+
+    /// Makes an image of a container; returns its id (`sha256:…`).
+    async fn commit_container(&self, request: CommitContainer) -> Result<String>;
 
     /// Removes stopped containers; filters are any of `label label! until`.
     async fn prune_containers(&self, filters: Filters) -> Result<ContainerPruneResponse>;

@@ -10,7 +10,7 @@ use bollard_stubs::models::{
 use futures_util::Stream;
 use serde::{Deserialize, Serialize};
 
-use super::BodyReader;
+use super::{BodyReader, ByteStream};
 use crate::error::Result;
 use crate::filters::Filters;
 
@@ -164,6 +164,9 @@ pub trait Images: Send + Sync + 'static {
 
     /// Loads the images of a `docker save` or OCI layout archive; `quiet` leaves out the layers' progress.
     async fn load_images(&self, archive: BodyReader, quiet: bool) -> Result<ProgressStream>;
+
+    /// Saves images, by names and ids, as one archive.
+    async fn save_images(&self, names: Vec<String>) -> Result<ByteStream>;
 
     /// Lists images, newest first.
     async fn list_images(&self, options: ListImages) -> Result<Vec<ImageSummary>>;

@@ -13,8 +13,9 @@ mod system;
 mod volumes;
 
 pub use containers::{
-    AttachOptions, Containers, CreateContainer, ListContainers, LogsOptions, RemoveContainer, StatsOptions,
-    StatsStream, StopOptions, Tail, WaitCondition, WaitResult,
+    AttachOptions, CommitContainer, Containers, CreateContainer, ListContainers, LogsOptions, PathChange,
+    PathStat, PutArchive, RemoveContainer, StatsOptions, StatsStream, StopOptions, Tail, WaitCondition,
+    WaitResult,
 };
 pub use exec::{Exec, StartExec};
 pub use images::{
@@ -22,7 +23,9 @@ pub use images::{
     RemoveImage,
 };
 pub use networks::{InspectNetwork, Networks};
-pub use stream::{AttachStreams, BodyReader, Chunk, ChunkStream, InputWriter, LogStreams, StreamKind};
+pub use stream::{
+    AttachStreams, BodyReader, ByteStream, Chunk, ChunkStream, InputWriter, LogStreams, StreamKind,
+};
 pub use system::{DiskUsage, DiskUsageKinds, EventStream, EventsOptions, System};
 pub use volumes::Volumes;
 

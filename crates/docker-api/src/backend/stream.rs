@@ -11,6 +11,9 @@ use tokio::io::{AsyncRead, AsyncWrite};
 /// A request body, read as it arrives.
 pub type BodyReader = Box<dyn AsyncRead + Send + Unpin>;
 
+/// Bytes of an answer, polled only as fast as the client reads. An error cuts the answer off.
+pub type ByteStream = Pin<Box<dyn Stream<Item = io::Result<Bytes>> + Send>>;
+
 /// Where a client's input goes. A shutdown is the end of the input; a drop without it means the client went away.
 pub type InputWriter = Box<dyn AsyncWrite + Send + Unpin>;
 

@@ -5,7 +5,7 @@ use futures_util::StreamExt;
 use http::header::CONTENT_TYPE;
 use http::{HeaderValue, Response, StatusCode};
 
-use super::{Answer, Call, Hijack, create, page_not_found};
+use super::{Answer, Call, Hijack, archive, create, page_not_found};
 use crate::backend::{
     AttachOptions, ListContainers, LogsOptions, RemoveContainer, StatsOptions, StopOptions, Tail,
     WaitCondition, WaitResult,
@@ -124,6 +124,9 @@ async fn one(call: Call, id: &str, operation: &str) -> Result<Answer> {
             backend.resize_container(id, call.query.terminal_size()?).await?;
             Ok(body::empty(StatusCode::OK).into())
         }
+        (_, "archive") => archive::route(call, id).await,
+        ("GET", "changes") => archive::changes(call, id).await,
+        ("GET", "export") => archive::export(call, id).await,
         ("POST", "wait") => wait(call, id).await,
         ("POST", "attach") => attach(call, id).await,
         _ => Err(page_not_found()),

@@ -3,7 +3,7 @@
 use base64::Engine as _;
 use base64::alphabet::URL_SAFE;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, HeaderValue, StatusCode};
 use serde_json::{Value, json};
 
 use super::{Answer, Call, page_not_found};
@@ -31,7 +31,12 @@ pub(super) async fn route(call: Call, path: &[&str]) -> Result<Answer> {
             let report = call.backend.prune_images(call.query.filters(PRUNE_FILTERS)?).await?;
             Ok(body::json(StatusCode::OK, &shape::image_prune(report)?)?.into())
         }
+        ("GET", ["get"]) => {
+            let names = call.query.all("names").map(str::to_owned).collect();
+            save(call, names).await
+        }
         // Names contain slashes.
+        ("GET", [name @ .., "get"]) if !name.is_empty() => save(call, vec![name.join("/")]).await,
         ("GET", [name @ .., "json"]) if !name.is_empty() => {
             let image = call.backend.inspect_image(&name.join("/")).await?;
             Ok(body::json(StatusCode::OK, &shape::image(image, call.version)?)?.into())
@@ -131,7 +136,7 @@ fn pull_reference(image: &str, tag: Option<&str>) -> (String, bool) {
     }
 }
 
-fn join_tag(repository: &str, tag: Option<&str>) -> String {
+pub(super) fn join_tag(repository: &str, tag: Option<&str>) -> String {
     match tag {
         None => repository.to_owned(),
         Some(digest) if digest.contains(':') => format!("{repository}@{digest}"),
@@ -150,6 +155,11 @@ async fn load(call: Call) -> Result<Answer> {
     let quiet = call.query.flag_or("quiet", true);
     let backend = call.backend.clone();
     progress(backend.load_images(call.into_reader(), quiet).await?).await
+}
+
+async fn save(call: Call, names: Vec<String>) -> Result<Answer> {
+    let archive = call.backend.save_images(names).await?;
+    Ok(body::bytes(archive, HeaderValue::from_static("application/x-tar")).await?.into())
 }
 
 async fn remove(call: Call, name: &str) -> Result<Answer> {

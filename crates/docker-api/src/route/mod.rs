@@ -1,5 +1,6 @@
 //! From a request to a backend call: one file per resource, one `match` on method and path in each.
 
+mod archive;
 mod containers;
 mod create;
 mod exec;
@@ -110,6 +111,7 @@ pub(crate) async fn dispatch(backend: Arc<dyn Backend>, head: Parts, body: Body)
     match segments.as_slice() {
         ["containers", rest @ .., "exec"] if !rest.is_empty() => exec::create(call, &rest.join("/")).await,
         ["containers", rest @ ..] => containers::route(call, rest).await,
+        ["commit"] if call.method == Method::POST => archive::commit(call).await,
         ["exec", rest @ ..] => exec::route(call, rest).await,
         ["images", rest @ ..] => images::route(call, rest).await,
         ["auth"] if call.method == Method::POST => images::login(call).await,

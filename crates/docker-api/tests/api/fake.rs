@@ -118,6 +118,21 @@ fn image_summary() -> ImageSummary {
     }))
 }
 
+fn path_stat() -> PathStat {
+    PathStat {
+        name: "etc".to_owned(),
+        size: 4096,
+        mode: 0o040_755,
+        modified: "2026-01-02T03:04:05Z".to_owned(),
+        link_target: String::new(),
+    }
+}
+
+fn bytes() -> ByteStream {
+    let pieces = ["a tar", " stream"].map(|piece| Ok(Bytes::from_static(piece.as_bytes())));
+    futures_util::stream::iter(pieces).boxed()
+}
+
 fn volume() -> Volume {
     model(
         json!({ "Name": "data", "Driver": "local", "Scope": "local", "Mountpoint": "/v/data", "CreatedAt": "2026-01-02T03:04:05Z", "Labels": {}, "Options": {} }),
@@ -198,6 +213,14 @@ impl Images for Fake {
         archive.read_to_end(&mut bytes).await.map_err(|error| ApiError::internal(error.to_string()))?;
         self.note(format!("load {} quiet={quiet}", bytes.len()));
         Ok(futures_util::stream::iter([Ok(Progress::stream("Loaded image: busybox:latest\n"))]).boxed())
+    }
+
+    async fn save_images(&self, names: Vec<String>) -> Result<ByteStream> {
+        for name in &names {
+            self.known("image", name)?;
+        }
+        self.note(format!("save {names:?}"));
+        Ok(bytes())
     }
 
     async fn list_images(&self, options: ListImages) -> Result<Vec<ImageSummary>> {
@@ -383,6 +406,51 @@ impl Containers for Fake {
             })
         };
         Ok(futures_util::stream::iter([stats(), stats()]).boxed())
+    }
+
+    async fn stat_container_path(&self, id: &str, path: &str) -> Result<PathStat> {
+        self.known("container", id)?;
+        self.note(format!("stat {path}"));
+        Ok(path_stat())
+    }
+
+    async fn container_archive(&self, id: &str, path: &str) -> Result<(PathStat, ByteStream)> {
+        self.known("container", id)?;
+        self.note(format!("archive {path}"));
+        Ok((path_stat(), bytes()))
+    }
+
+    async fn put_container_archive(
+        &self,
+        id: &str,
+        options: PutArchive,
+        mut archive: BodyReader,
+    ) -> Result<()> {
+        self.known("container", id)?;
+        let mut bytes = Vec::new();
+        archive.read_to_end(&mut bytes).await.map_err(|error| ApiError::internal(error.to_string()))?;
+        self.note(format!("{options:?} {}", bytes.len()));
+        Ok(())
+    }
+
+    async fn export_container(&self, id: &str) -> Result<ByteStream> {
+        self.known("container", id)?;
+        Ok(bytes())
+    }
+
+    async fn container_changes(&self, id: &str) -> Result<Vec<PathChange>> {
+        self.known("container", id)?;
+        if id == "unchanged" {
+            return Ok(Vec::new());
+        }
+        Ok(vec![PathChange { path: "/etc".to_owned(), kind: 0 }])
+    }
+
+    async fn commit_container(&self, request: CommitContainer) -> Result<String> {
+        self.known("container", &request.container)?;
+        let config = request.config.is_some();
+        self.note(format!("commit {:?} {} {:?} {config}", request.reference, request.pause, request.changes));
+        Ok("sha256:03".to_owned())
     }
 
     async fn prune_containers(&self, filters: Filters) -> Result<ContainerPruneResponse> {

@@ -1,5 +1,6 @@
 //! The server before a fake backend, over real sockets.
 
+mod archive;
 mod client;
 mod containers;
 mod docker_cli;

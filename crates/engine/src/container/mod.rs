@@ -8,9 +8,9 @@ mod kill;
 mod limits;
 mod list;
 mod mounts;
-mod pause;
+pub(crate) mod pause;
 mod ports;
-mod prepare;
+pub(crate) mod prepare;
 mod processes;
 mod remove;
 mod rename;
@@ -50,7 +50,7 @@ pub(crate) use validate::parse_port;
 #[derive(Debug)]
 pub(crate) struct Container {
     pub id: String,
-    pub operation: tokio::sync::Mutex<()>,
+    pub operation: Arc<tokio::sync::Mutex<()>>,
     pub log: Arc<Log>,
     pub changes: watch::Sender<Change>,
     pub sampler: stats::Sampler,
@@ -119,7 +119,7 @@ impl Container {
         };
         Arc::new(Self {
             id: record.id.clone(),
-            operation: tokio::sync::Mutex::default(),
+            operation: Arc::default(),
             log: Arc::new(log),
             changes: watch::channel(change).0,
             sampler: stats::Sampler::default(),

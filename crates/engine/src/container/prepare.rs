@@ -37,7 +37,7 @@ fn part_of(volume: &Path, path: &str) -> Result<OwnedFd> {
 impl Engine {
     /// Makes missing sources of binds, as Docker does, mounts volumes that are mounts, and fills new ones with what the
     /// image has there. Returns the sources that are no paths: parts of volumes, by destination.
-    pub(super) fn prepare_mounts(&self, record: &Record) -> Result<HashMap<String, OwnedFd>> {
+    pub(crate) fn prepare_mounts(&self, record: &Record) -> Result<HashMap<String, OwnedFd>> {
         let mut parts = HashMap::new();
         for mount in &record.mounts {
             let source = Path::new(&mount.source);
@@ -68,13 +68,13 @@ impl Engine {
     }
 
     /// Lets go of the volumes that [`prepare_mounts`](Self::prepare_mounts) took.
-    pub(super) fn release_mounts(&self, record: &Record) {
+    pub(crate) fn release_mounts(&self, record: &Record) {
         for mount in record.mounts.iter().filter(|mount| mount.kind == MountKind::Volume) {
             self.0.volumes.release(mount.name.as_deref().unwrap_or(""), &record.id);
         }
     }
 
-    fn lower(&self, record: &Record) -> Result<Vec<PathBuf>> {
+    pub(crate) fn lower(&self, record: &Record) -> Result<Vec<PathBuf>> {
         self.0.config.images.lower_dirs(&record.image_id).map_err(|error| image_error(&error))
     }
 

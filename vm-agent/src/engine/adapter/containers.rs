@@ -3,8 +3,9 @@
 use async_trait::async_trait;
 use futures_util::StreamExt;
 use skiff_docker_api::backend::{
-    AttachOptions, AttachStreams, Containers, CreateContainer, ListContainers, LogStreams, LogsOptions,
-    RemoveContainer, StatsOptions, StatsStream, StopOptions, Tail, TerminalSize, WaitCondition, WaitResult,
+    AttachOptions, AttachStreams, BodyReader, ByteStream, CommitContainer, Containers, CreateContainer,
+    ListContainers, LogStreams, LogsOptions, PathChange, PathStat, PutArchive, RemoveContainer, StatsOptions,
+    StatsStream, StopOptions, Tail, TerminalSize, WaitCondition, WaitResult,
 };
 use skiff_docker_api::models::{
     ContainerCreateResponse, ContainerInspectResponse, ContainerPruneResponse, ContainerSummary,
@@ -138,6 +139,46 @@ impl Containers for Adapter {
         Ok(Box::pin(stats.map(OrApiError::or_api)))
     }
 
+    async fn stat_container_path(&self, id: &str, path: &str) -> Result<PathStat> {
+        self.0.container_path(id, path).await.or_api().map(path_stat)
+    }
+
+    async fn container_archive(&self, id: &str, path: &str) -> Result<(PathStat, ByteStream)> {
+        let archive = self.0.container_archive(id, path).await.or_api()?;
+        Ok((path_stat(archive.stat), archive.bytes))
+    }
+
+    async fn put_container_archive(&self, id: &str, options: PutArchive, archive: BodyReader) -> Result<()> {
+        let options = skiff_engine::PutArchive {
+            path: options.path,
+            copy_owner: options.copy_uid_gid,
+            keep_kinds: options.no_overwrite_dir_non_dir,
+        };
+        self.0.put_container_archive(id, options, archive).await.or_api()
+    }
+
+    async fn export_container(&self, id: &str) -> Result<ByteStream> {
+        self.0.export_container(id).await.or_api()
+    }
+
+    async fn container_changes(&self, id: &str) -> Result<Vec<PathChange>> {
+        let changes = self.0.container_changes(id).await.or_api()?;
+        Ok(changes.into_iter().map(|change| PathChange { path: change.path, kind: change.kind }).collect())
+    }
+
+    async fn commit_container(&self, request: CommitContainer) -> Result<String> {
+        let request = skiff_engine::CommitContainer {
+            container: request.container,
+            reference: request.reference,
+            author: request.author,
+            comment: request.comment,
+            pause: request.pause,
+            changes: request.changes,
+            config: request.config,
+        };
+        self.0.commit_container(request).await.or_api()
+    }
+
     async fn prune_containers(&self, filters: Filters) -> Result<ContainerPruneResponse> {
         self.0.prune_containers(convert::filters(&filters)).await.or_api()
     }
@@ -145,4 +186,14 @@ impl Containers for Adapter {
 
 fn stop(options: StopOptions) -> skiff_engine::StopOptions {
     skiff_engine::StopOptions { signal: options.signal, timeout_seconds: options.timeout_seconds }
+}
+
+fn path_stat(stat: skiff_engine::PathStat) -> PathStat {
+    PathStat {
+        name: stat.name,
+        size: stat.size,
+        mode: stat.mode,
+        modified: stat.modified,
+        link_target: stat.link_target,
+    }
 }

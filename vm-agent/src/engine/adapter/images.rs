@@ -4,8 +4,8 @@ use async_trait::async_trait;
 use base64::Engine as _;
 use futures_util::StreamExt;
 use skiff_docker_api::backend::{
-    Auth, BodyReader, Images, ImportImage, ListImages, Progress, ProgressDetail, ProgressStream, PullImage,
-    PushImage, RemoveImage,
+    Auth, BodyReader, ByteStream, Images, ImportImage, ListImages, Progress, ProgressDetail, ProgressStream,
+    PullImage, PushImage, RemoveImage,
 };
 use skiff_docker_api::models::{
     ImageDeleteResponseItem, ImageHistoryResponseItem, ImageInspect, ImagePruneResponse, ImageSummary,
@@ -55,6 +55,10 @@ impl Images for Adapter {
 
     async fn load_images(&self, archive: BodyReader, quiet: bool) -> Result<ProgressStream> {
         Ok(progress(self.0.load_images(archive, quiet)))
+    }
+
+    async fn save_images(&self, names: Vec<String>) -> Result<ByteStream> {
+        self.0.save_images(&names).or_api()
     }
 
     async fn list_images(&self, options: ListImages) -> Result<Vec<ImageSummary>> {

@@ -1,0 +1,13 @@
+//! Files of a container for others: copies in and out, exports, differences, images made of it.
+
+mod archive;
+mod commit;
+mod diff;
+mod transfer;
+mod view;
+
+pub use archive::{Archive, PathStat, PutArchive};
+pub use commit::CommitContainer;
+pub use diff::ContainerChange;
+pub use transfer::ByteStream;
+pub(crate) use transfer::stream;
