@@ -25,14 +25,17 @@ macro_rules! scenarios {
     };
 }
 
-/// Runs the scenarios that `SKIFF_SCENARIO` picks (all without it), one after the other, with no containers at the
+/// Runs the scenarios that `SKIFF_SCENARIO` picks (all without it; commas separate several), one after the other, with no containers at the
 /// start of each.
 ///
 /// # Panics
 /// At the end, with every failure: the scenario, the command with its output, and the engine's log.
 pub fn run_all(subject: &Subject, scenarios: &[Scenario]) {
     let wanted = std::env::var("SKIFF_SCENARIO").unwrap_or_default();
-    let picked: Vec<_> = scenarios.iter().filter(|scenario| scenario.name.contains(&wanted)).collect();
+    let picked: Vec<_> = scenarios
+        .iter()
+        .filter(|scenario| wanted.split(',').any(|part| scenario.name.contains(part)))
+        .collect();
     assert!(!picked.is_empty(), "SKIFF_SCENARIO={wanted} picks nothing");
     let mut report = String::new();
     let mut failed = Vec::new();

@@ -2,6 +2,7 @@
 
 use crate::Scenario;
 
+mod archive;
 mod attach;
 mod bad_input;
 mod compose;
@@ -45,6 +46,7 @@ pub fn all() -> Vec<Scenario> {
         links::ALL,
         compose::ALL,
         volumes::ALL,
+        archive::ALL,
         images::ALL,
         push::ALL,
         bad_input::ALL,
