@@ -90,7 +90,7 @@ impl Engine {
             let parts = engine.prepare_mounts(&record);
             // From here on what was taken is given back, also by a failure.
             let volumes = HeldVolumes { engine: engine.clone(), record: Arc::clone(&record) };
-            let attachments = engine.attachments(&record, &parts?)?;
+            let attachments = engine.mounted_in(&record, &parts?)?;
             let (root, namespace) = on_own_thread(|| assemble(&rootfs, &attachments)).map_err(failed)?;
             Ok(View {
                 root,
@@ -103,7 +103,7 @@ impl Engine {
     }
 
     /// What a stopped container would have mounted, outer mounts first.
-    fn attachments(
+    fn mounted_in(
         &self,
         record: &Record,
         parts: &std::collections::HashMap<String, OwnedFd>,
