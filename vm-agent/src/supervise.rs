@@ -25,6 +25,8 @@ const DATA_DISK: &str = "/dev/vda";
 const DISK_APPEARS: Duration = Duration::from_secs(5);
 /// How long the engine may take to stop all containers at shutdown. Docker's default stop timeout is 10 s.
 const STOP_GRACE: Duration = Duration::from_secs(15);
+/// How often space that was freed goes back to the host.
+const TRIM_INTERVAL: Duration = Duration::from_secs(300);
 
 /// Runs the guest until it is told to stop, then powers it off. Never returns to a kernel that would panic.
 pub fn run() -> anyhow::Result<()> {
@@ -64,7 +66,7 @@ fn boot_and_serve() -> anyhow::Result<()> {
             ],
         }],
         stop_grace: STOP_GRACE,
-        when_ready: Some(modules::load_when_ready),
+        when_ready: Some(afterwards),
     })
     .context("prepare the supervisor")?;
     server.run().context("supervise")?;
@@ -180,8 +182,26 @@ fn settle_kernel() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// What can wait until the guest is of use; never returns.
+fn afterwards() {
+    modules::load_when_ready();
+    loop {
+        std::thread::sleep(TRIM_INTERVAL);
+        trim_data_disk();
+    }
+}
+
+/// Gives the host back what was deleted (`FITRIM`); ext4 looks only at what was freed since the last time.
+fn trim_data_disk() {
+    let trimmed = fs::File::open(GUEST_DATA).and_then(|root| ext4::trim(root.as_fd()));
+    if let Err(error) = trimmed {
+        tracing::warn!(%error, "free space of the data disk is not given back");
+    }
+}
+
 /// Leaves the data disk clean.
 fn put_to_rest() {
+    trim_data_disk();
     rustix::fs::sync();
     if let Err(errno) = unmount(GUEST_DATA, UnmountFlags::empty()) {
         // Something still holds it: what matters is on the disk, and the journal covers the rest.

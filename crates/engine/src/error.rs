@@ -67,11 +67,22 @@ impl Error {
 
     /// An error of a file operation, with its path.
     pub(crate) fn file(what: &str, path: &std::path::Path, source: &std::io::Error) -> Self {
-        let code = match source.kind() {
-            std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => Code::Unavailable,
-            _ => Code::Internal,
-        };
-        Self::new(code, format!("{what} {}: {source}", path.display()))
+        let message = format!("{what} {}: {source}", path.display());
+        match source.kind() {
+            std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => Self::disk_full(message),
+            _ => Self::new(Code::Internal, message),
+        }
+    }
+
+    /// The data disk is full: which operation met it, and the way out.
+    pub(crate) fn disk_full(what: impl Display) -> Self {
+        Self::new(
+            Code::Unavailable,
+            format!(
+                "{what}: no space left on device: the data disk is full; remove what is not needed (docker system \
+                 prune), or make it larger (machine.disk_gib in Skiff's settings)"
+            ),
+        )
     }
 }
 

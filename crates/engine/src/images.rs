@@ -83,6 +83,9 @@ pub struct ListImages {
 /// The store's error as the engine's.
 pub(crate) fn image_error(error: &skiff_images::Error) -> Error {
     use skiff_images::Code as Theirs;
+    if error.is_storage_full() {
+        return Error::disk_full(error);
+    }
     let code = match error.code() {
         Theirs::InvalidArgument => Code::InvalidArgument,
         Theirs::NotFound => Code::NotFound,

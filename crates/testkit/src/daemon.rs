@@ -1,5 +1,6 @@
 //! The host daemon: `skiff daemon`.
 
+use std::ffi::OsString;
 use std::fs::File;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -43,6 +44,24 @@ impl DaemonUnderTest {
             Self { backend, directory, mirrors: mirrors.to_vec(), variables: Vec::new(), child: None };
         daemon.start_again()?;
         Ok(daemon)
+    }
+
+    /// Starts it like [`start`](Self::start), with this text as `settings.json`.
+    pub fn start_with_settings(backend: Backend, settings: &str) -> anyhow::Result<Self> {
+        let directory =
+            tempfile::Builder::new().prefix("skiff-daemon-").tempdir().context("make the state directory")?;
+        let mut daemon = Self { backend, directory, mirrors: Vec::new(), variables: Vec::new(), child: None };
+        std::fs::create_dir_all(daemon.state()).context("make the state directory")?;
+        std::fs::write(daemon.state().join("settings.json"), settings).context("write the settings")?;
+        daemon.start_again()?;
+        Ok(daemon)
+    }
+
+    /// Prepares a `skiff` command for this daemon; the words of `line` are split at spaces.
+    pub fn skiff(&self, line: &str) -> anyhow::Result<crate::Program> {
+        let words = line.split_whitespace().map(OsString::from);
+        let state = ["--state".into(), self.state().into_os_string()];
+        Ok(crate::Program::new(binaries::skiff()?).env("HOME", self.directory.path()).args(state).args(words))
     }
 
     /// Starts it with more environment variables and without waiting for anything.

@@ -6,6 +6,7 @@
 
 mod api;
 mod boot;
+mod guest;
 mod http;
 mod peer;
 mod process;
@@ -16,10 +17,15 @@ const USAGE: &str = "Usage: skiff-bench api|boot|run…
 
   api   calls, lists, output, stats and memory of the engine on this host, beside a dockerd if there is one
   boot  process start to the first /_ping, beside the same kernel with an empty init
-  run   create+start+wait+remove of `true` over the API on this host, beside `runc run` of the same root file system";
+  run   create+start+wait+remove of `true` over the API: on this host beside `runc run`, in the guest beside `crun run` and
+        `runc run`, all of the same root file system";
 
 fn main() -> anyhow::Result<()> {
     let names: Vec<String> = std::env::args().skip(1).collect();
+    // The guest's half of `run`.
+    if names == ["inside"] {
+        return guest::inside();
+    }
     if names.is_empty() || !names.iter().all(|name| matches!(name.as_str(), "api" | "boot" | "run")) {
         eprintln!("{USAGE}");
         std::process::exit(2);

@@ -6,15 +6,21 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 
+use crate::guest;
 use crate::http::Api;
 use crate::process::{Running, check, guest_image, program};
 use crate::sample::Sample;
 
 const ROUNDS: usize = 60;
-const IMAGE: &str = "skiff/toolbox";
+pub const IMAGE: &str = "skiff/toolbox";
 
-/// Prints the figures.
+/// Prints the figures of this host and of the guest.
 pub fn bench() -> anyhow::Result<()> {
+    native()?;
+    guest::bench()
+}
+
+fn native() -> anyhow::Result<()> {
     let directory = tempfile::tempdir()?;
     let socket = directory.path().join("docker.sock");
     let mut engine = Command::new(program("skiff-agent")?);
@@ -51,8 +57,8 @@ pub fn bench() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// An OCI bundle of the built-in image's root file system, with runc's own default configuration.
-fn bundle(directory: &Path) -> anyhow::Result<std::path::PathBuf> {
+/// Makes an OCI bundle of the built-in image's root file system, with runc's own default configuration.
+pub fn bundle(directory: &Path) -> anyhow::Result<std::path::PathBuf> {
     let bundle = directory.join("bundle");
     let rootfs = bundle.join("rootfs");
     std::fs::create_dir_all(&rootfs)?;
