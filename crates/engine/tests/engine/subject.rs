@@ -148,6 +148,7 @@ impl Drop for Subject {
         }
         let bridge = bridge(&self.directory);
         let _ = Command::new("ip").args(["link", "delete", &bridge]).output();
+        let _ = skiff_network::Firewall::new(format!("skiff_{bridge}")).remove();
     }
 }
 
