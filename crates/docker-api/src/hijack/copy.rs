@@ -22,6 +22,10 @@ const GONE_CHECK: Duration = Duration::from_secs(1);
 /// connection, and the client could miss the end of the output.
 const LINGER: Duration = Duration::from_secs(2);
 
+/// How long output is held back for a client that loses what arrives together with the head. dockerd never meets it,
+/// because it takes longer than this to start a process.
+const HEAD_START: Duration = Duration::from_millis(10);
+
 /// How the copying of input ended.
 enum InputEnd {
     /// The client closed its side of the connection; it may still listen.
@@ -34,7 +38,7 @@ enum InputEnd {
 
 /// Serves a hijacked connection; `early` is input that was read with the request.
 pub(crate) async fn run<C: Connection>(connection: C, early: Bytes, hijack: Hijack) {
-    let Hijack { streams, detach_keys, .. } = hijack;
+    let Hijack { streams, detach_keys, loses_early_output, .. } = hijack;
     let presence = connection.presence();
     let (reader, mut writer) = tokio::io::split(connection);
     // What came early is read first.
@@ -42,7 +46,12 @@ pub(crate) async fn run<C: Connection>(connection: C, early: Bytes, hijack: Hija
     let watch = Watch::new(if streams.tty { detach_keys } else { Vec::new() });
 
     let detached = {
-        let output = copy_output(streams.output, &mut writer, !streams.tty);
+        let output = async {
+            if loses_early_output {
+                tokio::time::sleep(HEAD_START).await;
+            }
+            copy_output(streams.output, &mut writer, !streams.tty).await
+        };
         let input = async {
             match copy_input(&mut reader, streams.input, watch).await {
                 InputEnd::Closed => {

@@ -12,7 +12,7 @@ mod volumes;
 
 use std::sync::Arc;
 
-use http::header::UPGRADE;
+use http::header::{UPGRADE, USER_AGENT};
 use http::request::Parts;
 use http::{HeaderMap, Method, Response};
 use percent_encoding::percent_decode_str;
@@ -42,6 +42,8 @@ pub(crate) struct Hijack {
     pub detach_keys: Vec<u8>,
     /// Whether the answer may announce the multiplexed format by its own content type.
     pub announce_multiplexed: bool,
+    /// Whether the client would lose output that arrives together with the answer's head.
+    pub loses_early_output: bool,
 }
 
 impl From<Response<Body>> for Answer {
@@ -75,6 +77,13 @@ impl Call {
     /// Takes the body as a stream.
     pub fn into_reader(self) -> BodyReader {
         body::reader(self.body)
+    }
+
+    /// Returns whether the client loses what arrives together with the head of a hijacking answer.
+    ///
+    /// docker-py reads the head through a buffer and the output past it, straight from the socket.
+    pub fn loses_early_output(&self) -> bool {
+        self.headers.get(USER_AGENT).is_some_and(|agent| agent.as_bytes().starts_with(b"docker-sdk-python/"))
     }
 
     /// Returns whether the client asked to upgrade the connection.

@@ -1,7 +1,7 @@
 //! Connections that become a container's stdio.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use skiff_docker_api::backend::StreamKind::{Stderr, Stdout};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -266,4 +266,18 @@ async fn attach_options_are_passed_on() {
     )
     .await;
     insta::assert_snapshot!(fake.last_call());
+}
+
+#[tokio::test]
+async fn a_client_that_would_lose_early_output_gets_it_after_the_head() {
+    let fake = fake();
+    let request =
+        upgrade("/exec/e1/start", "{}").replace("Host: d", "Host: d\r\nUser-Agent: docker-sdk-python/7.0.0");
+    let begin = Instant::now();
+    let (mut stream, _) = send(&fake, &request).await;
+    let stdio = fake.take_stdio();
+    stdio.output.send(chunk(Stdout, "a")).await.unwrap();
+    drop(stdio.output);
+    assert_eq!(rest(&mut stream).await, b"\x01\0\0\0\0\0\0\x01a");
+    assert!(begin.elapsed() >= Duration::from_millis(10), "{:?}", begin.elapsed());
 }

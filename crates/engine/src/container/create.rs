@@ -17,7 +17,7 @@ use crate::log::{Log, options};
 use crate::names;
 use crate::network::network_name;
 use crate::options::CreateContainer;
-use crate::spec::{merge_env, resources};
+use crate::spec::resources;
 use crate::state::{MountKind, Op, Record, State, Table, VolumeRecord};
 use crate::volumes::Outcome;
 
@@ -301,9 +301,8 @@ fn merge_image(config: &mut ContainerConfig, image: &skiff_images::Image) {
     if empty(&config.stop_signal) {
         config.stop_signal = text("StopSignal");
     }
-    let mut env = list("Env").unwrap_or_default();
-    merge_env(&mut env, config.env.as_deref().unwrap_or_default());
-    config.env = Some(env);
+    config.env =
+        Some(merge_image_env(config.env.take().unwrap_or_default(), list("Env").unwrap_or_default()));
     for (field, key) in [(&mut config.exposed_ports, "ExposedPorts"), (&mut config.volumes, "Volumes")] {
         let mut merged = field.take().unwrap_or_default();
         merged.extend(keys(key).into_iter().filter(|item| !merged.contains(item)).collect::<Vec<_>>());
@@ -347,6 +346,15 @@ fn merge_image(config: &mut ContainerConfig, image: &skiff_images::Image) {
     }
 }
 
+/// Adds the image's variables after the user's own, as dockerd does. An own name without `=` stays in the list, where
+/// it keeps the image's variable away.
+fn merge_image_env(mut own: Vec<String>, image: Vec<String>) -> Vec<String> {
+    let name = |entry: &str| entry.split('=').next().unwrap_or(entry).to_owned();
+    let names: Vec<_> = own.iter().map(|entry| name(entry)).collect();
+    own.extend(image.into_iter().filter(|entry| !names.contains(&name(entry))));
+    own
+}
+
 fn command(config: &ContainerConfig) -> Result<(String, Vec<String>)> {
     // `--entrypoint ""` arrives as one empty string and means none.
     let entrypoint = config.entrypoint.iter().flatten().filter(|word| !word.is_empty());
@@ -368,5 +376,17 @@ pub(super) fn remove_directory(dir: &std::path::Path) {
             tracing::warn!(%error, path = %dir.display(), "directory can't be removed");
         }
         _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn own_variables_come_before_the_images_and_one_without_a_value_is_kept() {
+        let owned = |list: &[&str]| list.iter().map(|entry| (*entry).to_owned()).collect::<Vec<_>>();
+        let merged = merge_image_env(owned(&["B=own", "GONE", "NEW="]), owned(&["A=1", "B=2", "GONE=3"]));
+        assert_eq!(merged, owned(&["B=own", "GONE", "NEW=", "A=1"]));
     }
 }
