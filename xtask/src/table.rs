@@ -50,6 +50,7 @@ const TABLE: &[(&str, &[&str])] = &[
     ("skiff-desktop", &["skiff-host", "skiff-settings"]),
     // Around the product.
     ("skiff-bench", &["skiff-settings", "skiff-testkit"]),
+    ("skiff-compat", &["skiff-testkit"]),
     ("skiff-e2e", &["skiff-settings", "skiff-testkit"]),
     ("xtask", &[]),
 ];

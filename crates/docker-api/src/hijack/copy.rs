@@ -24,7 +24,7 @@ const LINGER: Duration = Duration::from_secs(2);
 
 /// How long output is held back for a client that loses what arrives together with the head. dockerd never meets it,
 /// because it takes longer than this to start a process.
-const HEAD_START: Duration = Duration::from_millis(10);
+const HEAD_START: Duration = Duration::from_millis(20);
 
 /// How the copying of input ended.
 enum InputEnd {
@@ -38,7 +38,7 @@ enum InputEnd {
 
 /// Serves a hijacked connection; `early` is input that was read with the request.
 pub(crate) async fn run<C: Connection>(connection: C, early: Bytes, hijack: Hijack) {
-    let Hijack { streams, detach_keys, loses_early_output, .. } = hijack;
+    let Hijack { streams, detach_keys, multiplexed, loses_early_output, .. } = hijack;
     let presence = connection.presence();
     let (reader, mut writer) = tokio::io::split(connection);
     // What came early is read first.
@@ -50,7 +50,7 @@ pub(crate) async fn run<C: Connection>(connection: C, early: Bytes, hijack: Hija
             if loses_early_output {
                 tokio::time::sleep(HEAD_START).await;
             }
-            copy_output(streams.output, &mut writer, !streams.tty).await
+            copy_output(streams.output, &mut writer, multiplexed).await
         };
         let input = async {
             match copy_input(&mut reader, streams.input, watch).await {

@@ -290,5 +290,6 @@ pub(super) fn hijack(call: &Call, streams: crate::backend::AttachStreams, keys: 
     let detach_keys =
         keys.map_or_else(|| detach::DEFAULT.to_vec(), |keys| detach::parse(&keys).unwrap_or_default());
     let announce_multiplexed = !streams.tty && call.wants_upgrade() && call.version >= ANNOUNCES_FORMAT;
-    Hijack { streams, detach_keys, announce_multiplexed, loses_early_output: call.loses_early_output() }
+    let (multiplexed, loses_early_output) = (!streams.tty, call.loses_early_output());
+    Hijack { streams, detach_keys, multiplexed, announce_multiplexed, loses_early_output }
 }

@@ -72,5 +72,9 @@ async fn start(mut call: Call, id: &str) -> Result<Answer> {
         return Ok(body::empty(StatusCode::OK).into());
     }
     let streams = call.backend.start_exec(id, options).await?;
-    Ok(Answer::Hijack(hijack(&call, streams, None)))
+    let mut hijack = hijack(&call, streams, None);
+    // How output is framed is said at the start, whether the process has a terminal when it is made.
+    hijack.multiplexed = !tty;
+    hijack.announce_multiplexed &= !tty;
+    Ok(Answer::Hijack(hijack))
 }

@@ -40,6 +40,8 @@ pub(crate) struct Hijack {
     pub streams: AttachStreams,
     /// The keys that detach, as bytes; empty turns detaching off.
     pub detach_keys: Vec<u8>,
+    /// Whether output goes into frames.
+    pub multiplexed: bool,
     /// Whether the answer may announce the multiplexed format by its own content type.
     pub announce_multiplexed: bool,
     /// Whether the client would lose output that arrives together with the answer's head.

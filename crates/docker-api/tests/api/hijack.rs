@@ -279,5 +279,18 @@ async fn a_client_that_would_lose_early_output_gets_it_after_the_head() {
     stdio.output.send(chunk(Stdout, "a")).await.unwrap();
     drop(stdio.output);
     assert_eq!(rest(&mut stream).await, b"\x01\0\0\0\0\0\0\x01a");
-    assert!(begin.elapsed() >= Duration::from_millis(10), "{:?}", begin.elapsed());
+    assert!(begin.elapsed() >= Duration::from_millis(20), "{:?}", begin.elapsed());
+}
+
+#[tokio::test]
+async fn an_execs_start_says_how_its_output_is_framed() {
+    for (fake, body, output) in
+        [(terminal(), r#"{"Tty":false}"#, &b"\x01\0\0\0\0\0\0\x01a"[..]), (fake(), r#"{"Tty":true}"#, b"a")]
+    {
+        let (mut stream, _) = send(&fake, &upgrade("/exec/e1/start", body)).await;
+        let stdio = fake.take_stdio();
+        stdio.output.send(chunk(Stdout, "a")).await.unwrap();
+        drop(stdio.output);
+        assert_eq!(rest(&mut stream).await, output);
+    }
 }

@@ -79,7 +79,9 @@ pub fn limit(config: Option<&HostConfigLogConfig>) -> Result<Option<u64>> {
             let bytes = bytes.unwrap_or(LOCAL / 5).max(1);
             Ok(Some(bytes.saturating_mul(files.unwrap_or(5).max(1).unsigned_abs())))
         }
-        other => Err(Error::invalid(format!("logger: no log driver named '{other}' is registered"))),
+        other => Err(Error::invalid(format!(
+            "error looking up logging plugin {other}: plugin \"{other}\" not found"
+        ))),
     }
 }
 
@@ -185,7 +187,7 @@ mod tests {
             ("local", &[("labels", "a")], "unknown log opt 'labels' for log driver local"),
             ("local", &[("max-size", "x")], "invalid value for max-size: x: invalid size: 'x'"),
             ("local", &[("max-file", "1")], "compression cannot be enabled when max file count is 1"),
-            ("journald", &[], "logger: no log driver named 'journald' is registered"),
+            ("journald", &[], r#"error looking up logging plugin journald: plugin "journald" not found"#),
             ("json-file", &[("mode", "fast")], "logger: logging mode not supported: fast"),
             (
                 "json-file",

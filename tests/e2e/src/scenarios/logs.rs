@@ -92,8 +92,8 @@ fn logs_rotate_under_a_follower(on: &Subject) -> anyhow::Result<()> {
 
 fn log_options_are_checked_and_shown(on: &Subject) -> anyhow::Result<()> {
     for (options, complaint) in [
-        ("--log-driver journald", "logger: no log driver named 'journald' is registered"),
-        ("--log-driver fluentd", "logger: no log driver named 'fluentd' is registered"),
+        ("--log-driver journald", r#"error looking up logging plugin journald: plugin "journald" not found"#),
+        ("--log-driver fluentd", r#"error looking up logging plugin fluentd: plugin "fluentd" not found"#),
         ("--log-opt bogus=1", "unknown log opt 'bogus' for json-file log driver"),
         ("--log-opt max-file=0", "max-file cannot be less than 1"),
         ("--log-opt compress=true", "compress cannot be true when max-file is less than 2"),

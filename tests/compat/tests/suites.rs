@@ -1,0 +1,13 @@
+//! Every suite against `skiff-agent serve`; `tests/compat/run --reference` compares with dockerd.
+#![forbid(unsafe_code)]
+#![cfg(target_os = "linux")]
+
+#[test]
+fn docker_py_passes_but_for_the_exceptions() {
+    skiff_compat::docker_py::check(false).unwrap_or_else(|error| panic!("{error:#}"));
+}
+
+#[test]
+fn each_flag_of_docker_run_does_what_dockerd_does() {
+    skiff_compat::flags::check(false).unwrap_or_else(|error| panic!("{error:#}"));
+}
