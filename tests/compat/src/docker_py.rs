@@ -143,6 +143,10 @@ impl Suite {
     fn run(&self, name: &str, socket: &Path) -> anyhow::Result<Outcomes> {
         // Contexts and credentials of the suite are not to meet those of the person who runs it.
         let home = tempfile::Builder::new().prefix("skiff-docker-py-").tempdir()?;
+        let config = home.path().join(".docker");
+        fs::create_dir(&config)?;
+        // Without this file the suite keeps contexts in its own directory.
+        fs::write(config.join("config.json"), "{}")?;
         let script = format!(
             "cd '{}' && exec '{}' -m pytest tests/integration -v --tb=short --timeout 60 -p no:cacheprovider \
              -o console_output_style=classic --ignore tests/integration/credentials",
@@ -152,7 +156,7 @@ impl Suite {
         let finished = Program::new("sh")
             .args(["-c", &script])
             .env("HOME", home.path())
-            .env("DOCKER_CONFIG", home.path().join(".docker"))
+            .env("DOCKER_CONFIG", &config)
             .env("DOCKER_HOST", format!("unix://{}", socket.display()))
             .timeout(SUITE_PATIENCE)
             .run()?;

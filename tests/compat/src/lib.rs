@@ -5,6 +5,7 @@
 pub mod docker_py;
 mod exceptions;
 pub mod flags;
+pub mod fuzz;
 mod images;
 mod reference;
 

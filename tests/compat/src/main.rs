@@ -23,6 +23,7 @@ fn main() -> ExitCode {
         let result = match word.as_str() {
             "docker-py" => skiff_compat::docker_py::check(compare),
             "flags" => skiff_compat::flags::check(compare),
+            "fuzz" => skiff_compat::fuzz::check(),
             "-h" | "--help" => {
                 println!("{USAGE}");
                 return code;

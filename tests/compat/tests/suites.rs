@@ -11,3 +11,8 @@ fn docker_py_passes_but_for_the_exceptions() {
 fn each_flag_of_docker_run_does_what_dockerd_does() {
     skiff_compat::flags::check(false).unwrap_or_else(|error| panic!("{error:#}"));
 }
+
+#[test]
+fn random_calls_get_an_answer_and_leave_nothing() {
+    skiff_compat::fuzz::check().unwrap_or_else(|error| panic!("{error:#}"));
+}

@@ -84,10 +84,13 @@ fn check_refused(host: &HostConfig) -> Result<()> {
         ));
     }
     if let Some(request) = host.device_requests.iter().flatten().next() {
+        // Lists as Go writes them.
+        let sets: Vec<_> =
+            request.capabilities.iter().flatten().map(|set| format!("[{}]", set.join(" "))).collect();
         return Err(Error::invalid(format!(
-            "could not select device driver {:?} with capabilities: {:?}",
+            "could not select device driver {:?} with capabilities: [{}]",
             request.driver.as_deref().unwrap_or(""),
-            request.capabilities.clone().unwrap_or_default()
+            sets.join(" ")
         )));
     }
     if host.storage_opt.as_ref().is_some_and(|options| !options.is_empty()) {
