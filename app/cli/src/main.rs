@@ -10,6 +10,7 @@ mod arguments;
 mod cli;
 mod command;
 mod credentials;
+mod download;
 mod error;
 mod format;
 mod options;

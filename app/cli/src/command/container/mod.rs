@@ -4,6 +4,7 @@ pub mod attach;
 pub mod config;
 pub mod create;
 pub mod exec;
+pub mod files;
 pub mod inspect;
 pub mod lifecycle;
 pub mod list;
@@ -25,8 +26,11 @@ use crate::error::Error;
 #[derive(Debug, Subcommand)]
 pub enum Shared {
     Attach(attach::Attach),
+    Commit(files::Commit),
     Create(Box<create::Create>),
+    Diff(files::Diff),
     Exec(exec::Exec),
+    Export(files::Export),
     Kill(lifecycle::Kill),
     Logs(logs::Logs),
     Pause(lifecycle::Pause),
@@ -61,6 +65,9 @@ impl Shared {
     pub async fn run(&self, context: &Context) -> Result<(), Error> {
         match self {
             Shared::Attach(args) => attach::attach(context, args).await,
+            Shared::Commit(args) => files::commit(context, args).await,
+            Shared::Diff(args) => files::diff(context, args).await,
+            Shared::Export(args) => files::export(context, args).await,
             Shared::Create(args) => create::run(context, args).await,
             Shared::Exec(args) => exec::run(context, args).await,
             Shared::Kill(args) => lifecycle::kill(context, args).await,

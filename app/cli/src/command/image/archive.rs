@@ -1,4 +1,4 @@
-//! `load` and `import`: images from archives.
+//! `load`, `import` and `save`: images from archives and in them.
 
 use std::io;
 
@@ -10,6 +10,7 @@ use tokio::fs::File;
 use crate::api::Query;
 use crate::api::client::{Body, empty, streamed};
 use crate::command::Context;
+use crate::download;
 use crate::error::Error;
 use crate::options::reference;
 use crate::progress::Display;
@@ -46,6 +47,26 @@ pub struct Import {
     /// Name of the image
     #[arg(value_name = "REPOSITORY[:TAG]", hide = true)]
     repository: Option<String>,
+}
+
+/// Save one or more images to a tar archive (streamed to STDOUT by default)
+#[derive(Debug, Clone, Args)]
+#[command(override_usage = "skiff save [OPTIONS] IMAGE [IMAGE...]")]
+pub struct Save {
+    /// Write to a file, instead of STDOUT
+    #[arg(short = 'o', long, value_name = "string")]
+    output: Option<String>,
+    /// Images
+    #[arg(required = true, value_name = "IMAGE", hide = true)]
+    images: Vec<String>,
+}
+
+/// Carries `save` out.
+pub async fn save(context: &Context, args: &Save) -> Result<(), Error> {
+    download::check("save image", args.output.as_deref())?;
+    let query = args.images.iter().fold(Query::new(), |query, image| query.with("names", image));
+    let response = context.client().await?.send(Method::GET, "/images/get", &query, empty(), &[]).await?;
+    download::save(response, args.output.as_deref()).await
 }
 
 async fn file(path: &str) -> Result<Body, Error> {

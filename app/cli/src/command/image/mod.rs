@@ -20,6 +20,7 @@ pub enum Shared {
     Load(archive::Load),
     Pull(pull::Pull),
     Push(push::Push),
+    Save(archive::Save),
     Tag(remove::Tag),
 }
 
@@ -45,6 +46,7 @@ impl Shared {
             Shared::Load(args) => archive::load(context, args).await,
             Shared::Pull(args) => pull::run(context, args).await,
             Shared::Push(args) => push::run(context, args).await,
+            Shared::Save(args) => archive::save(context, args).await,
             Shared::Tag(args) => remove::tag(context, args).await,
         }
     }
