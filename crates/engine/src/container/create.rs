@@ -8,7 +8,7 @@ use bollard_stubs::models::{
     HostConfigLogConfig, RestartPolicy, RestartPolicyNameEnum,
 };
 
-use super::{Container, mounts, validate};
+use super::{Container, limits, mounts, validate};
 use crate::clock;
 use crate::engine::{Engine, blocking};
 use crate::error::{Error, Result};
@@ -47,9 +47,10 @@ impl Engine {
         check_platform(&image, &reference, platform.as_deref())?;
         merge_image(&mut config, &image);
         let (path, args) = command(&config)?;
-        let warnings = self.defaults(&mut config, &mut host)?;
+        let mut warnings = self.defaults(&mut config, &mut host)?;
+        warnings.extend(limits::discarded(&mut host));
         validate::check(&config, &host)?;
-        self.check_others(&host)?;
+        self.name_others_by_id(&mut host);
         let mut all_mounts = mounts::all(&config, &host, &|name| self.0.volumes.data(name))?;
         self.volumes_from(&host, &mut all_mounts)?;
 
@@ -225,16 +226,18 @@ impl Engine {
         Ok(warnings)
     }
 
-    /// Checks the names of other containers and networks.
-    fn check_others(&self, host: &HostConfig) -> Result<()> {
-        for mode in [&host.network_mode, &host.ipc_mode, &host.pid_mode].into_iter().flatten() {
+    /// Finds the containers whose namespaces are shared, and names them by id: they may be renamed.
+    fn name_others_by_id(&self, host: &mut HostConfig) {
+        for mode in [&mut host.network_mode, &mut host.ipc_mode, &mut host.pid_mode].into_iter().flatten() {
             if let Some(other) = mode.strip_prefix("container:") {
-                self.container(other)?;
+                // One that is not there is told at the start, for the same reason as a network below.
+                if let Ok(other) = self.container(other) {
+                    *mode = format!("container:{}", other.id);
+                }
             }
         }
         // An unknown network is told at the start, as dockerd does: clients take a 404 of the creation for a missing
         // image and would pull it.
-        Ok(())
     }
 
     /// Takes over the mounts of other containers.

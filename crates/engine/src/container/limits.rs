@@ -37,6 +37,26 @@ pub fn check(host: &HostConfig, occasion: Occasion) -> Result<()> {
     }
 }
 
+/// Takes out what no kernel with cgroup v2 can do, and says so in Docker's words.
+pub fn discarded(host: &mut HostConfig) -> Vec<String> {
+    let mut warnings = Vec::new();
+    // -1 is how clients say nothing.
+    if host.memory_swappiness.take().is_some_and(|swappiness| swappiness >= 0) {
+        warnings.push(
+            "Your kernel does not support memory swappiness capabilities or the cgroup is not mounted. Memory \
+             swappiness discarded."
+                .to_owned(),
+        );
+    }
+    if host.oom_kill_disable.take() == Some(true) {
+        warnings.push("Your kernel does not support OomKillDisable. OomKillDisable discarded.".to_owned());
+    }
+    if host.cpu_percent.take().is_some_and(|percent| percent > 0) {
+        warnings.push("linux does not support CPU percent. Percent discarded.".to_owned());
+    }
+    warnings
+}
+
 fn check_memory(host: &HostConfig, occasion: Occasion) -> Result<()> {
     let (memory, swap) = (host.memory.unwrap_or(0), host.memory_swap.unwrap_or(0));
     let reservation = host.memory_reservation.unwrap_or(0);
@@ -157,6 +177,24 @@ mod tests {
             refusal(HostConfig { blkio_weight: Some(5), ..none() }),
             "Range of blkio weight is from 10 to 1000"
         );
+    }
+
+    #[test]
+    fn what_cgroup_v2_cannot_do_is_discarded_with_a_warning() {
+        let mut host = HostConfig {
+            memory_swappiness: Some(10),
+            oom_kill_disable: Some(true),
+            cpu_percent: Some(5),
+            ..HostConfig::default()
+        };
+        assert_eq!(discarded(&mut host).len(), 3);
+        assert_eq!(host, HostConfig::default());
+        let mut quiet = HostConfig {
+            memory_swappiness: Some(-1),
+            oom_kill_disable: Some(false),
+            ..HostConfig::default()
+        };
+        assert!(discarded(&mut quiet).is_empty());
     }
 
     #[test]

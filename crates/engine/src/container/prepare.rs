@@ -15,7 +15,7 @@ use crate::error::{Code, Error, Result};
 use crate::images::image_error;
 use crate::network::{Link, RESOLVER, is_user_defined};
 use crate::spec::{Share, files, resources};
-use crate::state::{Endpoint, MountKind, Record};
+use crate::state::{Endpoint, MountKind, Record, Status};
 
 /// A file or directory in a volume. It is held open from here to its mount: a link that a container puts in its place
 /// meanwhile leads nowhere else.
@@ -176,7 +176,7 @@ impl Engine {
             return Ok(None);
         }
         if let Some(other) = mode.strip_prefix("container:") {
-            let (pid, _) = self.shared_process(other, "network namespace")?;
+            let (pid, _) = self.shared_process(other, "network")?;
             return NetNs::of_pid(pid).map(Some).map_err(failed);
         }
         let netns = self.0.networks.namespace().map_err(failed)?;
@@ -197,14 +197,29 @@ impl Engine {
     }
 
     fn shared_process(&self, other: &str, kind: &str) -> Result<(i32, Arc<OwnedFd>)> {
-        let other = self.container(other)?;
-        other.process().map_err(|_| {
-            Error::conflict(format!(
-                "cannot join {kind} of a non running container: container {} is {}",
-                other.record().name,
-                other.record().state.status.name()
-            ))
-        })
+        let container = self.container(other)?;
+        let (record, id) = (container.record(), &container.id);
+        let cannot = match kind {
+            "IPC" => format!("can't join IPC of container {id}: "),
+            _ => String::new(),
+        };
+        if record.state.status == Status::Restarting {
+            return Err(Error::conflict(format!(
+                "{cannot}container {id} is restarting, wait until the container is running"
+            )));
+        }
+        let process = container.process().map_err(|_| {
+            Error::conflict(match kind {
+                "IPC" => format!("{cannot}container {id} is not running"),
+                kind => format!("cannot join {kind} of a non running container: {id}"),
+            })
+        })?;
+        if kind == "IPC" && matches!(record.host_config.ipc_mode.as_deref(), Some("private" | "none")) {
+            return Err(Error::conflict(format!(
+                "{cannot}non-shareable IPC (hint: use IpcMode:shareable for the donor container)"
+            )));
+        }
+        Ok(process)
     }
 
     pub(super) fn make_cgroup(&self, record: &Record) -> Result<Option<Arc<Cgroup>>> {

@@ -15,6 +15,7 @@ use crate::volumes::check_driver;
 pub fn check(config: &ContainerConfig, host: &HostConfig) -> Result<()> {
     check_config(config)?;
     limits::check(host, limits::Occasion::Create)?;
+    check_annotations(host)?;
     check_lifecycle(host)?;
     check_refused(host)?;
     check_modes(host)?;
@@ -51,6 +52,16 @@ fn check_config(config: &ContainerConfig) -> Result<()> {
         parse_port(port)?;
     }
     config.healthcheck.as_ref().map_or(Ok(()), health::check)
+}
+
+/// Annotations need names.
+fn check_annotations(host: &HostConfig) -> Result<()> {
+    if host.annotations.as_ref().is_some_and(|annotations| annotations.contains_key("")) {
+        return Err(Error::invalid(
+            "invalid Annotations: the empty string is not permitted as an annotation key",
+        ));
+    }
+    Ok(())
 }
 
 /// Checks restart policy, removal and log.

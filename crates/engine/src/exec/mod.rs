@@ -44,6 +44,8 @@ pub(crate) struct Exec {
     /// True once it has ended.
     pub ended: watch::Sender<bool>,
     state: Mutex<State>,
+    /// Held while it is launched; true once that has failed. Its end is not looked at before.
+    failed: Mutex<bool>,
 }
 
 /// Whom an exec is for.
@@ -75,11 +77,16 @@ impl Exec {
             purpose,
             ended: watch::channel(false).0,
             state: Mutex::default(),
+            failed: Mutex::default(),
         })
     }
 
     pub fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn failed(&self) -> MutexGuard<'_, bool> {
+        self.failed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The supervisor's name for it.
@@ -234,7 +241,10 @@ impl Engine {
     pub(crate) fn exec_exited(&self, key: &str, status: &ExitStatus) {
         let id = key.split(':').nth(1).unwrap_or("");
         if let Ok(exec) = self.0.execs.get(id) {
-            self.end_exec(&exec, status.code);
+            // Of a failed launch the launch knows more than the supervisor.
+            if !*exec.failed() {
+                self.end_exec(&exec, status.code);
+            }
         }
         self.forget(key);
     }

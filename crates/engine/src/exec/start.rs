@@ -102,7 +102,13 @@ impl Engine {
             }
         }
         let (engine, ours) = (self.clone(), Arc::clone(exec));
-        let launched = blocking(move || engine.launch_exec(&ours, size, client)).await;
+        let launched = blocking(move || {
+            let mut failed = ours.failed();
+            let launched = engine.launch_exec(&ours, size, client);
+            *failed = launched.is_err();
+            launched
+        })
+        .await;
         if let Err(error) = &launched {
             let code = if error.message.contains("executable file not found")
                 || error.message.contains("no such file or directory")

@@ -13,6 +13,7 @@ scenarios![
     exec_in_the_background_runs_on,
     exec_of_what_cannot_run_has_dockers_exit_codes,
     exec_shares_the_containers_world,
+    shared_namespaces_need_a_running_and_willing_container,
 ];
 
 fn exec_gives_output_and_exit_code(on: &Subject) -> anyhow::Result<()> {
@@ -92,5 +93,38 @@ fn exec_shares_the_containers_world(on: &Subject) -> anyhow::Result<()> {
     })?;
     on.docker.run("kill box")?.ok()?;
     client.finish(on.patience(10))?.exits(137)?;
+    Ok(())
+}
+
+fn shared_namespaces_need_a_running_and_willing_container(on: &Subject) -> anyhow::Result<()> {
+    on.docker.run("run -d --name donor busybox sleep 1000")?.ok()?;
+    let id = on.docker.inspect("donor", "{{.Id}}")?;
+    let line = "run -d --name guest --pid container:donor --network container:donor";
+    on.docker.command(line).args(["busybox", "sleep", "999"]).run()?.ok()?;
+    // By id: names may change.
+    let modes = on.docker.inspect("guest", "{{.HostConfig.PidMode}} {{.HostConfig.NetworkMode}}")?;
+    ensure!(modes == [format!("container:{id}").as_str(); 2].join(" "), "modes {modes}");
+    on.docker.run("rename donor other")?.ok()?;
+    on.docker.run("restart -t 0 guest")?.ok()?;
+    on.docker.run("exec guest ps")?.ok()?.shows("sleep 1000")?.shows("sleep 999")?;
+    on.docker.run("run -d --name private busybox sleep 1000")?.ok()?;
+    on.docker
+        .run("run --ipc container:private busybox true")?
+        .exits(125)?
+        .complains("non-shareable IPC (hint: use IpcMode:shareable for the donor container)")?;
+    on.docker.run("rm -f guest")?.ok()?;
+    on.docker.run("stop -t 0 other")?.ok()?;
+    on.docker
+        .run("run --network container:other busybox true")?
+        .exits(125)?
+        .complains(&format!("cannot join network of a non running container: {id}"))?;
+    on.docker
+        .run("run --ipc container:other busybox true")?
+        .exits(125)?
+        .complains(&format!("can't join IPC of container {id}: container {id} is not running"))?;
+    on.docker
+        .run("run --pid container:nosuch busybox true")?
+        .exits(125)?
+        .complains("No such container: nosuch")?;
     Ok(())
 }
