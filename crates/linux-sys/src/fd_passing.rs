@@ -106,4 +106,28 @@ mod tests {
         send(&a, b"0123456789", &[]).unwrap();
         assert_eq!(receive(&b, &mut [0; 4]).unwrap_err().kind(), io::ErrorKind::InvalidData);
     }
+
+    #[test]
+    fn the_most_descriptors_arrive_in_order_and_one_more_is_refused() {
+        use rustix::fs::fstat;
+        let (a, b) = pair().unwrap();
+        let pipes: Vec<_> = (0..=MAX_FDS).map(|_| rustix::pipe::pipe().unwrap().0).collect();
+        let borrowed: Vec<_> = pipes.iter().map(AsFd::as_fd).collect();
+        assert_eq!(send(&a, b"x", &borrowed).unwrap_err().kind(), io::ErrorKind::InvalidInput);
+        send(&a, b"x", &borrowed[..MAX_FDS]).unwrap();
+        let message = receive(&b, &mut [0; 4]).unwrap();
+        let inodes = |fds: &[OwnedFd]| fds.iter().map(|fd| fstat(fd).unwrap().st_ino).collect::<Vec<_>>();
+        assert_eq!(inodes(&message.fds), inodes(&pipes[..MAX_FDS]));
+    }
+
+    #[test]
+    fn descriptors_that_arrive_are_not_inherited() {
+        use rustix::io::{FdFlags, fcntl_getfd, fcntl_setfd};
+        let (a, b) = pair().unwrap();
+        let (reader, _writer) = rustix::pipe::pipe().unwrap();
+        fcntl_setfd(&reader, FdFlags::empty()).unwrap();
+        send(&a, b"x", &[reader.as_fd()]).unwrap();
+        let message = receive(&b, &mut [0; 4]).unwrap();
+        assert!(fcntl_getfd(&message.fds[0]).unwrap().contains(FdFlags::CLOEXEC));
+    }
 }

@@ -74,3 +74,44 @@ impl AsFd for SignalFd {
         self.fd.as_fd()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Sends a signal to the calling thread: one to the process could be taken by the test harness's own thread.
+    fn raise(signal: i32) {
+        // SAFETY: raise touches no memory of ours, and the signals that the tests use are blocked or ignored.
+        assert_eq!(unsafe { libc::raise(signal) }, 0);
+    }
+
+    fn own(signal: i32) -> Option<Received> {
+        Some(Received { signal, pid: std::process::id() as i32 })
+    }
+
+    #[test]
+    fn signals_are_read_with_their_sender_and_do_nothing_else() {
+        // TERM would end the process if it were not blocked.
+        let signals = SignalFd::new(&[libc::SIGTERM, libc::SIGCHLD]).unwrap();
+        assert_eq!(signals.read().unwrap(), None);
+        raise(libc::SIGTERM);
+        assert_eq!(signals.read().unwrap(), own(libc::SIGTERM));
+        raise(libc::SIGCHLD);
+        assert_eq!(signals.read().unwrap(), own(libc::SIGCHLD));
+        assert_eq!(signals.read().unwrap(), None);
+    }
+
+    #[test]
+    fn only_the_signals_that_were_asked_for_are_read() {
+        let urgent = SignalFd::new(&[libc::SIGURG]).unwrap();
+        let resized = SignalFd::new(&[libc::SIGWINCH]).unwrap();
+        raise(libc::SIGWINCH);
+        assert_eq!(urgent.read().unwrap(), None);
+        assert_eq!(resized.read().unwrap(), own(libc::SIGWINCH));
+    }
+
+    #[test]
+    fn a_number_that_is_no_signal_is_an_error() {
+        assert_eq!(SignalFd::new(&[1000]).unwrap_err().raw_os_error(), Some(libc::EINVAL));
+    }
+}
