@@ -17,6 +17,7 @@ pub mod namespace;
 pub mod netns;
 pub mod reboot;
 pub mod seccomp;
+pub mod signal;
 pub mod signal_fd;
 mod sys;
 

@@ -1,8 +1,7 @@
 //! `kill`.
 
+use std::os::fd::AsFd;
 use std::sync::Arc;
-
-use rustix::process::{Signal, pidfd_send_signal};
 
 use super::Container;
 use super::stop::exited;
@@ -57,18 +56,14 @@ impl Engine {
     /// Sends a signal and tells it as an event.
     pub(super) fn signal(&self, container: &Arc<Container>, number: i32) -> Result<()> {
         let (_, pidfd) = container.process()?;
-        // rustix knows no real-time signals.
-        let signal = Signal::from_named_raw(number).ok_or_else(|| {
-            Error::not_implemented(format!("real-time signal {number} can't be sent by this engine yet"))
-        })?;
-        match pidfd_send_signal(&*pidfd, signal) {
+        match skiff_linux_sys::signal::send(pidfd.as_fd(), number) {
             Ok(()) => {
                 self.container_event(&container.record(), "kill", &[("signal", &number.to_string())]);
                 Ok(())
             }
             // It is ending by itself: its exit is on the way.
-            Err(rustix::io::Errno::SRCH) => Ok(()),
-            Err(errno) => Err(Error::internal("send signal", &std::io::Error::from(errno))),
+            Err(error) if error.raw_os_error() == Some(rustix::io::Errno::SRCH.raw_os_error()) => Ok(()),
+            Err(error) => Err(Error::internal("send signal", &error)),
         }
     }
 }

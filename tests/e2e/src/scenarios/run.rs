@@ -13,6 +13,7 @@ scenarios![
     output_and_exit_codes_reach_the_caller,
     missing_and_unrunnable_commands_have_dockers_exit_codes,
     a_signal_gives_128_plus_its_number,
+    a_real_time_signal_arrives_by_kill_and_by_stop,
     input_is_piped_in,
     binary_input_and_output_stay_clean,
     big_output_arrives_whole,
@@ -58,6 +59,21 @@ fn a_signal_gives_128_plus_its_number(on: &Subject) -> anyhow::Result<()> {
         on.docker.run(&format!("kill -s {signal} victim"))?.ok()?.prints("victim\n")?;
         client.finish(on.patience(10))?.exits(code)?;
         gone(on, "victim")?;
+    }
+    Ok(())
+}
+
+fn a_real_time_signal_arrives_by_kill_and_by_stop(on: &Subject) -> anyhow::Result<()> {
+    let docker = &on.docker;
+    let script = "trap 'exit 5' 37; echo up; while :; do sleep 0.1; done";
+    for end in ["kill -s SIGRTMIN+3 victim", "kill -s 37 victim", "stop -t 60 victim"] {
+        docker.sh("run -d --name victim --stop-signal RTMIN+3 busybox", script)?.ok()?;
+        skiff_testkit::wait_until("the trap to be set", on.patience(10), || {
+            docker.run("logs victim").is_ok_and(|logs| logs.out() == "up\n").then_some(())
+        })?;
+        docker.run(end)?.ok()?;
+        docker.run("wait victim")?.ok()?.prints("5\n")?;
+        docker.run("rm victim")?.ok()?;
     }
     Ok(())
 }
