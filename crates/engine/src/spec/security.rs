@@ -56,7 +56,7 @@ impl Security {
                 self.no_new_privileges = true;
                 return Ok(());
             }
-            // Neither AppArmor nor SELinux is in our kernels: as dockerd without them, labels mean nothing.
+            // No SELinux label is ever set: as dockerd on a kernel without it, options for labels mean nothing.
             "disable" => return Ok(()),
             _ => {}
         }
@@ -66,7 +66,13 @@ impl Security {
             return Err(Error::invalid(format!("invalid --security-opt 1: {option:?}")));
         };
         match (key, value) {
-            ("label" | "apparmor", _) => {}
+            // As dockerd on a kernel without AppArmor: its own profile, which is no profile of the user's, is left out.
+            ("label", _) | ("apparmor", "" | "unconfined" | "docker-default") => {}
+            ("apparmor", profile) => {
+                return Err(Error::invalid(format!(
+                    "unable to apply apparmor profile {profile:?}: apparmor: config provided but apparmor not supported"
+                )));
+            }
             ("no-new-privileges", "true") => self.no_new_privileges = true,
             ("no-new-privileges", "false") => self.no_new_privileges = false,
             ("systempaths", "unconfined") => self.system_paths_unconfined = true,
@@ -166,6 +172,13 @@ mod tests {
         assert!(of("seccomp=unconfined").unwrap().seccomp().unwrap().is_none());
         assert!(of("label=disable").unwrap().seccomp().unwrap().is_some());
         assert!(of("seccomp={not json").unwrap().seccomp().is_err());
+        for option in ["apparmor=unconfined", "apparmor=docker-default", "apparmor:unconfined"] {
+            of(option).unwrap();
+        }
+        assert_eq!(
+            of("apparmor=mine").unwrap_err().message,
+            "unable to apply apparmor profile \"mine\": apparmor: config provided but apparmor not supported"
+        );
         assert_eq!(of("foo").unwrap_err().message, "invalid --security-opt 1: \"foo\"");
         assert_eq!(of("foo=bar").unwrap_err().message, "invalid --security-opt 2: \"foo=bar\"");
     }

@@ -19,6 +19,7 @@ scenarios![
     a_busy_port_is_named,
     unknown_containers_users_and_names_are_named,
     an_image_without_a_command_says_so,
+    an_apparmor_profile_that_would_not_be_applied_is_refused,
 ];
 
 fn no_new_images(on: &Subject, name: &str) -> anyhow::Result<()> {
@@ -183,5 +184,19 @@ fn an_image_without_a_command_says_so(on: &Subject) -> anyhow::Result<()> {
     on.load(&image.with_config("Cmd", serde_json::Value::Null), "e2e/empty:1")?;
     on.docker.run("run --rm e2e/empty:1")?.exits(125)?.complains("no command specified")?;
     on.docker.run("rmi e2e/empty:1")?.ok()?;
+    Ok(())
+}
+
+fn an_apparmor_profile_that_would_not_be_applied_is_refused(on: &Subject) -> anyhow::Result<()> {
+    let docker = &on.docker;
+    let failed = docker.run("run --name confined --security-opt apparmor=mine busybox true")?.exits(125)?;
+    failed.complains("apparmor profile \"mine\"")?;
+    docker.run("ps -aq")?.ok()?.prints("")?;
+    for known in ["docker-default", "unconfined"] {
+        docker
+            .run(&format!("run --rm --security-opt apparmor={known} busybox echo runs"))?
+            .ok()?
+            .prints("runs\n")?;
+    }
     Ok(())
 }
