@@ -2,9 +2,13 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 
 use rustix::fs::OFlags;
 use rustix::termios::Winsize;
+use tokio::io::AsyncWrite;
 use tokio::io::unix::AsyncFd;
 
 /// An open terminal's master side.
@@ -44,25 +48,34 @@ impl PtyMaster {
         }
     }
 
-    /// Types into the terminal.
-    ///
-    /// # Errors
-    /// As write(2).
-    pub async fn write_all(&self, mut bytes: &[u8]) -> io::Result<()> {
-        while !bytes.is_empty() {
-            let mut ready = self.0.writable().await?;
-            if let Ok(result) = ready.try_io(|fd| Ok(rustix::io::write(fd, bytes)?)) {
-                bytes = &bytes[result?..];
-            }
-        }
-        Ok(())
-    }
-
     /// Sets the window size; the foreground process gets `SIGWINCH`.
     ///
     /// # Errors
     /// As `TIOCSWINSZ` (ioctl_tty(2)).
     pub fn resize(&self, size: Winsize) -> io::Result<()> {
         Ok(rustix::termios::tcsetwinsize(self.0.get_ref(), size)?)
+    }
+}
+
+/// What types into a terminal.
+#[derive(Debug)]
+pub struct PtyInput(pub Arc<PtyMaster>);
+
+impl AsyncWrite for PtyInput {
+    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        loop {
+            let mut ready = ready!(self.0.0.poll_write_ready(context))?;
+            if let Ok(result) = ready.try_io(|fd| Ok(rustix::io::write(fd, bytes)?)) {
+                return Poll::Ready(result);
+            }
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
     }
 }

@@ -8,6 +8,7 @@ use std::process::Stdio;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::Context;
+use bytes::Bytes;
 use russh::keys::{PrivateKey, PublicKey, PublicKeyBase64, ssh_key};
 use russh::server::{Auth, ChannelOpenHandle, Handler, Msg, Session, VerifiedPublicKey};
 use russh::{Channel, ChannelId, ChannelMsg, MethodKind, MethodSet};
@@ -16,7 +17,10 @@ use rustix::termios::Winsize;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::process::{Child, Command};
 
-use crate::pty::PtyMaster;
+use self::input::{Backlog, Backlogs, Input};
+use crate::pty::{PtyInput, PtyMaster};
+
+mod input;
 
 /// The keys that may log in, shared with the `control` service.
 #[derive(Debug, Clone, Default)]
@@ -70,7 +74,7 @@ impl SshServer {
         &self,
         stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     ) -> anyhow::Result<()> {
-        let client = Client { keys: self.keys.clone() };
+        let client = Client { keys: self.keys.clone(), backlogs: Backlogs::default() };
         let session = russh::server::run_stream(Arc::clone(&self.config), stream, client).await?;
         session.await?;
         Ok(())
@@ -80,6 +84,7 @@ impl SshServer {
 /// One connection: who may log in, and which requests are granted. What a session then does is in [`run_session`].
 struct Client {
     keys: AuthorizedKeys,
+    backlogs: Backlogs,
 }
 
 impl Handler for Client {
@@ -95,8 +100,24 @@ impl Handler for Client {
         reply: ChannelOpenHandle,
         _session: &mut Session,
     ) -> Result<(), Self::Error> {
+        let backlog = self.backlogs.open(channel.id());
         reply.accept().await;
-        tokio::spawn(run_session(channel));
+        tokio::spawn(run_session(channel, backlog));
+        Ok(())
+    }
+
+    async fn data(
+        &mut self,
+        channel: ChannelId,
+        _data: &[u8],
+        _session: &mut Session,
+    ) -> Result<(), Self::Error> {
+        self.backlogs.ease(channel).await;
+        Ok(())
+    }
+
+    async fn channel_close(&mut self, channel: ChannelId, _session: &mut Session) -> Result<(), Self::Error> {
+        self.backlogs.close(channel);
         Ok(())
     }
 
@@ -112,14 +133,10 @@ impl Handler for Client {
     ) -> Result<(), Self::Error> {
         let Ok(port) = u16::try_from(port) else { return Ok(()) };
         // Dropping the reply refuses the channel.
-        let Ok(mut target) = tokio::net::TcpStream::connect((host, port)).await else { return Ok(()) };
+        let Ok(target) = tokio::net::TcpStream::connect((host, port)).await else { return Ok(()) };
+        let backlog = self.backlogs.open(channel.id());
         reply.accept().await;
-        tokio::spawn(async move {
-            let mut stream = channel.into_stream();
-            if let Err(error) = tokio::io::copy_bidirectional(&mut stream, &mut target).await {
-                tracing::debug!(%error, "forwarded connection ended");
-            }
-        });
+        tokio::spawn(forward(channel, target, backlog));
         Ok(())
     }
 
@@ -178,7 +195,7 @@ struct Wishes {
 }
 
 /// Serves one session channel: collects the wishes, runs the command, reports its end.
-async fn run_session(mut channel: Channel<Msg>) {
+async fn run_session(mut channel: Channel<Msg>, backlog: Arc<Backlog>) {
     let mut wishes = Wishes::default();
     let command = loop {
         match channel.wait().await {
@@ -194,7 +211,7 @@ async fn run_session(mut channel: Channel<Msg>) {
             Some(_) => {}
         }
     };
-    let code = match run_command(&mut channel, wishes, command).await {
+    let code = match run_command(&mut channel, wishes, command, backlog).await {
         Ok(code) => code,
         Err(error) => {
             let text = format!("skiff: {error:#}\r\n");
@@ -212,6 +229,7 @@ async fn run_command(
     channel: &mut Channel<Msg>,
     wishes: Wishes,
     command: Option<Vec<u8>>,
+    backlog: Arc<Backlog>,
 ) -> anyhow::Result<u32> {
     install_applets();
     let mut process = Command::new("/bin/busybox");
@@ -242,9 +260,9 @@ async fn run_command(
     match wishes.terminal {
         Some((term, size)) => {
             process.env("TERM", term);
-            with_terminal(channel, process, size).await
+            with_terminal(channel, process, size, backlog).await
         }
-        None => with_pipes(channel, process).await,
+        None => with_pipes(channel, process, backlog).await,
     }
 }
 
@@ -252,6 +270,7 @@ async fn with_terminal(
     channel: &mut Channel<Msg>,
     mut process: Command,
     size: Winsize,
+    backlog: Arc<Backlog>,
 ) -> anyhow::Result<u32> {
     let (master, slave) = open_pty(size).context("open a terminal")?;
     process
@@ -273,12 +292,13 @@ async fn with_terminal(
         }
         let _ = output.flush().await;
     });
+    let input = Input::to(PtyInput(Arc::clone(&master)), backlog);
     let status = loop {
         tokio::select! {
             status = child.wait() => break status?,
             message = channel.wait() => match message {
-                Some(ChannelMsg::Data { data }) => master.write_all(&data).await?,
-                Some(ChannelMsg::Eof) => master.write_all(&[4]).await?,
+                Some(ChannelMsg::Data { data }) => input.push(data),
+                Some(ChannelMsg::Eof) => input.push(Bytes::from_static(&[4])),
                 Some(ChannelMsg::WindowChange { col_width, row_height, .. }) => master.resize(window_size(col_width, row_height))?,
                 Some(ChannelMsg::Close) | None => {
                     child.kill().await?;
@@ -295,13 +315,14 @@ async fn with_terminal(
     Ok(exit_code(status))
 }
 
-async fn with_pipes(channel: &mut Channel<Msg>, mut process: Command) -> anyhow::Result<u32> {
+async fn with_pipes(
+    channel: &mut Channel<Msg>,
+    mut process: Command,
+    backlog: Arc<Backlog>,
+) -> anyhow::Result<u32> {
     process.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child: Child = process.spawn().context("start the command")?;
-    // A task of its own: a command that stops reading until its output is taken must not stop the output's windows.
-    let (input, queue) = tokio::sync::mpsc::channel::<bytes::Bytes>(256);
-    let mut input = Some(input);
-    tokio::spawn(feed(child.stdin.take().context("piped")?, queue));
+    let mut input = Some(Input::to(child.stdin.take().context("piped")?, backlog));
     let stdout = tokio::spawn(pump(child.stdout.take().context("piped")?, channel.make_writer()));
     let stderr = tokio::spawn(pump(child.stderr.take().context("piped")?, channel.make_writer_ext(Some(1))));
     let status = loop {
@@ -309,9 +330,8 @@ async fn with_pipes(channel: &mut Channel<Msg>, mut process: Command) -> anyhow:
             status = child.wait() => break status?,
             message = channel.wait() => match message {
                 Some(ChannelMsg::Data { data }) => {
-                    // A command that has closed its input does not care for more.
-                    if let Some(queue) = &input && queue.send(data).await.is_err() {
-                        input = None;
+                    if let Some(input) = &input {
+                        input.push(data);
                     }
                 }
                 Some(ChannelMsg::Eof) => input = None,
@@ -327,11 +347,38 @@ async fn with_pipes(channel: &mut Channel<Msg>, mut process: Command) -> anyhow:
     Ok(exit_code(status))
 }
 
-async fn feed(mut stdin: tokio::process::ChildStdin, mut queue: tokio::sync::mpsc::Receiver<bytes::Bytes>) {
-    while let Some(bytes) = queue.recv().await {
-        if stdin.write_all(&bytes).await.is_err() {
-            return;
+/// Carries one forwarded connection.
+async fn forward(channel: Channel<Msg>, target: tokio::net::TcpStream, backlog: Arc<Backlog>) {
+    let (mut messages, writer) = channel.split();
+    let (from_target, to_target) = target.into_split();
+    let output = writer.make_writer();
+    let output = tokio::spawn(async move {
+        pump(from_target, output).await;
+        let _ = writer.eof().await;
+        writer
+    });
+    let mut input = Some(Input::to(to_target, backlog));
+    loop {
+        match messages.wait().await {
+            Some(ChannelMsg::Data { data }) => {
+                if let Some(input) = &input {
+                    input.push(data);
+                }
+            }
+            Some(ChannelMsg::Eof) => {
+                input = None;
+                break;
+            }
+            Some(ChannelMsg::Close) | None => {
+                output.abort();
+                return;
+            }
+            Some(_) => {}
         }
+    }
+    drop(input);
+    if let Ok(writer) = output.await {
+        let _ = writer.close().await;
     }
 }
 
