@@ -75,10 +75,31 @@ impl SshServer {
         stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     ) -> anyhow::Result<()> {
         let client = Client { keys: self.keys.clone(), backlogs: Backlogs::default() };
+        let stream = never_blocked(stream);
         let session = russh::server::run_stream(Arc::clone(&self.config), stream, client).await?;
         session.await?;
         Ok(())
     }
+}
+
+/// Most bytes that may wait for a client to read them: its windows on a few dozen channels.
+const OUTPUT: usize = 64 << 20;
+
+/// A stream whose writer does not wait for the other end to read.
+///
+/// russh writes without reading, at both ends: once the stream's two directions are full, as with `cat` and much input,
+/// each end waits for the other for ever. It is enough that one end always goes on. The window that the client grants
+/// bounds what waits here.
+fn never_blocked(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+) -> impl AsyncRead + AsyncWrite + Unpin + Send + 'static {
+    let (from_client, mut to_client) = tokio::io::split(stream);
+    let (mut waiting, queue) = tokio::io::simplex(OUTPUT);
+    tokio::spawn(async move {
+        let _ = tokio::io::copy(&mut waiting, &mut to_client).await;
+        let _ = to_client.shutdown().await;
+    });
+    tokio::io::join(from_client, queue)
 }
 
 /// One connection: who may log in, and which requests are granted. What a session then does is in [`run_session`].
