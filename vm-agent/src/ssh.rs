@@ -94,7 +94,8 @@ fn never_blocked(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
 ) -> impl AsyncRead + AsyncWrite + Unpin + Send + 'static {
     let (from_client, mut to_client) = tokio::io::split(stream);
-    let (mut waiting, queue) = tokio::io::simplex(OUTPUT);
+    // Not `simplex`: its reader is not told when the writer is dropped, and the stream would stay open for ever.
+    let (mut waiting, queue) = tokio::io::duplex(OUTPUT);
     tokio::spawn(async move {
         let _ = tokio::io::copy(&mut waiting, &mut to_client).await;
         let _ = to_client.shutdown().await;
@@ -443,4 +444,23 @@ fn install_applets() {
             tracing::warn!(%error, "debug shell has no commands");
         }
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncReadExt;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn dropping_a_session_ends_its_stream_after_the_last_byte() {
+        let (mut client, stream) = tokio::io::duplex(16);
+        let mut session = never_blocked(stream);
+        session.write_all(&[7; 4096]).await.unwrap();
+        drop(session);
+        let mut all = Vec::new();
+        let end = client.read_to_end(&mut all);
+        tokio::time::timeout(std::time::Duration::from_secs(10), end).await.unwrap().unwrap();
+        assert_eq!(all, [7; 4096]);
+    }
 }
