@@ -49,6 +49,8 @@ impl Engine {
         })?;
         if number == signals::KILL {
             exited(&container, exits, Some(std::time::Duration::from_secs(10))).await;
+            // An end of its own accord just before the signal looked like one for the restart policy.
+            self.cancel_restart(&container).await?;
         }
         Ok(())
     }

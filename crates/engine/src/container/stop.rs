@@ -53,29 +53,47 @@ impl Engine {
         let own = record.config.stop_signal.as_deref().filter(|signal| !signal.is_empty());
         let signal = signal.or(own).map(signals::parse).transpose()?.unwrap_or(signals::TERM);
         let seconds = options.timeout_seconds.or(record.config.stop_timeout).unwrap_or(PATIENCE);
-        if self.cancel_restart(container).await? {
+        let patience = u64::try_from(seconds).ok().map(Duration::from_secs);
+        loop {
+            if self.cancel_restart(container).await? {
+                return Ok(());
+            }
+            let exits = container.changes.borrow().exits;
+            if container.record().state.status == Status::Paused {
+                // A frozen process can't act on a signal.
+                self.thaw(container).await?;
+            }
+            match self.signal(container, signal) {
+                Err(error) if error.code == Code::Conflict => {
+                    // It ends by itself at this moment. Once that is recorded it may be about to be restarted.
+                    drop(container.operation.lock().await);
+                    if container.changes.borrow().running {
+                        continue;
+                    }
+                    return Ok(());
+                }
+                sent => sent?,
+            }
+            if !exited(container, exits, patience).await {
+                // What is not there any more has ended between the two.
+                match self.signal(container, signals::KILL) {
+                    Err(error) if error.code != Code::Conflict => return Err(error),
+                    _ => {}
+                }
+                if !exited(container, exits, Some(AFTER_KILL)).await {
+                    return Err(Error::new(
+                        Code::Internal,
+                        format!(
+                            "cannot stop container: {}: tried to kill container, but did not receive an exit event",
+                            container.id
+                        ),
+                    ));
+                }
+            }
+            // An end of its own accord just before the signal looked like one for the restart policy.
+            self.cancel_restart(container).await?;
             return Ok(());
         }
-        let exits = container.changes.borrow().exits;
-        if record.state.status == Status::Paused {
-            // A frozen process can't act on a signal.
-            self.thaw(container).await?;
-        }
-        self.signal(container, signal)?;
-        let patience = u64::try_from(seconds).ok().map(Duration::from_secs);
-        if !exited(container, exits, patience).await {
-            self.signal(container, signals::KILL)?;
-            if !exited(container, exits, Some(AFTER_KILL)).await {
-                return Err(Error::new(
-                    Code::Internal,
-                    format!(
-                        "cannot stop container: {}: tried to kill container, but did not receive an exit event",
-                        container.id
-                    ),
-                ));
-            }
-        }
-        Ok(())
     }
 
     /// Ends the wait for a restart. Returns whether there was one.

@@ -9,6 +9,7 @@ scenarios![
     on_failure_tries_as_often_as_it_may,
     on_failure_leaves_a_success_alone,
     always_starts_again_until_the_user_stops_it,
+    a_stop_holds_at_whatever_moment_of_a_run_it_comes,
     restarts_come_slower_and_slower,
     a_container_between_restarts_can_be_stopped_killed_and_removed,
     restart_policies_that_make_no_sense_are_refused,
@@ -60,6 +61,22 @@ fn always_starts_again_until_the_user_stops_it(on: &Subject) -> anyhow::Result<(
     on.docker.run("exec box kill -TERM 1")?;
     restarts(on, "box", 1)?;
     on.docker.wait_for_status("box", "running", on.patience(5))
+}
+
+fn a_stop_holds_at_whatever_moment_of_a_run_it_comes(on: &Subject) -> anyhow::Result<()> {
+    // Stops that hit the end of a run, which is when the restart policy decides, must neither fail nor be forgotten.
+    let names: Vec<String> = (0..16).map(|number| format!("box{number}")).collect();
+    for (name, number) in names.iter().zip(0u32..) {
+        let delay = format!("sleep 0.0{}", 20 + 2 * number);
+        on.docker.sh(&format!("run -d --name {name} --restart always busybox"), &delay)?.ok()?;
+        on.docker.run(&format!("{} {name}", if number % 2 == 0 { "stop -t 0" } else { "stop -t 1" }))?.ok()?;
+    }
+    std::thread::sleep(std::time::Duration::from_millis(1000));
+    for name in names {
+        let state = on.docker.inspect(&name, "{{.State.Status}}")?;
+        ensure!(state == "exited", "{name}: {state} after a stop");
+    }
+    Ok(())
 }
 
 fn restarts_come_slower_and_slower(on: &Subject) -> anyhow::Result<()> {
