@@ -7,6 +7,7 @@
 //! and the clone executes nothing but raw system calls over memory that was ready before it existed.
 #![cfg(target_os = "linux")]
 
+pub mod bpf;
 pub mod child;
 pub mod ext4;
 pub mod fd_passing;

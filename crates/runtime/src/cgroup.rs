@@ -1,9 +1,10 @@
 //! One container's directory in a cgroup v2 hierarchy (Documentation/admin-guide/cgroup-v2.rst).
 
+mod devices;
 mod limits;
 
 use crate::error::Error;
-use oci_spec::runtime::LinuxResources;
+use oci_spec::runtime::{LinuxDeviceCgroup, LinuxResources};
 use rustix::fs::{Mode, OFlags};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -24,15 +25,16 @@ pub struct Cgroup {
 }
 
 impl Cgroup {
+    /// Whether `parent` lies in a cgroup v2 hierarchy: its processes can be paused, counted and ended together.
+    pub fn available(parent: &Path) -> bool {
+        controllers(parent).is_some()
+    }
+
     /// Whether `parent` lies in a cgroup v2 hierarchy in which limits can be set.
     ///
     /// False on machines with cgroup v1 or a mixed hierarchy: containers then run without limits.
-    pub fn available(parent: &Path) -> bool {
-        // The directory itself may not exist yet; its nearest ancestor decides.
-        let existing = parent.ancestors().find(|path| path.is_dir());
-        let controllers =
-            existing.and_then(|path| std::fs::read_to_string(path.join("cgroup.controllers")).ok());
-        let controllers = controllers.unwrap_or_default();
+    pub fn limits(parent: &Path) -> bool {
+        let controllers = controllers(parent).unwrap_or_default();
         let has = |name: &str| controllers.split_whitespace().any(|word| word == name);
         has("memory") && has("pids")
     }
@@ -47,7 +49,13 @@ impl Cgroup {
             delegate(ancestor)?;
         }
         let path = parent.join(id);
-        match std::fs::create_dir(&path) {
+        let mut made = std::fs::create_dir(&path);
+        if made.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
+            // Another engine has ended and taken the empty parent along.
+            std::fs::create_dir_all(parent).map_err(|source| failed(parent, source))?;
+            made = std::fs::create_dir(&path);
+        }
+        match made {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(failed(&path, error)),
             _ => {}
         }
@@ -78,6 +86,13 @@ impl Cgroup {
             }
         }
         Ok(())
+    }
+
+    /// Lets its processes use the devices that these rules allow, and no others. The last rule that speaks of a device
+    /// decides.
+    pub fn restrict_devices(&self, rules: &[LinuxDeviceCgroup]) -> Result<(), Error> {
+        skiff_linux_sys::bpf::attach_device_filter(self.as_fd(), &devices::program(rules))
+            .map_err(|source| failed(&self.path, source))
     }
 
     /// Kills every process in it and below it.
@@ -151,6 +166,13 @@ impl AsFd for Cgroup {
     }
 }
 
+/// What the hierarchy that `parent` lies in can limit; `None` when it is no cgroup v2.
+fn controllers(parent: &Path) -> Option<String> {
+    // The directory itself may not exist yet; its nearest ancestor decides.
+    let existing = parent.ancestors().find(|path| path.is_dir())?;
+    std::fs::read_to_string(existing.join("cgroup.controllers")).ok()
+}
+
 fn failed(path: &Path, source: io::Error) -> Error {
     Error::Cgroup { path: path.to_owned(), source }
 }
@@ -210,6 +232,7 @@ mod tests {
 
     #[test]
     fn a_directory_outside_of_cgroup_v2_is_not_available() {
-        assert!(!Cgroup::available(Path::new("/tmp/skiff/containers")));
+        let parent = Path::new("/tmp/skiff/containers");
+        assert!(!Cgroup::available(parent) && !Cgroup::limits(parent));
     }
 }

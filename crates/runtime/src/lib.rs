@@ -40,5 +40,6 @@ pub use default_spec::default_spec;
 pub use error::{Error, ExecFailure};
 pub use exec::{Exec, exec};
 pub use io::{Io, Stdio};
+pub use mounts::clone_tree;
 pub use rootfs::{RootFs, mount_rootfs};
 pub use skiff_linux_sys::child::{NEVER_RAN, Parent};

@@ -6,10 +6,12 @@ use crate::error::Error;
 use oci_spec::runtime::{Mount, Spec};
 use options::Options;
 use rustix::fs::{AtFlags, CWD, StatxFlags};
+use rustix::io::Errno;
 use rustix::mount::OpenTreeFlags;
 use skiff_linux_sys::child::{Kind, Links, Parameter, Program, Source, Step, Target};
 use skiff_linux_sys::mount::{MountAttr, Scope};
 use std::ffi::{CStr, CString};
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
@@ -92,13 +94,30 @@ fn bind(path: &Path, scope: Scope, program: &mut Program) -> Result<(Source, Kin
         Scope::Tree => OpenTreeFlags::AT_RECURSIVE,
     };
     let flags = flags | OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
-    let error =
-        |source: rustix::io::Errno| Error::BindSource { path: path.to_owned(), source: source.into() };
-    let tree = rustix::mount::open_tree(CWD, path, flags).map_err(error)?;
+    let error = |source: Errno| Error::BindSource { path: path.to_owned(), source: source.into() };
+    let tree = clone_tree(path, flags).map_err(error)?;
     let status = rustix::fs::statx(&tree, c"", AtFlags::EMPTY_PATH, StatxFlags::TYPE).map_err(error)?;
     let is_directory = u32::from(status.stx_mode) & libc::S_IFMT == libc::S_IFDIR;
     let tree = program.keep(tree).map_err(|source| Error::Clone { source })?;
     Ok((Source::Detached(tree), if is_directory { Kind::Directory } else { Kind::File }))
+}
+
+/// Clones what is mounted at a path. A descriptor's link may lead to a tree that is mounted nowhere, which kernels before
+/// 6.15 don't clone: such a tree is taken itself.
+///
+/// # Errors
+/// When there is nothing at the path, or it is not mounted in the caller's namespace.
+pub fn clone_tree(path: &Path, flags: OpenTreeFlags) -> rustix::io::Result<OwnedFd> {
+    let held = path.strip_prefix("/proc/self/fd").ok().and_then(Path::to_str);
+    match (rustix::mount::open_tree(CWD, path, flags), held) {
+        (Err(Errno::INVAL), Some(number)) => {
+            let number: i32 = number.parse().map_err(|_| Errno::INVAL)?;
+            let link = format!("/proc/self/fd/{number}");
+            // Without the flag that makes a clone it is one more descriptor of the same tree.
+            rustix::mount::open_tree(CWD, link, OpenTreeFlags::OPEN_TREE_CLOEXEC)
+        }
+        (other, _) => other,
+    }
 }
 
 fn new(kind: &str, source: &Path, options: &Options) -> Result<Source, Error> {

@@ -53,8 +53,13 @@ pub(super) fn settings(resources: &LinuxResources) -> Vec<(String, String)> {
     }
     if let Some(io) = resources.block_io() {
         if let Some(weight) = io.weight().filter(|&weight| weight != 0) {
-            // Block weights go from 10 to 1000, those of v2 from 1 to 10000.
-            set("io.weight", (1 + (u64::from(weight).clamp(10, 1000) - 10) * 9999 / 990).to_string());
+            set("io.weight", io_weight(weight).to_string());
+        }
+        for device in io.weight_device().iter().flatten() {
+            if let Some(weight) = device.weight().filter(|&weight| weight != 0) {
+                let (major, minor) = (device.major(), device.minor());
+                set("io.weight", format!("{major}:{minor} {}", io_weight(weight)));
+            }
         }
         for (key, list) in [
             ("rbps", io.throttle_read_bps_device()),
@@ -74,6 +79,11 @@ pub(super) fn settings(resources: &LinuxResources) -> Vec<(String, String)> {
         }
     }
     settings
+}
+
+/// Block weights go from 10 to 1000, those of v2 from 1 to 10000.
+fn io_weight(weight: u16) -> u64 {
+    1 + (u64::from(weight).clamp(10, 1000) - 10) * 9999 / 990
 }
 
 fn throttle(key: &str, device: &LinuxThrottleDevice) -> String {
@@ -107,7 +117,7 @@ mod tests {
     fn dockers_limits_become_v2_files() {
         let json = r#"{"memory":{"limit":1048576,"swap":3145728,"reservation":65536},
             "cpu":{"shares":1024,"quota":50000,"period":100000,"cpus":"0-1"},"pids":{"limit":100},
-            "blockIO":{"weight":500,"throttleReadBpsDevice":[{"major":8,"minor":0,"rate":1000}]}}"#;
+            "blockIO":{"weight":500,"weightDevice":[{"major":8,"minor":0,"weight":10}],"throttleReadBpsDevice":[{"major":8,"minor":0,"rate":1000}]}}"#;
         let settings = settings(&serde_json::from_str(json).unwrap());
         let text: Vec<String> = settings.iter().map(|(file, value)| format!("{file}={value}")).collect();
         assert_eq!(
@@ -121,6 +131,7 @@ mod tests {
                 "cpuset.cpus=0-1",
                 "pids.max=100",
                 "io.weight=4950",
+                "io.weight=8:0 1",
                 "io.max=8:0 rbps=1000",
             ]
         );
