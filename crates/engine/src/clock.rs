@@ -3,6 +3,8 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use jiff::Timestamp;
+use jiff::civil::DateTime;
+use jiff::tz::TimeZone;
 
 /// Docker's "never": Go's zero time.
 pub const NEVER: &str = "0001-01-01T00:00:00Z";
@@ -31,9 +33,16 @@ pub fn rfc3339_fixed(ns: u64) -> String {
     format!("{:.9}", timestamp(ns))
 }
 
-/// Parses the time formats of `since` and `until`: seconds since the epoch with an optional fraction, or RFC 3339.
+/// Parses the time formats of `since` and `until`: seconds since the epoch with an optional fraction, RFC 3339, or the
+/// beginning of it, in UTC then.
 pub fn parse(text: &str) -> Option<u64> {
     if let Ok(at) = text.parse::<Timestamp>() {
+        return u64::try_from(at.as_nanosecond()).ok();
+    }
+    if text.contains('-')
+        && let Ok(at) = text.parse::<DateTime>()
+        && let Ok(at) = TimeZone::UTC.to_timestamp(at)
+    {
         return u64::try_from(at.as_nanosecond()).ok();
     }
     let (seconds, fraction) = text.split_once('.').unwrap_or((text, ""));
@@ -104,6 +113,8 @@ mod tests {
         assert_eq!(parse("1700000000.25"), Some(1_700_000_000_250_000_000));
         assert_eq!(parse("1700000000.000000001"), Some(1_700_000_000_000_000_001));
         assert_eq!(parse("2023-11-14T22:13:20Z"), Some(1_700_000_000_000_000_000));
+        assert_eq!(parse("2023-11-14T22:13:20"), parse("2023-11-14T22:13:20Z"));
+        assert_eq!(parse("2023-11-14"), parse("2023-11-14T00:00:00Z"));
         for wrong in ["", "abc", "1.2.3", "-5", "1.0000000000", "2023-13-01T00:00:00Z"] {
             assert_eq!(parse(wrong), None, "{wrong}");
         }

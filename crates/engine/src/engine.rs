@@ -32,7 +32,9 @@ pub(crate) struct Inner {
     pub networks: Networks,
     pub volumes: Volumes,
     pub execs: Execs,
-    /// Whether containers get cgroups with limits.
+    /// Whether containers get cgroups, which can be paused.
+    pub cgroups: bool,
+    /// Whether these have limits.
     pub limits: bool,
     /// Set once the engine should end.
     pub stop: tokio::sync::watch::Sender<Option<StopReason>>,
@@ -86,7 +88,8 @@ impl Engine {
             database.commit([Op::put(Table::Engine, "facts", &facts)])?;
         }
         let volumes = Volumes::open(config.volumes(), database.clone())?;
-        let limits = config.cgroup_parent.as_deref().is_some_and(skiff_runtime::Cgroup::available);
+        let cgroups = config.cgroup_parent.as_deref().is_some_and(skiff_runtime::Cgroup::available);
+        let limits = config.cgroup_parent.as_deref().is_some_and(skiff_runtime::Cgroup::limits);
         Ok(Self(Arc::new(Inner {
             config,
             facts,
@@ -97,6 +100,7 @@ impl Engine {
             networks,
             volumes,
             execs: Execs::default(),
+            cgroups,
             limits,
             stop: tokio::sync::watch::channel(None).0,
             runtime,

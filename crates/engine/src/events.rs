@@ -161,22 +161,6 @@ impl Bus {
     }
 
     pub(crate) fn subscribe(&self, options: EventOptions) -> Result<EventStream> {
-        options.filters.check(&[
-            "config",
-            "container",
-            "daemon",
-            "event",
-            "image",
-            "label",
-            "network",
-            "node",
-            "plugin",
-            "scope",
-            "secret",
-            "service",
-            "type",
-            "volume",
-        ])?;
         let EventOptions { since, until, filters } = options;
         let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         let receiver = self.live.subscribe();

@@ -1,6 +1,9 @@
 //! The `filters` parameter that lists, prunes and events share.
 
+use std::cell::RefCell;
 use std::collections::HashMap;
+
+use regex::Regex;
 
 use crate::error::{Error, Result};
 
@@ -41,7 +44,7 @@ impl Filters {
         let parsed: Vec<_> = values.iter().map(|value| parse_bool(value)).collect();
         match parsed.as_slice() {
             [Some(first), rest @ ..] if rest.iter().all(|other| other == &Some(*first)) => Ok(Some(*first)),
-            _ => Err(Error::invalid(format!("invalid filter '{name}={}'", values.join(",")))),
+            _ => Err(Error::invalid(format!("invalid filter '{name}=[{}]'", values.join(" ")))),
         }
     }
 
@@ -72,8 +75,28 @@ fn parse_bool(value: &str) -> Option<bool> {
     }
 }
 
-/// Whether `pattern` occurs in `text`, with Docker's two anchors `^` and `$`.
+/// Whether `pattern`, which is a regular expression, is found in `text`. One that is none is found in itself.
 pub(crate) fn name_matches(pattern: &str, text: &str) -> bool {
+    thread_local! {
+        /// The last pattern: a list asks for each of its entries.
+        static LAST: RefCell<Option<(String, Option<Regex>)>> = const { RefCell::new(None) };
+    }
+    let inner = pattern.strip_prefix('^').unwrap_or(pattern);
+    let inner = inner.strip_suffix('$').unwrap_or(inner);
+    if inner.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'/')) {
+        return plain_matches(pattern, text);
+    }
+    text == pattern
+        || LAST.with_borrow_mut(|last| {
+            if last.as_ref().is_none_or(|(known, _)| known != pattern) {
+                *last = Some((pattern.to_owned(), Regex::new(pattern).ok()));
+            }
+            matches!(last, Some((_, Some(regex))) if regex.is_match(text))
+        })
+}
+
+/// The same for patterns that have nothing special but the two anchors, without a regular expression.
+fn plain_matches(pattern: &str, text: &str) -> bool {
     let (start, rest) = pattern.strip_prefix('^').map_or((false, pattern), |rest| (true, rest));
     let (end, needle) = rest.strip_suffix('$').map_or((false, rest), |rest| (true, rest));
     match (start, end) {
@@ -135,5 +158,21 @@ mod tests {
         assert!(name_matches("^/web$", "/web"));
         assert!(!name_matches("^web", "/web"));
         assert!(name_matches("web$", "/web"));
+    }
+
+    #[test]
+    fn names_are_matched_as_regular_expressions() {
+        for (pattern, name, fits) in [
+            ("web", "my-web-1", true),
+            ("^web$", "web", true),
+            ("^web$", "web1", false),
+            ("web[0-9]+$", "web12", true),
+            ("a.c", "abc", true),
+            ("^/a.*z$", "/abcz", true),
+            ("[", "[", true),
+            ("[", "a", false),
+        ] {
+            assert_eq!(name_matches(pattern, name), fits, "{pattern} {name}");
+        }
     }
 }

@@ -18,6 +18,7 @@ use crate::error::{Code, Error, Result};
 use crate::events::Kind;
 use crate::files::ByteStream;
 use crate::filters::Filters;
+use crate::state::MountKind;
 
 /// Lines that may wait for a slow client; further ones of pure progress are left out.
 const WAITING: usize = 1024;
@@ -76,6 +77,8 @@ pub struct ListImages {
     pub all: bool,
     /// How many bytes each shares with others is wanted.
     pub shared_size: bool,
+    /// How many containers use each is wanted.
+    pub containers: bool,
     /// Which ones.
     pub filters: Filters,
 }
@@ -255,7 +258,7 @@ impl Engine {
             }
         };
         let (before, since, until) = (created("before")?, created("since")?, until(filters)?);
-        let users = self.image_users();
+        let users = options.containers.then(|| self.image_users());
         let shared = options.shared_size.then(|| self.0.config.images.shared_sizes());
         let mut images = self.0.config.images.list();
         images.retain(|image| {
@@ -288,7 +291,10 @@ impl Engine {
                     shared.get(&image.id).map_or(0, |&size| i64::try_from(size).unwrap_or(i64::MAX))
                 }),
                 labels: image.labels.clone(),
-                containers: users.get(&image.id).map_or(0, |users| users.len() as i64),
+                containers: match &users {
+                    Some(users) => users.get(&image.id).map_or(0, |users| users.len() as i64),
+                    None => -1,
+                },
                 ..ImageSummary::default()
             })
             .collect())
@@ -380,13 +386,16 @@ impl Engine {
         let (engine, name) = (self.clone(), name.to_owned());
         blocking(move || {
             let users = engine.image_users();
+            let image = engine.find_image(&name);
+            let (id, labels) =
+                image.map_or_else(|_| (name.clone(), HashMap::new()), |image| (image.id, image.labels));
             let removed = engine
                 .0
                 .config
                 .images
                 .remove(&name, force, &|id| in_use(&users, id))
                 .map_err(|error| image_error(&error))?;
-            Ok(engine.removed(removed))
+            Ok(engine.removed(&id, &labels, removed))
         })
         .await
     }
@@ -415,7 +424,7 @@ impl Engine {
                     continue;
                 }
                 match images.remove(&image.id, true, &|id| in_use(&users, id)) {
-                    Ok(removed) => deleted.extend(engine.removed(removed)),
+                    Ok(removed) => deleted.extend(engine.removed(&image.id, &image.labels, removed)),
                     Err(error) => tracing::debug!(%error, image = image.id, "not pruned"),
                 }
             }
@@ -434,13 +443,19 @@ impl Engine {
         self.0.config.images.get(name).map_err(|error| image_error(&error))
     }
 
-    fn removed(&self, removed: Vec<Removed>) -> Vec<ImageDeleteResponseItem> {
+    /// Tells what was removed of the image `image`.
+    fn removed(
+        &self,
+        image: &str,
+        labels: &HashMap<String, String>,
+        removed: Vec<Removed>,
+    ) -> Vec<ImageDeleteResponseItem> {
         let none = HashMap::new();
         removed
             .into_iter()
             .map(|removed| match removed {
                 Removed::Untagged(name) => {
-                    self.image_event(&name, "untag", &name, &none);
+                    self.image_event(image, "untag", image, labels);
                     ImageDeleteResponseItem { untagged: Some(name), deleted: None }
                 }
                 Removed::Deleted(id) => {
@@ -457,6 +472,9 @@ impl Engine {
         for container in self.0.registry.all() {
             let record = container.record();
             let user = (record.id.clone(), container.changes.borrow().running);
+            for mount in record.mounts.iter().filter(|mount| mount.kind == MountKind::Image) {
+                users.entry(mount.source.clone()).or_default().push(user.clone());
+            }
             users.entry(record.image_id.clone()).or_default().push(user);
         }
         users
@@ -470,7 +488,7 @@ impl Engine {
         }
     }
 
-    fn image_event(&self, id: &str, action: &str, name: &str, labels: &HashMap<String, String>) {
+    pub(crate) fn image_event(&self, id: &str, action: &str, name: &str, labels: &HashMap<String, String>) {
         let mut attributes = labels.clone();
         attributes.insert("name".to_owned(), name.to_owned());
         self.0.events.publish(Kind::Image, action, id, attributes);

@@ -191,7 +191,7 @@ impl Engine {
         let pidfd = pidfd_open(pid, PidfdFlags::empty())
             .map_err(|errno| Error::internal("open the container's process", &std::io::Error::from(errno)))?;
         let resolver = self.resolve_again(&record, entry.pid);
-        let cgroup = self.0.config.cgroup_parent.as_deref().filter(|_| self.0.limits);
+        let cgroup = self.cgroup_parent(&record);
         let cgroup = cgroup.and_then(|parent| Cgroup::open(&parent.join(&record.id)).ok()).map(Arc::new);
         *container.run() = Some(Run {
             pid: entry.pid,
@@ -275,7 +275,7 @@ impl Engine {
     }
 
     fn remove_stale_cgroup(&self, record: &Record) {
-        let Some(parent) = self.0.config.cgroup_parent.as_deref().filter(|_| self.0.limits) else { return };
+        let Some(parent) = self.cgroup_parent(record) else { return };
         if record.state.is_running() {
             return;
         }

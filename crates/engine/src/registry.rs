@@ -72,6 +72,9 @@ impl Registry {
 
     /// Finds by id, name, or unique beginning of an id, in this order.
     pub fn get(&self, wanted: &str) -> Result<Arc<Container>> {
+        if wanted.is_empty() {
+            return Err(Error::invalid("invalid name or ID supplied: \"\""));
+        }
         let missing = || Error::not_found(format!("No such container: {wanted}"));
         self.read(|maps| {
             if let Some(container) = maps.by_id.get(wanted) {
@@ -80,9 +83,6 @@ impl Registry {
             let bare = wanted.strip_prefix('/').unwrap_or(wanted);
             if let Some(container) = maps.by_name.get(bare).and_then(|id| maps.by_id.get(id)) {
                 return Ok(Arc::clone(container));
-            }
-            if wanted.is_empty() {
-                return Err(missing());
             }
             let from = (Bound::Included(wanted), Bound::Unbounded);
             let mut found =

@@ -156,10 +156,14 @@ impl Engine {
             labels: Some(Vec::new()),
             experimental_build: Some(false),
             server_version: Some(self.docker_version()),
-            runtimes: Some(HashMap::from([(
-                "runc".to_owned(),
-                Runtime { path: Some("skiff-agent".to_owned()), ..Runtime::default() },
-            )])),
+            runtimes: Some(
+                ["runc", "io.containerd.runc.v2"]
+                    .map(|name| {
+                        let path = Some("skiff-agent".to_owned());
+                        (name.to_owned(), Runtime { path, ..Runtime::default() })
+                    })
+                    .into(),
+            ),
             default_runtime: Some("runc".to_owned()),
             swarm: Some(SwarmInfo {
                 node_id: Some(String::new()),
@@ -192,7 +196,7 @@ impl Engine {
             ..DiskUsage::default()
         };
         if kinds.images {
-            let all = ListImages { all: true, shared_size: true, ..ListImages::default() };
+            let all = ListImages { all: true, shared_size: true, containers: true, ..ListImages::default() };
             usage.images = Some(self.list_images(all).await?);
         }
         if kinds.containers {

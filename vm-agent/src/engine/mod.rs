@@ -87,7 +87,7 @@ async fn serve(options: Options, supervisor: Client) -> anyhow::Result<()> {
         egress: if in_guest { Egress::Routed } else { Egress::Masquerade },
         packet_filter: if in_guest { PacketFilter::OnDemand } else { PacketFilter::AtStart },
         forwarder,
-        cgroup_parent: Some(PathBuf::from("/sys/fs/cgroup/skiff")),
+        cgroup_parent: Some(cgroup_parent()),
         resolv_conf: PathBuf::from("/etc/resolv.conf"),
         fallback_dns: Vec::new(),
         registry_mirrors: options.registry_mirror,
@@ -102,6 +102,14 @@ async fn serve(options: Options, supervisor: Client) -> anyhow::Result<()> {
     // A dead engine leaves the file behind and the next one replaces it; a stopped one is tidier than that.
     let _ = std::fs::remove_file(&options.socket);
     Ok(())
+}
+
+/// Where the cgroups of containers are. On a machine with a mixed hierarchy that is the part of version 2, which has no
+/// limits but can pause.
+fn cgroup_parent() -> PathBuf {
+    let mixed = Path::new("/sys/fs/cgroup/unified");
+    let root = if mixed.join("cgroup.procs").is_file() { mixed } else { Path::new("/sys/fs/cgroup") };
+    root.join("skiff")
 }
 
 /// Listens for the owner alone.

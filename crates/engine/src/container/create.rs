@@ -18,7 +18,7 @@ use crate::names;
 use crate::network::network_name;
 use crate::options::CreateContainer;
 use crate::spec::resources;
-use crate::state::{MountKind, Op, Record, State, Table, VolumeRecord};
+use crate::state::{Mount, MountKind, Op, Record, State, Table, VolumeRecord};
 use crate::volumes::Outcome;
 
 /// Docker's size of `/dev/shm`.
@@ -50,9 +50,14 @@ impl Engine {
         let mut warnings = self.defaults(&mut config, &mut host)?;
         warnings.extend(limits::discarded(&mut host));
         validate::check(&config, &host)?;
-        self.name_others_by_id(&mut host);
+        self.name_others_by_id(&mut host)?;
         let mut all_mounts = mounts::all(&config, &host, &|name| self.0.volumes.data(name))?;
+        check_volume_driver(&host, &all_mounts)?;
         self.volumes_from(&host, &mut all_mounts)?;
+        for mount in all_mounts.iter_mut().filter(|mount| mount.kind == MountKind::Image) {
+            let image = self.0.config.images.get(&mount.source).map_err(|error| image_error(&error))?;
+            mount.source = image.id;
+        }
 
         let id = names::random_id();
         let mut networking = networking;
@@ -61,7 +66,7 @@ impl Engine {
         let networking = self.0.networks.settle(mode, networking)?;
         let name = self.take_name(name.as_deref(), &id)?;
         if config.hostname.as_deref().is_none_or(str::is_empty) {
-            config.hostname = Some(match host.uts_mode.as_deref() {
+            config.hostname = Some(match host.network_mode.as_deref() {
                 Some("host") => self.0.config.name.clone(),
                 _ => names::short(&id).to_owned(),
             });
@@ -183,6 +188,20 @@ impl Engine {
         if host.shm_size.unwrap_or(0) == 0 {
             host.shm_size = Some(SHM);
         }
+        let system = skiff_runtime::default_spec().linux().clone().unwrap_or_default();
+        if host.privileged == Some(true) {
+            (host.masked_paths, host.readonly_paths) = (None, None);
+        } else {
+            host.masked_paths = host.masked_paths.take().or_else(|| system.masked_paths().clone());
+            host.readonly_paths = host.readonly_paths.take().or_else(|| system.readonly_paths().clone());
+        }
+        let labelled =
+            host.security_opt.iter().flatten().any(|option| option.split(['=', ':']).next() == Some("label"));
+        let bare = host.privileged == Some(true)
+            || [&host.ipc_mode, &host.pid_mode].iter().any(|mode| mode.as_deref() == Some("host"));
+        if bare && !labelled {
+            host.security_opt.get_or_insert_default().push("label=disable".to_owned());
+        }
         if matches!(host.cgroupns_mode, None | Some(HostConfigCgroupnsModeEnum::EMPTY)) {
             let private = host.privileged != Some(true);
             host.cgroupns_mode = Some(if private {
@@ -227,28 +246,48 @@ impl Engine {
     }
 
     /// Finds the containers whose namespaces are shared, and names them by id: they may be renamed.
-    fn name_others_by_id(&self, host: &mut HostConfig) {
-        for mode in [&mut host.network_mode, &mut host.ipc_mode, &mut host.pid_mode].into_iter().flatten() {
+    fn name_others_by_id(&self, host: &mut HostConfig) -> Result<()> {
+        for mode in [&mut host.ipc_mode, &mut host.pid_mode].into_iter().flatten() {
             if let Some(other) = mode.strip_prefix("container:") {
-                // One that is not there is told at the start, for the same reason as a network below.
-                if let Ok(other) = self.container(other) {
-                    *mode = format!("container:{}", other.id);
-                }
+                // Not as a 404, which clients take for a missing image.
+                let other = self.container(other).map_err(|error| Error::invalid(error.message))?;
+                *mode = format!("container:{}", other.id);
             }
         }
+        if let Some(mode) = &mut host.network_mode
+            && let Some(other) = mode.strip_prefix("container:")
+        {
+            if other.is_empty() {
+                return Err(Error::invalid(
+                    "Invalid network mode: invalid container format container:<name|id>",
+                ));
+            }
+            // One that is not there is told at the start, as with a network.
+            if let Ok(other) = self.container(other) {
+                *mode = format!("container:{}", other.id);
+            }
+        }
+        Ok(())
         // An unknown network is told at the start, as dockerd does: clients take a 404 of the creation for a missing
         // image and would pull it.
     }
 
     /// Takes over the mounts of other containers.
-    fn volumes_from(&self, host: &HostConfig, mounts: &mut Vec<crate::state::Mount>) -> Result<()> {
+    fn volumes_from(&self, host: &HostConfig, mounts: &mut Vec<Mount>) -> Result<()> {
         for text in host.volumes_from.iter().flatten() {
+            if text.is_empty() {
+                return Err(Error::invalid("volumes-from specification cannot be an empty string"));
+            }
             let (name, mode) = text.split_once(':').unwrap_or((text, "rw"));
-            let other = self.container(name)?.record();
+            if !mode.split(',').all(|part| matches!(part, "ro" | "rw" | "z" | "Z" | "nocopy")) {
+                return Err(Error::invalid(format!("invalid mode: {mode}")));
+            }
+            // Not as a 404, which clients take for a missing image.
+            let other = self.container(name).map_err(|error| Error::invalid(error.message))?.record();
             for mount in other.mounts.iter().filter(|mount| mount.kind != MountKind::Tmpfs) {
                 if !mounts.iter().any(|have| have.destination == mount.destination) {
                     let mut mount = mount.clone();
-                    mount.writable &= mode != "ro";
+                    mount.writable &= !mode.split(',').any(|part| part == "ro");
                     mount.copy = false;
                     mounts.push(mount);
                 }
@@ -266,20 +305,52 @@ fn project(body: &bollard_stubs::models::ContainerCreateBody) -> Result<Containe
     serde_json::from_value(value).map_err(|error| Error::internal("read the request", &error))
 }
 
+/// Whether the driver of the volumes that binds and the image ask for is there.
+fn check_volume_driver(host: &HostConfig, mounts: &[Mount]) -> Result<()> {
+    let volume = mounts.iter().find(|mount| mount.kind == MountKind::Volume && !mount.strict);
+    let name = volume.and_then(|mount| mount.name.as_deref());
+    name.map_or(Ok(()), |name| crate::volumes::check_new(name, host.volume_driver.as_deref(), None))
+}
+
+/// Names that stand alone as a platform.
+const OPERATING_SYSTEMS: [&str; 4] = ["linux", "windows", "darwin", "freebsd"];
+const ARCHITECTURES: [&str; 9] =
+    ["386", "amd64", "arm", "arm64", "loong64", "mips64le", "ppc64le", "riscv64", "s390x"];
+
 fn check_platform(image: &skiff_images::Image, reference: &str, platform: Option<&str>) -> Result<()> {
     let Some(platform) = platform.filter(|platform| !platform.is_empty()) else { return Ok(()) };
-    let mut parts = platform.split('/');
-    let os = parts.next().unwrap_or("");
-    let wanted = match parts.next().unwrap_or("") {
-        "x86_64" | "x86-64" => "amd64",
-        "aarch64" => "arm64",
-        other => other,
+    let unknown = || {
+        Error::invalid(format!("{platform:?}: unknown operating system or architecture: invalid argument"))
     };
-    if os == image.os && (wanted.is_empty() || wanted == image.architecture) {
+    let machine = |name: &str| {
+        match name {
+            "x86_64" | "x86-64" => "amd64",
+            "aarch64" => "arm64",
+            "i386" => "386",
+            "armhf" | "armel" => "arm",
+            other => other,
+        }
+        .to_owned()
+    };
+    let mut parts = platform.split('/').map(str::to_ascii_lowercase);
+    let (first, second) = (parts.next().unwrap_or_default(), parts.next());
+    // One word alone is either.
+    let (os, wanted) = match second {
+        Some(second) => (first, Some(machine(&second))),
+        None if OPERATING_SYSTEMS.contains(&first.as_str()) => (first, None),
+        None if ARCHITECTURES.contains(&machine(&first).as_str()) => {
+            ("linux".to_owned(), Some(machine(&first)))
+        }
+        None => return Err(unknown()),
+    };
+    if os == image.os && wanted.as_ref().is_none_or(|wanted| *wanted == image.architecture) {
         return Ok(());
     }
+    let wanted = wanted.unwrap_or_else(|| crate::system::architecture().to_owned());
     Err(Error::not_found(format!(
-        "image with reference {reference} was found but does not provide the specified platform ({platform})"
+        "image with reference {reference} was found but does not match the specified platform: wanted {os}/{wanted}, \
+         actual: {}/{}",
+        image.os, image.architecture
     )))
 }
 
@@ -315,17 +386,18 @@ fn merge_image(config: &mut ContainerConfig, image: &skiff_images::Image) {
     labels.extend(config.labels.take().unwrap_or_default());
     config.labels = Some(labels);
     // The image's command is for the image's entry point: who brings an own one brings both.
-    if config.entrypoint.is_none() {
+    if config.entrypoint.as_ref().is_none_or(Vec::is_empty) {
         if config.cmd.as_ref().is_none_or(Vec::is_empty) {
             config.cmd = list("Cmd");
         }
-        config.entrypoint = list("Entrypoint");
+        if config.entrypoint.is_none() {
+            config.entrypoint = list("Entrypoint");
+        }
     }
+    // `--entrypoint ""` arrives as one empty string and means none.
+    config.entrypoint.take_if(|words| *words == [""]);
     if config.shell.is_none() {
         config.shell = list("Shell");
-    }
-    if config.on_build.is_none() {
-        config.on_build = list("OnBuild");
     }
     let image_health: Option<HealthConfig> = serde_json::from_value(raw["Healthcheck"].clone()).ok();
     match (&mut config.healthcheck, image_health) {
@@ -359,13 +431,7 @@ fn merge_image_env(mut own: Vec<String>, image: Vec<String>) -> Vec<String> {
 }
 
 fn command(config: &ContainerConfig) -> Result<(String, Vec<String>)> {
-    // `--entrypoint ""` arrives as one empty string and means none.
-    let entrypoint = config.entrypoint.iter().flatten().filter(|word| !word.is_empty());
-    let entrypoint: Vec<&String> = match config.entrypoint.as_deref() {
-        Some([only]) if only.is_empty() => Vec::new(),
-        _ => entrypoint.collect(),
-    };
-    let mut words = entrypoint.into_iter().chain(config.cmd.iter().flatten()).cloned();
+    let mut words = config.entrypoint.iter().chain(&config.cmd).flatten().cloned();
     match words.next() {
         Some(path) => Ok((path, words.collect())),
         None => Err(Error::invalid("no command specified")),

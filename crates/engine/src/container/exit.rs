@@ -14,7 +14,7 @@ use crate::engine::Engine;
 use crate::error::chain;
 use crate::health::HealthStatus;
 use crate::options::RemoveContainer;
-use crate::state::{Record, State, Status};
+use crate::state::{MountKind, Record, State, Status};
 
 /// Docker's back-off: doubles from here …
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -91,6 +91,12 @@ impl Engine {
         if oom {
             self.container_event(&record, "oom", &[]);
         }
+        // In dockerd's order: what it was on and what it had, then itself.
+        self.network_events(&record, &endpoints, "disconnect");
+        for mount in record.mounts.iter().filter(|mount| mount.kind == MountKind::Volume) {
+            let name = mount.name.as_deref().unwrap_or("");
+            self.volume_event(name, "unmount", &[("container", &record.id)]);
+        }
         self.container_event(
             &record,
             "die",
@@ -104,7 +110,6 @@ impl Engine {
         // Last of all: a client whose stream ends finds the container ended.
         container.log.end();
         if !endpoints.is_empty() {
-            self.network_events(&record, &endpoints, "disconnect");
             // The kernel takes milliseconds to remove a link; nobody waits for them. The address is free afterwards.
             let engine = self.clone();
             self.0.runtime.spawn_blocking(move || engine.release_endpoints(&endpoints));

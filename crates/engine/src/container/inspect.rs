@@ -7,6 +7,7 @@ use bollard_stubs::models::{
     MountPoint, NetworkSettings, PortMap,
 };
 
+use super::mounts::is_at;
 use crate::clock;
 use crate::engine::{Engine, blocking};
 use crate::error::Result;
@@ -28,7 +29,6 @@ impl Engine {
         let path = |name: &str| dir.join(name).display().to_string();
         let execs = self.0.execs.of(&record.id);
         let mut host = record.host_config.clone();
-        host.port_bindings.get_or_insert_default();
         host.links = self.links_model(&record);
         Ok(ContainerInspectResponse {
             id: Some(record.id.clone()),
@@ -56,7 +56,7 @@ impl Engine {
             graph_driver: Some(self.graph_driver(&record)),
             size_rw: sizes.map(|(own, _)| own),
             size_root_fs: sizes.map(|(own, image)| own + image),
-            mounts: Some(record.mounts.iter().filter_map(mount_model).collect()),
+            mounts: Some(mount_models(&record)),
             config: Some(record.config.clone()),
             network_settings: Some(self.network_settings(&record)),
             ..ContainerInspectResponse::default()
@@ -78,6 +78,14 @@ impl Engine {
         let data = HashMap::from([
             ("ID".to_owned(), record.id.clone()),
             ("LowerDir".to_owned(), lower.join(":")),
+            // It is mounted in the container's own namespace only, which its process leads to.
+            (
+                "MergedDir".to_owned(),
+                match record.state.is_running() && record.state.pid > 0 {
+                    true => format!("/proc/{}/root", record.state.pid),
+                    false => dir.join("merged").display().to_string(),
+                },
+            ),
             ("UpperDir".to_owned(), dir.join("upper").display().to_string()),
             ("WorkDir".to_owned(), dir.join("work").display().to_string()),
         ]);
@@ -163,14 +171,23 @@ fn ports_model(record: &Record) -> PortMap {
     ports
 }
 
-/// A mount as the API shows it. Docker lists `--tmpfs` only in the host configuration.
-pub(super) fn mount_model(mount: &Mount) -> Option<MountPoint> {
+/// The mounts as the API shows them. Docker lists `--tmpfs` only in the host configuration.
+pub(super) fn mount_models(record: &Record) -> Vec<MountPoint> {
+    let is_option = |mount: &Mount| {
+        mount.kind == MountKind::Tmpfs
+            && record.host_config.tmpfs.iter().flatten().any(|(path, _)| is_at(mount, path))
+    };
+    record.mounts.iter().filter(|mount| !is_option(mount)).map(mount_model).collect()
+}
+
+fn mount_model(mount: &Mount) -> MountPoint {
     let kind = match mount.kind {
         MountKind::Bind => "bind",
         MountKind::Volume => "volume",
         MountKind::Tmpfs => "tmpfs",
+        MountKind::Image => "image",
     };
-    Some(MountPoint {
+    MountPoint {
         typ: Some(kind.to_owned()),
         name: mount.name.clone(),
         source: Some(mount.source.clone()),
@@ -179,6 +196,5 @@ pub(super) fn mount_model(mount: &Mount) -> Option<MountPoint> {
         mode: Some(mount.mode.clone()),
         rw: Some(mount.writable),
         propagation: Some(mount.propagation.clone()),
-    })
-    .filter(|_| mount.kind != MountKind::Tmpfs || mount.mode.is_empty())
+    }
 }

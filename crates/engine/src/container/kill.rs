@@ -16,6 +16,13 @@ impl Engine {
     /// # Errors
     /// When the container does not run or there is no such signal.
     pub async fn kill_container(&self, id: &str, signal: Option<&str>) -> Result<()> {
+        let killed = self.kill(id, signal).await;
+        killed.map_err(|error| {
+            Error::new(error.code, format!("cannot kill container: {id}: {}", error.message))
+        })
+    }
+
+    async fn kill(&self, id: &str, signal: Option<&str>) -> Result<()> {
         let number = match signal.filter(|signal| !signal.is_empty()) {
             Some(signal) => signals::parse(signal)?,
             None => signals::KILL,
@@ -30,10 +37,7 @@ impl Engine {
         }
         let record = container.record();
         if !record.state.is_running() {
-            return Err(Error::conflict(format!(
-                "cannot kill container: {id}: container {} is not running",
-                record.id
-            )));
+            return Err(Error::conflict(format!("container {} is not running", record.id)));
         }
         let stop_signal = record.config.stop_signal.as_deref().and_then(|signal| signals::parse(signal).ok());
         // As dockerd: a kill with the container's own stop signal, or SIGKILL, counts as the user's wish that it ends.
@@ -44,9 +48,7 @@ impl Engine {
         if number == signals::KILL && record.state.status == Status::Paused {
             self.thaw(&container).await?;
         }
-        self.signal(&container, number).map_err(|error| {
-            Error::new(error.code, format!("cannot kill container: {id}: {}", error.message))
-        })?;
+        self.signal(&container, number)?;
         if number == signals::KILL {
             exited(&container, exits, Some(std::time::Duration::from_secs(10))).await;
             // An end of its own accord just before the signal looked like one for the restart policy.

@@ -24,9 +24,16 @@ pub fn check(host: &HostConfig, occasion: Occasion) -> Result<()> {
         host.blkio_weight.is_some_and(|weight| weight != 0 && !(10..=1000).contains(&weight)),
         "Range of blkio weight is from 10 to 1000",
     )?;
+    for (wanted, what) in [(host.io_maximum_bandwidth, "bandwidth"), (host.io_maximum_iops, "IOPs")] {
+        refuse(
+            wanted.unwrap_or(0) != 0,
+            &format!("Invalid QoS settings: linux does not support configuration of maximum {what}"),
+        )?;
+    }
+    let (period, runtime) = (host.cpu_realtime_period.unwrap_or(0), host.cpu_realtime_runtime.unwrap_or(0));
     refuse(
-        host.io_maximum_bandwidth.unwrap_or(0) != 0 || host.io_maximum_iops.unwrap_or(0) != 0,
-        "Invalid QoS settings: linux does not support Maximum IO Bandwidth or Maximum IO IOps",
+        period != 0 && runtime != 0 && runtime > period,
+        "cpu real-time runtime cannot be higher than cpu real-time period",
     )?;
     refuse(host.shm_size.is_some_and(|size| size < 0), "SHM size can not be less than 0")?;
     match host.oom_score_adj.filter(|score| !(-1000..=1000).contains(score)) {
@@ -41,7 +48,11 @@ pub fn check(host: &HostConfig, occasion: Occasion) -> Result<()> {
 pub fn discarded(host: &mut HostConfig) -> Vec<String> {
     let mut warnings = Vec::new();
     // -1 is how clients say nothing.
-    if host.memory_swappiness.take().is_some_and(|swappiness| swappiness >= 0) {
+    if host
+        .memory_swappiness
+        .take_if(|swappiness| (-1..=100).contains(swappiness))
+        .is_some_and(|value| value >= 0)
+    {
         warnings.push(
             "Your kernel does not support memory swappiness capabilities or the cgroup is not mounted. Memory \
              swappiness discarded."
@@ -91,7 +102,7 @@ fn check_cpu(host: &HostConfig) -> Result<()> {
     let cpus = std::thread::available_parallelism().map_or(1, |cpus| cpus.get() as i64);
     if nano < 0 || nano > cpus * 1_000_000_000 {
         return Err(Error::invalid(format!(
-            "range of CPUs is from 0.01 to {cpus}.00, as there are only {cpus} CPUs available"
+            "Range of CPUs is from 0.01 to {cpus}.00, as there are only {cpus} CPUs available"
         )));
     }
     refuse(host.cpu_shares.unwrap_or(0) < 0, "shares: invalid argument")?;
@@ -107,8 +118,9 @@ fn check_cpu(host: &HostConfig) -> Result<()> {
 /// Checks a list like `0-2,4` against what the machine has.
 fn check_set(wanted: Option<&str>, kind: &str, option: &str, what: &str) -> Result<()> {
     let Some(wanted) = wanted.filter(|wanted| !wanted.is_empty()) else { return Ok(()) };
-    let asked = numbers(wanted)
-        .ok_or_else(|| Error::invalid(format!("Invalid value {wanted} for cpuset {option}")))?;
+    let asked = numbers(wanted).ok_or_else(|| {
+        Error::invalid(format!("Invalid value {wanted} for cpuset {option}: invalid format: {wanted}"))
+    })?;
     let path = format!("/sys/devices/system/{kind}/online");
     let online = std::fs::read_to_string(path).unwrap_or_else(|_| "0".to_owned());
     let online = online.trim();
@@ -167,7 +179,7 @@ mod tests {
         );
         assert_eq!(
             refusal(HostConfig { cpuset_cpus: Some("x".to_owned()), ..none() }),
-            "Invalid value x for cpuset cpus"
+            "Invalid value x for cpuset cpus: invalid format: x"
         );
         assert!(
             refusal(HostConfig { cpuset_cpus: Some("0-4000".to_owned()), ..none() })

@@ -8,7 +8,7 @@ use bollard_stubs::models::{
     PortSummary, PortSummaryTypeEnum,
 };
 
-use super::inspect::mount_model;
+use super::inspect::mount_models;
 use super::{status_text, validate};
 use crate::clock;
 use crate::engine::Engine;
@@ -107,7 +107,7 @@ impl Engine {
             network_settings: Some(ContainerSummaryNetworkSettings {
                 networks: Some(self.networks_model(record)),
             }),
-            mounts: Some(record.mounts.iter().filter_map(mount_model).collect()),
+            mounts: Some(mount_models(&record)),
             ..ContainerSummary::default()
         }
     }
@@ -175,7 +175,18 @@ impl<'a> Pick<'a> {
         }
         for health in filters.get("health").unwrap_or_default() {
             if !["none", "starting", "healthy", "unhealthy"].contains(&health.as_str()) {
-                return Err(Error::invalid(format!("invalid filter 'health={health}'")));
+                return Err(Error::invalid(format!("unrecognized filter value for health: {health}")));
+            }
+        }
+        filters.boolean("is-task")?;
+        for kind in ["publish", "expose"] {
+            for port in filters.get(kind).unwrap_or_default() {
+                let range = port.split('/').next().unwrap_or_default();
+                if let Some(wrong) = range.split('-').find(|number| number.parse::<u16>().is_err()) {
+                    return Err(Error::invalid(format!(
+                        "error while looking up for {kind} {port}: strconv.ParseUint: parsing {wrong:?}: invalid syntax"
+                    )));
+                }
             }
         }
         let created = |name: &str| -> Result<Option<u64>> {
@@ -188,7 +199,11 @@ impl<'a> Pick<'a> {
             codes
                 .iter()
                 .map(|code| {
-                    code.parse().map_err(|_| Error::invalid(format!("invalid filter 'exited={code}'")))
+                    code.parse().map_err(|_| {
+                        Error::invalid(format!(
+                            "invalid filter 'exited={code}': strconv.Atoi: parsing {code:?}: invalid syntax"
+                        ))
+                    })
                 })
                 .collect::<Result<Vec<i32>>>()
         });
@@ -206,7 +221,7 @@ impl<'a> Pick<'a> {
         Ok(Self {
             filters,
             // Asking for a status means asking for all that have it.
-            all: all || filters.get("status").is_some() || filters.get("exited").is_some(),
+            all: all || filters.get("status").is_some(),
             before: created("before")?,
             since: created("since")?,
             exited: exited.transpose()?,

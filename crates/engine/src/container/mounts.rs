@@ -56,6 +56,7 @@ fn blank(kind: MountKind, destination: &str) -> Result<Mount> {
         writable: true,
         propagation: String::new(),
         recursive: true,
+        shallow_read_only: false,
         copy: false,
         anonymous: false,
         options: Vec::new(),
@@ -85,9 +86,7 @@ fn volume(
 /// An absolute path without `.`, `..` and doubled slashes.
 fn clean(path: &str) -> Result<String> {
     if !path.starts_with('/') || path.contains('\0') {
-        return Err(Error::invalid(format!(
-            "invalid mount config: invalid mount path: '{path}' mount path must be absolute"
-        )));
+        return Err(Error::invalid(format!("invalid mount path: '{path}' mount path must be absolute")));
     }
     let mut parts: Vec<&str> = Vec::new();
     for component in Path::new(path).components() {
@@ -100,11 +99,14 @@ fn clean(path: &str) -> Result<String> {
         }
     }
     if parts.is_empty() {
-        return Err(Error::invalid(format!(
-            "invalid volume specification: '{path}': destination can't be '/'"
-        )));
+        return Err(Error::invalid("invalid specification: destination can't be '/'"));
     }
     Ok(format!("/{}", parts.join("/")))
+}
+
+/// Whether a path that a client wrote is a mount's place.
+pub(super) fn is_at(mount: &Mount, path: &str) -> bool {
+    clean(path).is_ok_and(|path| path == mount.destination)
 }
 
 /// Whether a path stays where it begins, as far as its words tell.
@@ -126,6 +128,7 @@ fn parse_bind(text: &str, volumes: &dyn Fn(&str) -> std::path::PathBuf) -> Resul
     let invalid = || Error::invalid(format!("invalid volume specification: '{text}'"));
     let parts: Vec<&str> = text.split(':').collect();
     let (source, destination, mode) = match parts.as_slice() {
+        [""] => return Err(invalid()),
         [destination] => return volume(names::random_id(), &clean(destination)?, true, volumes),
         [source, destination] => (*source, *destination, ""),
         [source, destination, mode] => (*source, *destination, *mode),
@@ -134,13 +137,23 @@ fn parse_bind(text: &str, volumes: &dyn Fn(&str) -> std::path::PathBuf) -> Resul
     if source.is_empty() || destination.is_empty() {
         return Err(invalid());
     }
+    let kind = if source.starts_with('/') { "bind" } else { "volume" };
+    let refused = |error: Error| {
+        Error::invalid(format!(
+            "invalid volume specification: '{text}': invalid mount config for type \"{kind}\": {}",
+            error.message
+        ))
+    };
+    clean(destination).map_err(refused)?;
     let mut mount = if source.starts_with('/') {
         let source = if source == "/" { "/".to_owned() } else { clean(source)? };
         Mount { source, propagation: "rprivate".to_owned(), ..blank(MountKind::Bind, destination)? }
     } else {
         volume(source.to_owned(), destination, false, volumes)?
     };
-    mount.mode = mode.to_owned();
+    // Volumes are shared between containers unless the client says how else.
+    mount.mode = if mode.is_empty() && mount.kind == MountKind::Volume { "z" } else { mode }.to_owned();
+    check_mode(mode)?;
     for option in mode.split(',').filter(|option| !option.is_empty()) {
         match option {
             "ro" => mount.writable = false,
@@ -153,10 +166,51 @@ fn parse_bind(text: &str, volumes: &dyn Fn(&str) -> std::path::PathBuf) -> Resul
             {
                 mount.propagation = option.to_owned();
             }
-            _ => return Err(Error::invalid(format!("invalid mode: {mode}"))),
+            "nocopy" => return Err(refused(Error::invalid("field VolumeOptions must not be specified"))),
+            _ => return Err(refused(Error::invalid("field BindOptions must not be specified"))),
         }
     }
     Ok(mount)
+}
+
+/// Checks the options of a bind: known ones, and one of a kind.
+fn check_mode(mode: &str) -> Result<()> {
+    let invalid = || Error::invalid(format!("invalid mode: {mode}"));
+    let mut seen = Vec::new();
+    for option in mode.split(',').filter(|option| !option.is_empty()) {
+        let kind = match option {
+            "ro" | "rw" => "write",
+            "z" | "Z" => "label",
+            "cached" | "delegated" | "consistent" => "consistency",
+            "nocopy" => "copy",
+            "private" | "rprivate" | "shared" | "rshared" | "slave" | "rslave" => "propagation",
+            _ => return Err(invalid()),
+        };
+        if seen.contains(&kind) {
+            return Err(invalid());
+        }
+        seen.push(kind);
+    }
+    Ok(())
+}
+
+/// Whether a bind's wishes for being read-only agree.
+fn check_read_only(
+    options: &bollard_stubs::models::MountBindOptions,
+    read_only: bool,
+) -> Result<(), &'static str> {
+    let (shallow, force) =
+        (options.read_only_non_recursive == Some(true), options.read_only_force_recursive == Some(true));
+    if shallow && !read_only {
+        return Err("mount options conflict: !ReadOnly && BindOptions.ReadOnlyNonRecursive");
+    }
+    if force && !read_only {
+        return Err("mount options conflict: !ReadOnly && BindOptions.ReadOnlyForceRecursive");
+    }
+    if force && shallow {
+        return Err("mount options conflict: ReadOnlyNonRecursive && BindOptions.ReadOnlyForceRecursive");
+    }
+    Ok(())
 }
 
 fn from_model(model: &MountModel, volumes: &dyn Fn(&str) -> std::path::PathBuf) -> Result<Mount> {
@@ -164,10 +218,15 @@ fn from_model(model: &MountModel, volumes: &dyn Fn(&str) -> std::path::PathBuf) 
         |kind: &str, why: &str| Error::invalid(format!("invalid mount config for type \"{kind}\": {why}"));
     let target = model.target.as_deref().unwrap_or("");
     let source = model.source.as_deref().unwrap_or("");
+    let kind = model.typ.map(|kind| kind.to_string()).unwrap_or_default();
+    if target.is_empty() {
+        return Err(bad(&kind, "field Target must not be empty"));
+    }
+    clean(target).map_err(|error| bad(&kind, &error.message))?;
     let mut mount = match model.typ {
         Some(MountType::BIND) => {
-            if target.is_empty() {
-                return Err(bad("bind", "field Target must not be empty"));
+            if source.is_empty() {
+                return Err(bad("bind", "field Source must not be empty"));
             }
             if !source.starts_with('/') {
                 return Err(bad(
@@ -176,6 +235,7 @@ fn from_model(model: &MountModel, volumes: &dyn Fn(&str) -> std::path::PathBuf) 
                 ));
             }
             let options = model.bind_options.clone().unwrap_or_default();
+            check_read_only(&options, model.read_only == Some(true)).map_err(Error::invalid)?;
             let make = options.create_mountpoint == Some(true);
             if !make && !Path::new(source).exists() {
                 return Err(bad("bind", &format!("bind source path does not exist: {source}")));
@@ -186,14 +246,12 @@ fn from_model(model: &MountModel, volumes: &dyn Fn(&str) -> std::path::PathBuf) 
                 source: source.to_owned(),
                 propagation: if propagation.is_empty() { "rprivate".to_owned() } else { propagation },
                 recursive: options.non_recursive != Some(true),
+                shallow_read_only: options.read_only_non_recursive == Some(true),
                 strict: !make,
                 ..blank(MountKind::Bind, target)?
             }
         }
         Some(MountType::VOLUME) => {
-            if target.is_empty() {
-                return Err(bad("volume", "field Target must not be empty"));
-            }
             let options = model.volume_options.clone().unwrap_or_default();
             let anonymous = source.is_empty();
             let name = if anonymous { names::random_id() } else { source.to_owned() };
@@ -207,6 +265,8 @@ fn from_model(model: &MountModel, volumes: &dyn Fn(&str) -> std::path::PathBuf) 
                 }
             }
             let mut mount = volume(name, target, anonymous, volumes)?;
+            mount.strict = true;
+            mount.mode = "z".to_owned();
             mount.copy = options.no_copy != Some(true) && subpath.is_none();
             mount.subpath = subpath;
             mount.volume_labels = options.labels.unwrap_or_default();
@@ -236,10 +296,27 @@ fn from_model(model: &MountModel, volumes: &dyn Fn(&str) -> std::path::PathBuf) 
             }
             mount
         }
-        Some(other) => return Err(Error::invalid(format!("mount type unknown: \"{other}\""))),
-        None => return Err(Error::invalid("mount type unknown: \"\"")),
+        Some(MountType::IMAGE) => {
+            if source.is_empty() {
+                return Err(bad("image", "field Source must not be empty"));
+            }
+            let subpath = model.image_options.clone().unwrap_or_default().subpath;
+            let subpath = subpath.filter(|path| !path.is_empty());
+            if subpath.as_deref().is_some_and(|path| !is_local(path)) {
+                return Err(bad("image", "subpath must be a relative path within the image"));
+            }
+            // Which image it is, the creation finds out.
+            Mount {
+                name: Some(source.to_owned()),
+                source: source.to_owned(),
+                writable: false,
+                subpath,
+                ..blank(MountKind::Image, target)?
+            }
+        }
+        _ => return Err(bad(&kind, "mount type unknown")),
     };
-    mount.writable = model.read_only != Some(true);
+    mount.writable &= model.read_only != Some(true);
     Ok(mount)
 }
 

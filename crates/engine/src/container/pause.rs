@@ -20,7 +20,7 @@ impl Engine {
             Status::Paused => {
                 return Err(Error::conflict(format!("Container {} is already paused", container.id)));
             }
-            _ => return Err(Error::conflict(format!("Container {} is not running", container.id))),
+            _ => return Err(Error::conflict(format!("container {} is not running", container.id))),
         }
         self.stop_health(&container);
         if let Err(error) = freeze(&container, true).await {

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat, openat2};
@@ -11,7 +11,7 @@ use skiff_network::NetNs;
 use skiff_runtime::{Cgroup, RootFs};
 
 use crate::engine::Engine;
-use crate::error::{Code, Error, Result};
+use crate::error::{Code, Error, Result, chain};
 use crate::images::image_error;
 use crate::network::{Link, RESOLVER, is_user_defined};
 use crate::spec::{Share, files, resources};
@@ -36,7 +36,7 @@ fn part_of(volume: &Path, path: &str) -> Result<OwnedFd> {
 
 impl Engine {
     /// Makes missing sources of binds, as Docker does, mounts volumes that are mounts, and fills new ones with what the
-    /// image has there. Returns the sources that are no paths: parts of volumes, by destination.
+    /// image has there. Returns the sources that are no paths: parts of volumes, and images, by destination.
     pub(crate) fn prepare_mounts(&self, record: &Record) -> Result<HashMap<String, OwnedFd>> {
         let mut parts = HashMap::new();
         for mount in &record.mounts {
@@ -61,7 +61,13 @@ impl Engine {
                         parts.insert(mount.destination.clone(), part_of(source, path)?);
                     }
                 }
-                _ => {}
+                MountKind::Image => {
+                    let lower = self.0.config.images.lower_dirs(&mount.source);
+                    let lower = lower.map_err(|error| image_error(&error))?;
+                    let part = crate::files::image_tree(&lower, mount.subpath.as_deref())?;
+                    parts.insert(mount.destination.clone(), part);
+                }
+                MountKind::Bind | MountKind::Tmpfs => {}
             }
         }
         Ok(parts)
@@ -223,14 +229,45 @@ impl Engine {
     }
 
     pub(super) fn make_cgroup(&self, record: &Record) -> Result<Option<Arc<Cgroup>>> {
-        let Some(parent) = self.0.config.cgroup_parent.as_deref().filter(|_| self.0.limits) else {
-            return Ok(None);
-        };
+        // Devices that are not there are told of also where nothing is limited.
+        let resources = resources::of(&record.host_config)?;
+        let Some(parent) = self.cgroup_parent(record) else { return Ok(None) };
         let failed =
             |error: skiff_runtime::Error| Error::internal("failed to set up the container's cgroup", &error);
-        let cgroup = Cgroup::create(parent, &record.id).map_err(failed)?;
-        cgroup.apply(&resources::of(&record.host_config)).map_err(failed)?;
+        let rules = crate::spec::devices::rules(&record.host_config)?;
+        let cgroup = Cgroup::create(&parent, &record.id).map_err(failed);
+        if let (Ok(cgroup), Some(rules)) = (&cgroup, rules)
+            && let Err(error) = cgroup.restrict_devices(&rules)
+        {
+            // A kernel without such programs, or an engine that may not use them: as it is without cgroups.
+            tracing::warn!(error = chain(&error), container = record.id, "devices are not restricted");
+        }
+        if !self.0.limits {
+            // Only for pausing: a container can do without.
+            return Ok(match cgroup {
+                Ok(cgroup) => Some(Arc::new(cgroup)),
+                Err(error) => {
+                    tracing::warn!(%error, container = record.id, "container has no cgroup");
+                    None
+                }
+            });
+        }
+        let cgroup = cgroup?;
+        cgroup.apply(&resources).map_err(failed)?;
         Ok(Some(Arc::new(cgroup)))
+    }
+
+    /// The directory of cgroups in which a container has its own; `None` on a machine without.
+    pub(crate) fn cgroup_parent(&self, record: &Record) -> Option<PathBuf> {
+        let parent = self.0.config.cgroup_parent.as_deref().filter(|_| self.0.cgroups)?;
+        let wanted = record.host_config.cgroup_parent.as_deref().filter(|wanted| !wanted.is_empty());
+        let (Some(wanted), Some(root)) = (wanted, parent.parent()) else { return Some(parent.to_owned()) };
+        // A path in the hierarchy, which it must not leave.
+        let inside = Path::new(wanted).components().filter_map(|component| match component {
+            Component::Normal(name) => Some(name),
+            _ => None,
+        });
+        Some(root.join(inside.collect::<PathBuf>()))
     }
 }
 

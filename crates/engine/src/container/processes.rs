@@ -24,12 +24,15 @@ impl Engine {
     pub async fn top_container(&self, id: &str, ps_args: &str) -> Result<ContainerTopResponse> {
         let container = self.container(id)?;
         let (first, _) = container.process()?;
-        let format = match ps_args.trim().trim_start_matches('-') {
-            "" | "ef" | "fe" | "f" | "e" => Format::Full,
-            "aux" | "axu" | "u" | "au" | "ux" => Format::User,
-            other if other.starts_with('o') || other.contains(" -o") || other.starts_with("eo") => {
-                return self.columns(first, ps_args).await;
-            }
+        self.container_event(&container.record(), "top", &[]);
+        if let Some(names) = wanted_columns(ps_args) {
+            return self.columns(first, names).await;
+        }
+        let letters: String = ps_args.chars().filter(|letter| !matches!(letter, '-' | ' ')).collect();
+        let format = match letters.as_str() {
+            "" => Format::Full,
+            letters if letters.chars().all(|letter| "aeAxwf".contains(letter)) => Format::Full,
+            letters if letters.chars().all(|letter| "auxw".contains(letter)) => Format::User,
             _ => {
                 return Err(Error::invalid(format!(
                     "ps: unknown options {ps_args:?}: this engine knows -ef, aux and -o with columns"
@@ -61,11 +64,7 @@ impl Engine {
     }
 
     /// `ps -o pid,comm` and the like.
-    async fn columns(&self, first: i32, ps_args: &str) -> Result<ContainerTopResponse> {
-        let list = ps_args.rsplit(['o', ' ']).next().unwrap_or("").trim();
-        let (_, after) = ps_args.split_once('o').unwrap_or(("", list));
-        let names: Vec<String> =
-            after.split([',', ' ']).filter(|name| !name.is_empty()).map(str::to_owned).collect();
+    async fn columns(&self, first: i32, names: Vec<String>) -> Result<ContainerTopResponse> {
         for name in &names {
             if column(name).is_none() {
                 return Err(Error::invalid(format!("ps: unknown user-defined format specifier \"{name}\"")));
@@ -90,6 +89,30 @@ impl Engine {
     }
 }
 
+/// The columns of `-o pid,comm`, `-eopid -o comm` and the like; `None` when none are named.
+fn wanted_columns(ps_args: &str) -> Option<Vec<String>> {
+    let mut names = None;
+    let mut words = ps_args.split_whitespace();
+    while let Some(word) = words.next() {
+        let list = match word.strip_prefix("--format") {
+            Some(list) => list.trim_start_matches('='),
+            None => match word.strip_prefix('-').and_then(|letters| letters.split_once('o')) {
+                Some((before, list)) if before.chars().all(char::is_alphabetic) => list,
+                _ => continue,
+            },
+        };
+        let mut list = list.to_owned();
+        // Blanks may stand between columns as well as commas.
+        while list.is_empty() || list.ends_with(',') {
+            let Some(more) = words.next() else { break };
+            list.push_str(more);
+        }
+        let wanted = list.split(',').filter(|name| !name.is_empty());
+        names.get_or_insert_with(Vec::new).extend(wanted.map(str::to_owned));
+    }
+    names
+}
+
 type Column = (&'static str, fn(&Process) -> String);
 
 fn column(name: &str) -> Option<Column> {
@@ -97,7 +120,7 @@ fn column(name: &str) -> Option<Column> {
         "pid" => ("PID", |process| process.pid.to_string()),
         "ppid" => ("PPID", |process| process.parent.to_string()),
         "uid" => ("UID", |process| process.uid.to_string()),
-        "user" | "euser" => ("USER", |process| owner(process.uid)),
+        "user" | "euser" | "uname" => ("USER", |process| owner(process.uid)),
         "comm" | "ucmd" => ("COMMAND", |process| {
             process
                 .command
@@ -111,7 +134,13 @@ fn column(name: &str) -> Option<Column> {
         "stat" | "state" | "s" => ("S", |process| process.state.to_string()),
         "time" => ("TIME", |process| duration(process.cpu_seconds())),
         "etime" => ("ELAPSED", |process| duration(age(process))),
-        "tty" | "tname" => ("TT", |process| terminal(process.tty)),
+        "stime" | "start" | "start_time" => ("STIME", start_time),
+        "pcpu" | "%cpu" => ("%CPU", |process| format!("{:.1}", usage(process))),
+        "c" => ("C", |process| usage(process).trunc().to_string()),
+        "pmem" | "%mem" => ("%MEM", |process| format!("{:.1}", memory_share(process))),
+        "sid" | "sess" | "session" => ("SID", |process| process.session.to_string()),
+        "nlwp" | "thcount" => ("NLWP", |process| process.threads.to_string()),
+        "tty" | "tt" | "tname" => ("TT", |process| terminal(process.tty)),
         "vsz" => ("VSZ", |process| (process.virtual_bytes / 1024).to_string()),
         "rss" => ("RSS", |process| (process.resident_pages * 4).to_string()),
         _ => return None,
@@ -133,7 +162,7 @@ fn full(process: &Process) -> Vec<String> {
 
 fn user(process: &Process) -> Vec<String> {
     let kib = process.resident_pages * 4;
-    let share = 100.0 * kib as f64 / crate::system::total_memory_kib().max(1) as f64;
+    let share = memory_share(process);
     vec![
         owner(process.uid),
         process.pid.to_string(),
@@ -147,6 +176,11 @@ fn user(process: &Process) -> Vec<String> {
         format!("{}:{:02}", process.cpu_seconds() / 60, process.cpu_seconds() % 60),
         process.command.clone(),
     ]
+}
+
+/// The resident part of the machine's memory, in percent.
+fn memory_share(process: &Process) -> f64 {
+    100.0 * (process.resident_pages * 4) as f64 / crate::system::total_memory_kib().max(1) as f64
 }
 
 /// The name is the machine's, as with the `ps` that dockerd runs.
@@ -195,6 +229,25 @@ fn terminal(number: i64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn columns_are_found_however_they_are_written() {
+        let columns = |text: &str| wanted_columns(text).map(|names| names.join(" "));
+        for text in [
+            "-o pid,comm",
+            "-eo pid,comm",
+            "-eopid,comm",
+            "-e -o pid -o comm",
+            "-o pid, comm",
+            "--format=pid,comm",
+        ] {
+            assert_eq!(columns(text).as_deref(), Some("pid comm"), "{text}");
+        }
+        for text in ["", "-ef", "aux", "-e --forest"] {
+            assert_eq!(columns(text), None, "{text}");
+        }
+        assert!(["pid", "user", "%cpu", "%mem", "stime", "args"].iter().all(|name| column(name).is_some()));
+    }
 
     #[test]
     fn terminals_and_times_read_as_in_ps() {

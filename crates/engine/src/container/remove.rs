@@ -169,10 +169,10 @@ impl Engine {
 fn refusal(name: &str, status: Status) -> String {
     match status {
         Status::Paused => {
-            format!("cannot remove container \"{name}\": container is paused and must be unpaused first")
+            format!("cannot remove container \"/{name}\": container is paused and must be unpaused first")
         }
         status => format!(
-            "cannot remove container \"{name}\": container is {}: stop the container before removing or force remove",
+            "cannot remove container \"/{name}\": container is {}: stop the container before removing or force remove",
             status.name()
         ),
     }
@@ -202,15 +202,16 @@ pub(crate) fn until(filters: &Filters) -> Result<Option<u64>> {
             'm' if letters.next_if_eq(&'s').is_some() => 0.001,
             'm' => 60.0,
             's' => 1.0,
-            _ => return Err(Error::invalid(format!("invalid until filter: {text}"))),
+            _ => return Err(Error::invalid(format!("failed to parse value as time or duration: {text:?}"))),
         };
-        let value: f64 =
-            number.parse().map_err(|_| Error::invalid(format!("invalid until filter: {text}")))?;
+        let value: f64 = number
+            .parse()
+            .map_err(|_| Error::invalid(format!("failed to parse value as time or duration: {text:?}")))?;
         total += value * unit;
         number.clear();
     }
     if !number.is_empty() || text.is_empty() {
-        return Err(Error::invalid(format!("invalid until filter: {text}")));
+        return Err(Error::invalid(format!("failed to parse value as time or duration: {text:?}")));
     }
     Ok(Some(clock::now_ns().saturating_sub((total * 1e9) as u64)))
 }
@@ -237,7 +238,7 @@ mod tests {
     fn running_containers_are_refused_in_dockers_words() {
         assert_eq!(
             refusal("web", Status::Running),
-            "cannot remove container \"web\": container is running: stop the container before removing or force remove"
+            "cannot remove container \"/web\": container is running: stop the container before removing or force remove"
         );
     }
 }

@@ -14,13 +14,17 @@ impl Engine {
             return Err(Error::invalid("Neither old nor new names may be empty"));
         }
         let container = self.container(id)?;
-        let new = names::validate(name)?.to_owned();
+        let refused = |error: Error| {
+            Error::new(error.code, format!("Error when allocating new name: {}", error.message))
+        };
+        let slashed = format!("/{}", name.strip_prefix('/').unwrap_or(name));
+        let new = names::validate(&slashed).map_err(refused)?.to_owned();
         let operation = container.operation.lock().await;
         let old = container.record().name.clone();
         if old == new {
             return Err(Error::invalid("Renaming a container with the same name as its current name"));
         }
-        self.0.registry.reserve(&new, &container.id)?;
+        self.0.registry.reserve(&new, &container.id).map_err(refused)?;
         let record = container.change(|record| record.name.clone_from(&new));
         let engine = self.clone();
         let stored = record.clone();

@@ -24,7 +24,7 @@ use crate::log::Ends;
 use crate::network::Resolver;
 use crate::publish::PublishedPort;
 use crate::spec::{self, Inputs};
-use crate::state::{Endpoint, Record, Status};
+use crate::state::{Endpoint, MountKind, Record, Status};
 
 /// Why a start is made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -156,7 +156,7 @@ impl Engine {
             ipc: self.share(record.host_config.ipc_mode.as_deref(), "IPC")?,
             uts: self.share(record.host_config.uts_mode.as_deref(), "UTS")?,
             host_network: record.host_config.network_mode.as_deref() == Some("host"),
-            limits: made.cgroup.is_some(),
+            limits: self.0.limits,
         })?;
         let (io, streams) = streams(&record)?;
         let created = skiff_runtime::create(Create {
@@ -266,6 +266,7 @@ impl Engine {
             tracing::error!(%error, container = record.id, "start can't be recorded");
         }
         self.network_events(&record, &made.endpoints, "connect");
+        self.mount_events(&record);
         self.container_event(&record, "start", &[]);
         container.changes.send_modify(|change| {
             change.running = true;
@@ -317,6 +318,19 @@ impl Engine {
             }
             Ok(_) => {}
             Err(error) => tracing::error!(%error, "failed start can't be rolled back"),
+        }
+    }
+
+    /// Tells of the volumes that a container has mounted.
+    fn mount_events(&self, record: &Record) {
+        for mount in record.mounts.iter().filter(|mount| mount.kind == MountKind::Volume) {
+            let attributes = [
+                ("container", record.id.as_str()),
+                ("destination", &mount.destination),
+                ("propagation", &mount.propagation),
+                ("read/write", if mount.writable { "true" } else { "false" }),
+            ];
+            self.volume_event(mount.name.as_deref().unwrap_or(""), "mount", &attributes);
         }
     }
 

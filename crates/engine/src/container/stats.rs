@@ -56,14 +56,27 @@ impl Engine {
         }
         let mut previous = Sample::default();
         if !options.one_shot {
-            previous = sample(&container).await?;
+            previous = self.sample(&container).await?;
             if previous.at.is_some() {
                 tokio::time::sleep(PERIOD).await;
             }
         }
-        let now = Arc::new(sample(&container).await?);
+        let now = Arc::new(self.sample(&container).await?);
         let pair = Pair { previous: Arc::new(previous), now };
         Ok(stream::iter([Ok(model(&container, &pair))]).boxed())
+    }
+
+    /// Looks at a container; nothing is seen of one that does not run.
+    async fn sample(&self, container: &Arc<Container>) -> Result<Sample> {
+        let Ok((pid, _)) = container.process() else { return Ok(Sample::default()) };
+        // A cgroup that limits nothing counts nothing either.
+        let cgroup = container.cgroup().filter(|_| self.0.limits);
+        let host_network = container.record().host_config.network_mode.as_deref() == Some("host");
+        blocking(move || {
+            let path = cgroup.as_ref().map(|cgroup| cgroup.path());
+            Ok(Sample::take(pid, path, !host_network))
+        })
+        .await
     }
 
     fn listen_to_stats(&self, container: &Arc<Container>) -> watch::Receiver<Arc<Pair>> {
@@ -72,14 +85,14 @@ impl Engine {
         let listener = sampler.last.subscribe();
         if !*runs {
             *runs = true;
-            self.0.runtime.spawn(run(Arc::clone(container)));
+            self.0.runtime.spawn(run(self.clone(), Arc::clone(container)));
         }
         listener
     }
 }
 
 /// Measures every second while somebody listens; the end of the container is the last it tells.
-async fn run(container: Arc<Container>) {
+async fn run(engine: Engine, container: Arc<Container>) {
     let sampler = &container.sampler;
     let mut ticks = tokio::time::interval(PERIOD);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -93,7 +106,7 @@ async fn run(container: Arc<Container>) {
                 return;
             }
         }
-        let now = match sample(&container).await {
+        let now = match engine.sample(&container).await {
             Ok(now) => Arc::new(now),
             Err(error) => {
                 tracing::warn!(%error, container = container.id, "container can't be measured");
@@ -103,18 +116,6 @@ async fn run(container: Arc<Container>) {
         let pair = Pair { previous: std::mem::replace(&mut previous, Arc::clone(&now)), now };
         sampler.last.send_replace(Arc::new(pair));
     }
-}
-
-/// Looks at a container; nothing is seen of one that does not run.
-async fn sample(container: &Arc<Container>) -> Result<Sample> {
-    let Ok((pid, _)) = container.process() else { return Ok(Sample::default()) };
-    let cgroup = container.cgroup();
-    let host_network = container.record().host_config.network_mode.as_deref() == Some("host");
-    blocking(move || {
-        let path = cgroup.as_ref().map(|cgroup| cgroup.path());
-        Ok(Sample::take(pid, path, !host_network))
-    })
-    .await
 }
 
 fn model(container: &Container, pair: &Pair) -> ContainerStatsResponse {

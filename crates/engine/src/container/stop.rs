@@ -161,6 +161,10 @@ impl Engine {
         if let Err(error) = blocking(move || engine.0.database.commit([])).await {
             tracing::warn!(%error, "last commit");
         }
+        if let Some(parent) = self.0.config.cgroup_parent.as_deref().filter(|_| self.0.cgroups) {
+            // It stays when it has others' cgroups in it.
+            let _ = std::fs::remove_dir(parent);
+        }
     }
 }
 

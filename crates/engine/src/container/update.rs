@@ -33,8 +33,8 @@ impl Engine {
         };
         let mut changed = Record::clone(&before);
         merge(&mut changed.host_config, &wanted).map_err(cannot)?;
-        if let Some(cgroup) = container.cgroup().filter(|_| before.state.is_running()) {
-            let resources = resources::of(&changed.host_config);
+        if let Some(cgroup) = container.cgroup().filter(|_| before.state.is_running() && self.0.limits) {
+            let resources = resources::of(&changed.host_config).map_err(cannot)?;
             blocking(move || cgroup.apply(&resources).map_err(|error| Error::internal("set limits", &error)))
                 .await
                 .map_err(cannot)?;

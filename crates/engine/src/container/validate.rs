@@ -7,9 +7,9 @@ use crate::error::{Error, Result};
 use crate::health;
 use crate::log::options;
 use crate::signals;
+use crate::spec::devices::parse_rule;
 use crate::spec::files::is_extra_host;
 use crate::spec::security::Security;
-use crate::volumes::check_driver;
 
 /// Checks everything that does not need to look at images or other containers.
 pub fn check(config: &ContainerConfig, host: &HostConfig) -> Result<()> {
@@ -21,7 +21,12 @@ pub fn check(config: &ContainerConfig, host: &HostConfig) -> Result<()> {
     check_modes(host)?;
     Security::of(host)?.seccomp()?;
     if let Some(host) = host.extra_hosts.iter().flatten().find(|line| !is_extra_host(line)) {
-        return Err(Error::invalid(format!("bad format for add-host: {host:?}")));
+        let address =
+            host.split_once('=').or_else(|| host.split_once(':')).filter(|(name, _)| !name.is_empty());
+        return Err(Error::invalid(match address {
+            Some((_, address)) => format!("invalid IP address in add-host: {address:?}"),
+            None => format!("bad format for add-host: {host:?}"),
+        }));
     }
     if let Some(server) = host.dns.iter().flatten().find(|server| server.parse::<std::net::IpAddr>().is_err())
     {
@@ -109,18 +114,15 @@ fn check_refused(host: &HostConfig) -> Result<()> {
             "--storage-opt is supported only for overlay over xfs with 'pquota' mount option",
         ));
     }
-    if let Some(mode) = host.userns_mode.as_deref().filter(|mode| !matches!(*mode, "" | "host")) {
-        return Err(Error::invalid(format!("invalid user namespace mode: {mode}")));
-    }
     if let Some(runtime) =
         host.runtime.as_deref().filter(|name| !matches!(*name, "" | "runc" | "io.containerd.runc.v2"))
     {
         return Err(Error::invalid(format!("unknown or invalid runtime name: {runtime}")));
     }
-    if host.cgroup_parent.as_deref().is_some_and(|parent| !parent.is_empty()) {
-        return Err(Error::not_implemented("a cgroup parent of one's own is not supported"));
+    for rule in host.device_cgroup_rules.iter().flatten() {
+        parse_rule(rule)?;
     }
-    check_driver(host.volume_driver.as_deref())
+    Ok(())
 }
 
 fn check_modes(host: &HostConfig) -> Result<()> {
@@ -145,9 +147,6 @@ fn check_modes(host: &HostConfig) -> Result<()> {
             host.sysctls.iter().flatten().map(|(name, _)| name).find(|name| name.starts_with("net."))
     {
         return Err(Error::invalid(format!("sysctl '{name}' is not allowed in host network namespace")));
-    }
-    if host.privileged == Some(true) && host.userns_mode.as_deref() == Some("private") {
-        return Err(Error::invalid("privileged mode is incompatible with user namespaces"));
     }
     match host.ipc_mode.as_deref().unwrap_or("") {
         "" | "none" | "private" | "shareable" | "host" => {}
@@ -219,8 +218,11 @@ mod tests {
             "unknown or invalid runtime name: kata"
         );
         assert_eq!(
-            refused(HostConfig { userns_mode: Some("keep-id".to_owned()), ..HostConfig::default() }),
-            "invalid user namespace mode: keep-id"
+            refused(HostConfig {
+                device_cgroup_rules: Some(vec!["c 1:3".to_owned()]),
+                ..HostConfig::default()
+            }),
+            "invalid device cgroup rule format: 'c 1:3'"
         );
         assert!(check(&ContainerConfig::default(), &HostConfig::default()).is_ok());
     }

@@ -18,7 +18,8 @@ impl Engine {
         let exits = changes.borrow_and_update().exits;
         Ok(Box::pin(async move {
             let reached = |change: &Change| match condition {
-                WaitCondition::NotRunning => !change.running || change.removed,
+                // An exit ends it, also one that the restart policy makes good again.
+                WaitCondition::NotRunning => !change.running || change.exits > exits || change.removed,
                 WaitCondition::NextExit => change.exits > exits || change.removed,
                 WaitCondition::Removed => change.removed,
             };

@@ -99,7 +99,9 @@ impl Exec {
     }
 
     fn command(&self) -> String {
-        self.config.cmd.as_deref().unwrap_or_default().join(" ")
+        // As dockerd: the blank after the program is there without arguments too.
+        let (program, arguments) = self.config.cmd.as_deref().and_then(<[_]>::split_first).unzip();
+        format!("{} {}", program.map_or("", String::as_str), arguments.unwrap_or_default().join(" "))
     }
 }
 
@@ -159,8 +161,9 @@ impl Engine {
         if config.cmd.as_ref().is_none_or(Vec::is_empty) {
             return Err(Error::invalid("No exec command specified"));
         }
-        let container = self.container(container)?;
-        self.check_exec(&container.record())?;
+        let name = container;
+        let container = self.container(name)?;
+        self.check_exec(&container.record(), name)?;
         let exec = Exec::new(names::random_id(), container.id.clone(), config, Purpose::Client);
         self.announce_exec(&container.record(), &exec);
         let id = exec.id.clone();
@@ -173,16 +176,14 @@ impl Engine {
         self.container_event(record, &action, &[("execID", &exec.id)]);
     }
 
-    fn check_exec(&self, record: &crate::state::Record) -> Result<()> {
+    fn check_exec(&self, record: &crate::state::Record, name: &str) -> Result<()> {
         match record.state.status {
             Status::Running => Ok(()),
-            Status::Paused => Err(Error::conflict(format!(
-                "Container {} is paused, unpause the container before exec",
-                record.id
-            ))),
+            Status::Paused => {
+                Err(Error::conflict(format!("Container {name} is paused, unpause the container before exec")))
+            }
             Status::Restarting => Err(Error::conflict(format!(
-                "Container {} is restarting, wait until the container is running",
-                record.id
+                "Container {name} is restarting, wait until the container is running"
             ))),
             _ => Err(Error::conflict(format!("container {} is not running", record.id))),
         }
@@ -198,7 +199,8 @@ impl Engine {
         let config = &exec.config;
         let mut words = config.cmd.iter().flatten().cloned();
         Ok(ExecInspectResponse {
-            can_remove: Some(state.exit_code.is_some()),
+            // What has ended goes by itself.
+            can_remove: Some(false),
             detach_keys: Some(config.detach_keys.clone().unwrap_or_default()),
             id: Some(exec.id.clone()),
             running: Some(state.running),

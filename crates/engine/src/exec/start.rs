@@ -91,14 +91,14 @@ impl Engine {
         client: Client,
     ) -> Result<Ours> {
         let container = self.container(&exec.container)?;
-        self.check_exec(&container.record())?;
+        self.check_exec(&container.record(), &container.id)?;
         {
             let mut state = exec.state();
             if state.exit_code.is_some() {
-                return Err(Error::conflict(format!("exec {} has already run", exec.id)));
+                return Err(Error::conflict(format!("Error: Exec command {} has already run", exec.id)));
             }
             if std::mem::replace(&mut state.started, true) {
-                return Err(Error::conflict(format!("exec {} is already running", exec.id)));
+                return Err(Error::conflict(format!("Error: Exec command {} is already running", exec.id)));
             }
         }
         let (engine, ours) = (self.clone(), Arc::clone(exec));

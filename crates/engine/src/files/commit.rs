@@ -81,17 +81,21 @@ impl Engine {
             image.await.map_err(|error| image_error(&error))
         }
         .await;
+        if let Ok(image) = &made {
+            let name = request.reference.and_then(|name| Reference::parse(&name).ok());
+            let shown = name.map(|name| name.or_latest().familiar()).unwrap_or_default();
+            if !shown.is_empty() {
+                self.image_event(&image.id, "tag", &shown, &image.labels);
+            }
+            let attributes =
+                [("comment", request.comment.as_str()), ("imageID", &image.id), ("imageRef", &shown)];
+            self.container_event(&container.record(), "commit", &attributes);
+        }
         if paused && let Err(error) = self.unpause_container(&record.id).await {
             // It may have ended, or somebody else was quicker.
             tracing::debug!(%error, container = record.id, "not unpaused after a commit");
         }
-        let image = made?;
-        let name = request.reference.and_then(|name| Reference::parse(&name).ok());
-        let shown = name.map(|name| name.or_latest().familiar()).unwrap_or_default();
-        let attributes =
-            [("comment", request.comment.as_str()), ("imageID", &image.id), ("imageRef", &shown)];
-        self.container_event(&container.record(), "commit", &attributes);
-        Ok(image.id)
+        Ok(made?.id)
     }
 
     /// Pauses a container that runs; says whether it did. A machine without a freezer commits without.

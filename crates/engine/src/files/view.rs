@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use rustix::fs::{CWD, FileType, Mode, OFlags};
+use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, openat2};
 use rustix::io::Errno;
 use rustix::mount::{MountPropagationFlags, MoveMountFlags, OpenTreeFlags, move_mount, open_tree};
 use skiff_images::archive::{make_directories, open_inside};
@@ -20,6 +20,7 @@ use skiff_runtime::RootFs;
 use tokio::sync::OwnedMutexGuard;
 
 use crate::container::Container;
+use crate::copy_up::merged;
 use crate::engine::{Engine, blocking};
 use crate::error::{Error, Result};
 use crate::state::{MountKind, Record};
@@ -130,13 +131,41 @@ impl Engine {
     }
 }
 
+/// An image's files, or a part of them, as a tree that can be mounted.
+pub(crate) fn image_tree(lower: &[PathBuf], part: Option<&str>) -> Result<OwnedFd> {
+    let part = part.unwrap_or(".");
+    let failed = |error: io::Error| match error.raw_os_error().map(Errno::from_raw_os_error) {
+        Some(errno @ (Errno::NOENT | Errno::NOTDIR)) => Error::invalid(format!(
+            "cannot access path {part} of the image: {}",
+            crate::volumes::words_of(errno)
+        )),
+        Some(Errno::XDEV | Errno::LOOP) => Error::invalid("path concatenation escapes the base directory"),
+        _ => Error::internal("mount the image's files", &error),
+    };
+    // Only what is mounted in one's own namespace can be cloned: in a new one it is, for a moment.
+    on_own_thread(|| {
+        leave(Namespaces::MOUNT)?;
+        rustix::mount::mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)?;
+        let tree = merged(lower)?;
+        if let [place, _, ..] = lower {
+            move_mount(&tree, c"", CWD, place, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?;
+        }
+        let stay = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
+        let node = openat2(&tree, part, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), stay)?;
+        let flags =
+            OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
+        Ok(open_tree(&node, c"", flags)?)
+    })
+    .map_err(failed)
+}
+
 fn attachment(source: PathBuf, destination: String, writable: bool, recursive: bool) -> Result<Attachment> {
     let mut flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
     if recursive {
         flags |= OpenTreeFlags::AT_RECURSIVE;
     }
     let failed = |errno: Errno| Error::file("mount", &source, &errno.into());
-    let tree = open_tree(CWD, &source, flags).map_err(failed)?;
+    let tree = skiff_runtime::clone_tree(&source, flags).map_err(failed)?;
     let status = rustix::fs::fstat(&tree).map_err(failed)?;
     let is_directory = FileType::from_raw_mode(status.st_mode) == FileType::Directory;
     Ok(Attachment { tree, is_directory, destination, writable })

@@ -1,6 +1,6 @@
 //! From a container's record to the OCI runtime spec.
 
-mod devices;
+pub mod devices;
 pub mod files;
 mod mounts;
 pub mod resources;
@@ -96,7 +96,7 @@ pub fn build(inputs: &Inputs<'_>) -> Result<Spec> {
     linux.set_seccomp(security.seccomp()?);
     linux.set_sysctl(Some(sysctls(inputs)));
     linux.set_devices(devices::all(host)?);
-    linux.set_resources(inputs.limits.then(|| resources::of(host)));
+    linux.set_resources(inputs.limits.then(|| resources::of(host)).transpose()?);
     if security.privileged || security.system_paths_unconfined {
         linux.set_masked_paths(None);
         linux.set_readonly_paths(None);
@@ -153,8 +153,13 @@ fn identify(root: &Root, user: &str, groups: Option<&[String]>) -> Result<Identi
 }
 
 fn user(identity: &Identity) -> User {
+    let mut groups = identity.groups.clone();
+    // Its own group is one of them, or a file that keeps this group out could be read by leaving it.
+    if !groups.contains(&identity.gid) {
+        groups.push(identity.gid);
+    }
     let mut user = User::default();
-    user.set_uid(identity.uid).set_gid(identity.gid).set_additional_gids(Some(identity.groups.clone()));
+    user.set_uid(identity.uid).set_gid(identity.gid).set_additional_gids(Some(groups));
     user
 }
 

@@ -26,7 +26,8 @@ pub fn all(inputs: &Inputs<'_>, defaults: Vec<Mount>) -> Result<Vec<Mount>> {
             Some("/sys") if inputs.host_network => {
                 bind(Path::new("/sys"), Path::new("/sys"), &["rbind", "ro"])?
             }
-            Some("/dev/mqueue") if inputs.ipc == Share::Host => {
+            // Machines that have none show the engine's own queues with a new mount as well.
+            Some("/dev/mqueue") if inputs.ipc == Share::Host && Path::new("/dev/mqueue").exists() => {
                 bind(Path::new("/dev/mqueue"), Path::new("/dev/mqueue"), &["rbind"])?
             }
             _ => mount,
@@ -37,7 +38,9 @@ pub fn all(inputs: &Inputs<'_>, defaults: Vec<Mount>) -> Result<Vec<Mount>> {
         for name in ["resolv.conf", "hostname", "hosts"] {
             let destination = Path::new("/etc").join(name);
             if !taken(&destination) {
-                mounts.push(bind(&inputs.dir.join(name), &destination, &["rbind", "rprivate"])?);
+                let mut options = vec!["rbind", "rprivate"];
+                options.extend((record.host_config.readonly_rootfs == Some(true)).then_some("ro"));
+                mounts.push(bind(&inputs.dir.join(name), &destination, &options)?);
             }
         }
     }
@@ -60,6 +63,10 @@ fn user_mount(mount: &state::Mount, part: Option<&OwnedFd>) -> Result<Mount> {
     let mut options = vec![if mount.recursive { "rbind" } else { "bind" }, propagation];
     if !mount.writable {
         options.push("ro");
+        // What is mounted below it is read-only too, unless the user wants just this one to be.
+        if mount.recursive && !mount.shallow_read_only {
+            options.push("rro");
+        }
     }
     match part {
         // Opened by this process when the container is made.

@@ -1,13 +1,20 @@
 //! Limits, for machines that can set them.
 
-use bollard_stubs::models::HostConfig;
-use oci_spec::runtime::{LinuxCpu, LinuxMemory, LinuxPids, LinuxResources};
+use bollard_stubs::models::{HostConfig, ThrottleDevice};
+use oci_spec::runtime::{LinuxBlockIo, LinuxCpu, LinuxMemory, LinuxPids, LinuxResources};
+use rustix::fs::{major, minor, stat};
+use serde_json::{Value, json};
+
+use crate::error::{Code, Error, Result};
 
 /// Docker's period of the CPU scheduler, in microseconds.
 const PERIOD: i64 = 100_000;
 
 /// The limits that a host configuration asks for.
-pub fn of(host: &HostConfig) -> LinuxResources {
+///
+/// # Errors
+/// When a device that is to be limited is not there.
+pub fn of(host: &HostConfig) -> Result<LinuxResources> {
     let set = |value: Option<i64>| value.filter(|value| *value != 0);
     let mut resources = LinuxResources::default();
 
@@ -39,7 +46,52 @@ pub fn of(host: &HostConfig) -> LinuxResources {
         pids.set_limit(limit);
         resources.set_pids(Some(pids));
     }
-    resources
+    resources.set_block_io(block_io(host)?);
+    Ok(resources)
+}
+
+/// The limits of block devices, which the configuration names by paths and the kernel by numbers.
+fn block_io(host: &HostConfig) -> Result<Option<LinuxBlockIo>> {
+    let device = |path: Option<&str>| -> Result<Value> {
+        let path = path.unwrap_or_default();
+        let status = stat(path).map_err(|errno| {
+            Error::new(Code::Internal, format!("stat {path}: {}", crate::volumes::words_of(errno)))
+        })?;
+        Ok(json!({ "major": major(status.st_rdev), "minor": minor(status.st_rdev) }))
+    };
+    let mut all = json!({});
+    if let Some(weight) = host.blkio_weight.filter(|weight| *weight != 0) {
+        all["weight"] = weight.into();
+    }
+    let mut weights = Vec::new();
+    for wanted in host.blkio_weight_device.iter().flatten() {
+        let mut entry = device(wanted.path.as_deref())?;
+        entry["weight"] = wanted.weight.into();
+        weights.push(entry);
+    }
+    let throttles = |wanted: &Option<Vec<ThrottleDevice>>| -> Result<Vec<Value>> {
+        let entry = |wanted: &ThrottleDevice| {
+            let mut entry = device(wanted.path.as_deref())?;
+            entry["rate"] = wanted.rate.unwrap_or(0).into();
+            Ok(entry)
+        };
+        wanted.iter().flatten().map(entry).collect()
+    };
+    for (key, list) in [
+        ("weightDevice", weights),
+        ("throttleReadBpsDevice", throttles(&host.blkio_device_read_bps)?),
+        ("throttleWriteBpsDevice", throttles(&host.blkio_device_write_bps)?),
+        ("throttleReadIOPSDevice", throttles(&host.blkio_device_read_iops)?),
+        ("throttleWriteIOPSDevice", throttles(&host.blkio_device_write_iops)?),
+    ] {
+        if !list.is_empty() {
+            all[key] = list.into();
+        }
+    }
+    if all.as_object().is_some_and(serde_json::Map::is_empty) {
+        return Ok(None);
+    }
+    serde_json::from_value(all).map(Some).map_err(|error| Error::internal("describe block devices", &error))
 }
 
 /// What a machine without limits must say about the limits that were asked for, in Docker's words.
@@ -80,6 +132,24 @@ pub fn warnings(host: &HostConfig) -> Vec<String> {
         host.blkio_weight.is_some_and(|weight| weight > 0),
         "Your kernel does not support Block I/O weight or the cgroup is not mounted. Weight discarded.",
     );
+    warn(
+        host.blkio_weight_device.as_ref().is_some_and(|list| !list.is_empty()),
+        "Your kernel does not support Block I/O weight_device or the cgroup is not mounted. Weight-device discarded.",
+    );
+    for (wanted, what) in [
+        (&host.blkio_device_read_bps, ("BPS Block I/O read", "BPS read")),
+        (&host.blkio_device_write_bps, ("BPS Block I/O write", "BPS write")),
+        (&host.blkio_device_read_iops, ("IOPS Block read", "IOPS read")),
+        (&host.blkio_device_write_iops, ("IOPS Block write", "IOPS write")),
+    ] {
+        warn(
+            wanted.as_ref().is_some_and(|list| !list.is_empty()),
+            &format!(
+                "Your kernel does not support {} limit or the cgroup is not mounted. Block I/O {} limit discarded.",
+                what.0, what.1
+            ),
+        );
+    }
     warnings
 }
 
@@ -95,7 +165,7 @@ mod tests {
             pids_limit: Some(100),
             ..HostConfig::default()
         };
-        let resources = of(&host);
+        let resources = of(&host).unwrap();
         let cpu = resources.cpu().as_ref().unwrap();
         assert_eq!((cpu.quota(), cpu.period()), (Some(150_000), Some(100_000)));
         assert_eq!(resources.memory().as_ref().unwrap().swap(), Some(128 << 20));

@@ -103,6 +103,8 @@ pub enum MountKind {
     Volume,
     /// Memory.
     Tmpfs,
+    /// The files of an image, read-only.
+    Image,
 }
 
 /// A mount point of a container, with every choice made.
@@ -110,9 +112,9 @@ pub enum MountKind {
 pub struct Mount {
     /// What is mounted.
     pub kind: MountKind,
-    /// The volume's name.
+    /// The volume's name, or the image's.
     pub name: Option<String>,
-    /// The path that is mounted; empty for memory.
+    /// The path that is mounted; empty for memory, an id for an image.
     pub source: String,
     /// Where.
     pub destination: String,
@@ -124,6 +126,9 @@ pub struct Mount {
     pub propagation: String,
     /// Whether a bind takes along what is mounted below its source.
     pub recursive: bool,
+    /// Whether only the mount itself is read-only, and not what is mounted below it.
+    #[serde(default)]
+    pub shallow_read_only: bool,
     /// Whether the image's content at the destination is copied into an empty volume.
     pub copy: bool,
     /// Whether the volume goes with the container.
@@ -132,7 +137,7 @@ pub struct Mount {
     pub options: Vec<String>,
     /// Whether it came from the `Mounts` list, whose binds must exist.
     pub strict: bool,
-    /// The part of the volume that is mounted.
+    /// The part of the volume or image that is mounted.
     #[serde(default)]
     pub subpath: Option<String>,
     /// The labels of the volume, should it be made for this mount.

@@ -65,6 +65,7 @@ impl Images for Adapter {
         let options = skiff_engine::ListImages {
             all: options.all,
             shared_size: options.shared_size,
+            containers: false,
             filters: convert::filters(&options.filters),
         };
         self.0.list_images(options).await.or_api()
