@@ -10,12 +10,13 @@ use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, BodyStream, Full, LengthLimitError, Limited, StreamBody};
 use hyper::body::Frame;
 use serde::Serialize;
-use serde::de::DeserializeOwned;
+use serde::de::{Deserialize, DeserializeOwned};
 use serde_json::Value;
 use tokio_util::io::StreamReader;
 
 use crate::backend::{BodyReader, ByteStream};
 use crate::error::{ApiError, Result};
+use crate::go_json;
 
 /// What may go wrong with a body while it is read or written.
 pub(crate) type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -135,10 +136,17 @@ pub(crate) fn parse_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
         return Err(ApiError::bad_request("invalid JSON: got EOF while reading request body"));
     }
     let mut documents = serde_json::Deserializer::from_slice(bytes);
-    let value = T::deserialize(&mut documents)
-        .map_err(|error| ApiError::bad_request(format!("invalid JSON: {error}")))?;
+    let document = Value::deserialize(&mut documents).map_err(|error| invalid_json(&error))?;
     documents.end().map_err(|_| ApiError::bad_request("unexpected content after JSON"))?;
-    Ok(value)
+    go_json::from_value(document).map_err(|error| invalid_json(&error))
+}
+
+/// The refusal of a document that is none, or not the expected one.
+pub(crate) fn invalid_json(error: &serde_json::Error) -> ApiError {
+    if error.is_eof() {
+        return ApiError::bad_request("invalid JSON: unexpected EOF");
+    }
+    ApiError::bad_request(format!("invalid JSON: {error}"))
 }
 
 /// Makes a request's body a reader for those who want it as it comes.

@@ -29,6 +29,18 @@ impl Filters {
     /// # Errors
     /// 400 when the text is no such map, or names a filter that isn't in `accepted`.
     pub(crate) fn parse(text: &str, accepted: &[&str]) -> Result<Self, ApiError> {
+        let filters = Self::parse_any(text)?;
+        match filters.values.keys().find(|name| !accepted.contains(&name.as_str())) {
+            Some(unknown) => Err(ApiError::bad_request(format!("invalid filter '{unknown}'"))),
+            None => Ok(filters),
+        }
+    }
+
+    /// Parses the parameter of a call that knows no filter as wrong.
+    ///
+    /// # Errors
+    /// 400 when the text is no such map.
+    pub(crate) fn parse_any(text: &str) -> Result<Self, ApiError> {
         if text.is_empty() {
             return Ok(Self::default());
         }
@@ -46,10 +58,12 @@ impl Filters {
                 .map(|(name, values)| (name, values.unwrap_or_default().into_keys().collect()))
                 .collect(),
         };
-        if let Some(unknown) = values.keys().find(|name| !accepted.contains(&name.as_str())) {
-            return Err(ApiError::bad_request(format!("invalid filter '{unknown}'")));
-        }
         Ok(Self { values })
+    }
+
+    /// Drops the filters that are not in `known`.
+    pub(crate) fn retain(&mut self, known: &[&str]) {
+        self.values.retain(|name, _| known.contains(&name.as_str()));
     }
 
     /// Makes filters from pairs, for tests and for defaults.

@@ -8,6 +8,7 @@ mod body;
 mod connection;
 mod error;
 mod filters;
+mod go_json;
 mod hijack;
 mod query;
 mod route;

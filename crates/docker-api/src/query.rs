@@ -76,6 +76,16 @@ impl Query {
     pub fn filters(&self, accepted: &[&str]) -> Result<Filters> {
         Filters::parse(self.get("filters").unwrap_or_default(), accepted)
     }
+
+    /// Reads the `filters` parameter, keeping only those filters that are in `known`.
+    ///
+    /// # Errors
+    /// 400 when it isn't valid.
+    pub fn known_filters(&self, known: &[&str]) -> Result<Filters> {
+        let mut filters = Filters::parse_any(self.get("filters").unwrap_or_default())?;
+        filters.retain(known);
+        Ok(filters)
+    }
 }
 
 fn is_true(value: &str) -> bool {

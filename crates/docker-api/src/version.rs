@@ -29,19 +29,17 @@ impl ApiVersion {
     /// # Errors
     /// 400 in dockerd's words for versions that are too old or too new.
     pub(crate) fn negotiate(text: &str) -> Result<Self, ApiError> {
-        let order = text
-            .split_once('.')
-            .and_then(|(major, minor)| Some((saturating_number(major)?, saturating_number(minor)?)));
-        let Some((major, minor)) = order else {
-            return Err(ApiError::not_found("page not found"));
-        };
+        // As dockerd compares them: part by part, and a part that is no number counts nothing.
+        let parts: Vec<u16> = text.split('.').map(saturating_number).collect();
+        let [major, minor] = [0, 1].map(|at| parts.get(at).copied().unwrap_or(0));
         if (major, minor) < (1, Self::MIN.minor) {
             return Err(ApiError::bad_request(format!(
                 "client version {text} is too old. Minimum supported API version is {}, please upgrade your client to a newer version",
                 Self::MIN
             )));
         }
-        if (major, minor) > (1, Self::MAX.minor) {
+        let beyond = parts.iter().skip(2).any(|part| *part > 0);
+        if (major, minor, beyond) > (1, Self::MAX.minor, false) {
             return Err(ApiError::bad_request(format!(
                 "client version {text} is too new. Maximum supported API version is {}",
                 Self::MAX
@@ -57,12 +55,9 @@ impl fmt::Display for ApiVersion {
     }
 }
 
-/// Digits only, as the path pattern demands; numbers past `u16` are just "very new".
-fn saturating_number(text: &str) -> Option<u16> {
-    if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_digit()) {
-        return None;
-    }
-    Some(text.parse().unwrap_or(u16::MAX))
+/// Digits, as the path's pattern demands, or nothing; numbers past `u16` are just "very new".
+fn saturating_number(text: &str) -> u16 {
+    if text.is_empty() { 0 } else { text.parse().unwrap_or(u16::MAX) }
 }
 
 #[cfg(test)]
@@ -94,9 +89,14 @@ mod tests {
     }
 
     #[test]
-    fn other_text_is_no_version() {
-        for text in ["", "1", "1.", ".1", "x.y", "1.2.3", "-1.3"] {
-            assert_eq!(ApiVersion::negotiate(text).unwrap_err().status, 404, "{text}");
+    fn odd_versions_are_compared_part_by_part() {
+        for text in ["", "1", "1.", ".1", "1.2.3", "..", "0.99"] {
+            assert!(ApiVersion::negotiate(text).unwrap_err().message.contains("too old"), "{text}");
         }
+        for text in ["2", "1.51.1", "1.052"] {
+            assert!(ApiVersion::negotiate(text).unwrap_err().message.contains("too new"), "{text}");
+        }
+        assert_eq!(ApiVersion::negotiate("1.30.9").unwrap(), ApiVersion::minor(30));
+        assert_eq!(ApiVersion::negotiate("1.51.0").unwrap(), ApiVersion::MAX);
     }
 }

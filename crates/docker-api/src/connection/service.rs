@@ -3,7 +3,8 @@
 use std::convert::Infallible;
 use std::sync::Arc;
 
-use http::header::{CONNECTION, CONTENT_TYPE, SERVER, UPGRADE};
+use bytes::Bytes;
+use http::header::{CONNECTION, CONTENT_TYPE, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_PROTOCOL, SERVER, UPGRADE};
 use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
@@ -19,7 +20,7 @@ use super::Connection;
 use super::gate::{Gate, Verdict};
 use crate::body::{self, Body, BoxError};
 use crate::error::{ApiError, Result};
-use crate::hijack;
+use crate::hijack::{self, websocket::WebSocket};
 use crate::route::{self, Answer, Hijack};
 use crate::server::Server;
 use crate::version::ApiVersion;
@@ -88,6 +89,16 @@ async fn answer<C: Connection>(
 
 fn switching_protocols(hijack: &Hijack) -> Response<Body> {
     let mut response = body::empty(StatusCode::SWITCHING_PROTOCOLS);
+    if let Some(handshake) = &hijack.websocket {
+        let headers = response.headers_mut();
+        headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+        headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+        headers.insert(SEC_WEBSOCKET_ACCEPT, handshake.accept.clone());
+        if let Some(protocol) = &handshake.protocol {
+            headers.insert(SEC_WEBSOCKET_PROTOCOL, protocol.clone());
+        }
+        return response;
+    }
     let format = if hijack.announce_multiplexed { route::MULTIPLEXED_STREAM } else { route::RAW_STREAM };
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, format);
@@ -116,7 +127,13 @@ async fn take_over<C: Connection>(upgrade: OnUpgrade, hijack: Hijack) {
             let (connection, rest) = parts.io.into_inner().into_inner();
             // hyper may have read ahead of what the gate still holds.
             let early = if rest.is_empty() { parts.read_buf } else { [parts.read_buf, rest].concat().into() };
-            hijack::run(connection, early, hijack).await;
+            match hijack.websocket.as_ref().map(|handshake| handshake.frames) {
+                Some(frames) => {
+                    let socket = WebSocket::new(connection, early, frames);
+                    hijack::run(socket, Bytes::new(), hijack).await;
+                }
+                None => hijack::run(connection, early, hijack).await,
+            }
         }
         Err(_) => tracing::error!("an upgraded connection isn't the one that was served"),
     }

@@ -8,5 +8,6 @@
 mod copy;
 pub(crate) mod detach;
 pub(crate) mod multiplex;
+pub(crate) mod websocket;
 
 pub(crate) use copy::run;

@@ -12,8 +12,10 @@ use crate::backend::{
 };
 use crate::body::{self, BoxError};
 use crate::error::{ApiError, Result};
+use crate::go_json;
 use crate::hijack::detach;
 use crate::hijack::multiplex;
+use crate::hijack::websocket::{Frames, Handshake};
 use crate::shape;
 use crate::version::ApiVersion;
 
@@ -65,6 +67,7 @@ pub(super) async fn route(call: Call, path: &[&str]) -> Result<Answer> {
             call.backend.remove_container(id, options).await?;
             done()
         }
+        ("GET", [id, "attach", "ws"]) if !id.is_empty() => attach_websocket(call, id).await,
         (_, [id, operation]) if !id.is_empty() => one(call, id, operation).await,
         _ => Err(page_not_found()),
     }
@@ -137,15 +140,14 @@ async fn one(call: Call, id: &str, operation: &str) -> Result<Answer> {
 async fn update(call: Call, id: &str) -> Result<Answer> {
     let (backend, version) = (call.backend.clone(), call.version);
     let mut document: serde_json::Value = call.json().await?;
-    create::check_words(&document)?;
+    create::check_words(&mut document)?;
     if version < ApiVersion::minor(40)
         && let Some(fields) = document.as_object_mut()
     {
         // Their zero is "not set".
-        fields.retain(|name, value| name != "PidsLimit" || value.as_i64() != Some(0));
+        fields.retain(|name, value| !name.eq_ignore_ascii_case("PidsLimit") || value.as_i64() != Some(0));
     }
-    let update = serde_json::from_value(document)
-        .map_err(|error| ApiError::bad_request(format!("invalid JSON: {error}")))?;
+    let update = go_json::from_value(document).map_err(|error| body::invalid_json(&error))?;
     let updated = backend.update_container(id, update).await?;
     Ok(body::json(StatusCode::OK, &serde_json::json!({ "Warnings": updated.warnings }))?.into())
 }
@@ -168,13 +170,7 @@ fn has_body(call: &Call) -> bool {
 
 async fn list(call: Call) -> Result<Answer> {
     let query = &call.query;
-    let mut filters = query.filters(LIST_FILTERS)?;
-    // Before they were filters, these two were parameters; dockerd still takes both.
-    for name in ["before", "since"] {
-        if let Some(container) = query.filled(name) {
-            filters.add(name, container);
-        }
-    }
+    let filters = query.filters(LIST_FILTERS)?;
     let limit =
         query.integer("limit")?.and_then(|limit| usize::try_from(limit).ok()).filter(|limit| *limit > 0);
     let options = ListContainers {
@@ -263,14 +259,20 @@ async fn stats(call: Call, id: &str) -> Result<Answer> {
     }
 }
 
-async fn attach(call: Call, id: &str) -> Result<Answer> {
-    let query = &call.query;
-    let keys = query.filled("detachKeys").map(str::to_owned);
+/// Reads the keys that detach.
+fn detach_keys(call: &Call) -> Result<Option<String>> {
+    let keys = call.query.filled("detachKeys").map(str::to_owned);
     if let Some(keys) = &keys {
         detach::parse(keys).map_err(|error| {
             ApiError::bad_request(format!("Invalid detach keys ({keys}) provided: {error}"))
         })?;
     }
+    Ok(keys)
+}
+
+async fn attach(call: Call, id: &str) -> Result<Answer> {
+    let query = &call.query;
+    let keys = detach_keys(&call)?;
     let options = AttachOptions {
         logs: query.flag("logs"),
         stream: query.flag("stream"),
@@ -283,6 +285,26 @@ async fn attach(call: Call, id: &str) -> Result<Answer> {
     Ok(Answer::Hijack(hijack(&call, streams, keys)))
 }
 
+/// `GET /containers/{id}/attach/ws`: the streams on a WebSocket, all of them for clients from before 1.42.
+async fn attach_websocket(call: Call, id: &str) -> Result<Answer> {
+    let query = &call.query;
+    let keys = detach_keys(&call)?;
+    let stream = |name| call.version < ApiVersion::minor(42) || query.flag(name);
+    let options = AttachOptions {
+        logs: query.flag("logs"),
+        stream: query.flag("stream"),
+        stdin: stream("stdin"),
+        stdout: stream("stdout"),
+        stderr: stream("stderr"),
+        detach_keys: keys.clone(),
+    };
+    let frames = if call.version < ApiVersion::minor(28) { Frames::Text } else { Frames::Binary };
+    let handshake = Handshake::new(&call.headers, frames)?;
+    let streams = call.backend.attach_container(id, options).await?;
+    let hijack = hijack(&call, streams, keys);
+    Ok(Answer::Hijack(Hijack { multiplexed: false, websocket: Some(handshake), ..hijack }))
+}
+
 /// Prepares the connection's end as HTTP.
 pub(super) fn hijack(call: &Call, streams: crate::backend::AttachStreams, keys: Option<String>) -> Hijack {
     let keys = keys.or_else(|| streams.detach_keys.clone()).filter(|keys| !keys.is_empty());
@@ -291,5 +313,5 @@ pub(super) fn hijack(call: &Call, streams: crate::backend::AttachStreams, keys: 
         keys.map_or_else(|| detach::DEFAULT.to_vec(), |keys| detach::parse(&keys).unwrap_or_default());
     let announce_multiplexed = !streams.tty && call.wants_upgrade() && call.version >= ANNOUNCES_FORMAT;
     let (multiplexed, loses_early_output) = (!streams.tty, call.loses_early_output());
-    Hijack { streams, detach_keys, multiplexed, announce_multiplexed, loses_early_output }
+    Hijack { streams, detach_keys, multiplexed, announce_multiplexed, loses_early_output, websocket: None }
 }

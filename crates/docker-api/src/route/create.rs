@@ -10,10 +10,14 @@ use super::{Answer, Call};
 use crate::backend::CreateContainer;
 use crate::body;
 use crate::error::{ApiError, Result};
+use crate::go_json;
 use crate::version::ApiVersion;
 
 const MAC_ADDRESS_WARNING: &str = "The container-wide MacAddress field is now deprecated. It should be specified in \
                                    EndpointsConfig instead.";
+
+/// The fields that are looked at before the document becomes a type.
+const INSPECTED: [&str; 5] = ["Cmd", "Entrypoint", "HostConfig", "MacAddress", "NetworkingConfig"];
 
 pub(super) async fn create(call: Call) -> Result<Answer> {
     let version = call.version;
@@ -30,19 +34,32 @@ pub(super) async fn create(call: Call) -> Result<Answer> {
 
 /// Reads the body and applies the rules of the client's API version; also returns warnings for the user.
 fn decode(document: Value, version: ApiVersion) -> Result<(ContainerCreateBody, Vec<String>)> {
-    let Value::Object(mut fields) = document else {
-        return Err(ApiError::bad_request("invalid JSON: the container's configuration must be an object"));
+    let kind = match document {
+        Value::Array(_) => "array",
+        Value::String(_) => "string",
+        Value::Bool(_) => "bool",
+        _ => "number",
     };
+    let mut fields = match document {
+        Value::Object(fields) => fields,
+        Value::Null => Map::new(),
+        _ => {
+            return Err(ApiError::bad_request(format!(
+                "invalid JSON: json: cannot unmarshal {kind} into Go value of type runconfig.ContainerConfigWrapper"
+            )));
+        }
+    };
+    go_json::canonical(&mut fields, &INSPECTED);
     if fields.keys().all(|key| key == "HostConfig" || key == "NetworkingConfig") {
         return Err(ApiError::bad_request("config cannot be empty in order to create a container"));
     }
     let mac_address = fields.remove("MacAddress").and_then(|value| value.as_str().map(str::to_owned));
     modernise(&mut fields);
-    if let Some(host_config) = fields.get("HostConfig") {
+    if let Some(host_config) = fields.get_mut("HostConfig") {
         check_words(host_config)?;
     }
-    let mut body: ContainerCreateBody = serde_json::from_value(Value::Object(fields))
-        .map_err(|error| ApiError::bad_request(format!("invalid JSON: {error}")))?;
+    let mut body: ContainerCreateBody =
+        go_json::from_value(Value::Object(fields)).map_err(|error| body::invalid_json(&error))?;
 
     let network = choose_network(&mut body);
     let mut warnings = Vec::new();
@@ -67,22 +84,24 @@ fn modernise(fields: &mut Map<String, Value>) {
             *value = json!([std::mem::take(word)]);
         }
     }
-    // Sets are objects with empty objects as values; Go takes null too.
-    for name in ["ExposedPorts", "Volumes"] {
-        if let Some(Value::Object(set)) = fields.get_mut(name) {
-            set.values_mut().filter(|value| value.is_null()).for_each(|value| *value = json!({}));
-        }
-    }
-    // Endpoints without settings are null.
-    if let Some(Value::Object(endpoints)) =
-        fields.get_mut("NetworkingConfig").and_then(|config| config.get_mut("EndpointsConfig"))
-    {
-        endpoints.values_mut().filter(|value| value.is_null()).for_each(|value| *value = json!({}));
-    }
 }
 
 /// Checks the fields that have a few words as values, to refuse others as dockerd does.
-pub(super) fn check_words(host_config: &Value) -> Result<()> {
+pub(super) fn check_words(host_config: &mut Value) -> Result<()> {
+    if let Value::Object(fields) = host_config {
+        go_json::canonical(fields, &["RestartPolicy", "Isolation", "CgroupnsMode", "Mounts"]);
+    }
+    if let Some(Value::Object(policy)) = host_config.get_mut("RestartPolicy") {
+        go_json::canonical(policy, &["Name"]);
+    }
+    for mount in host_config.get_mut("Mounts").and_then(Value::as_array_mut).into_iter().flatten() {
+        if let Value::Object(fields) = mount {
+            go_json::canonical(fields, &["Type", "BindOptions"]);
+        }
+        if let Some(Value::Object(options)) = mount.get_mut("BindOptions") {
+            go_json::canonical(options, &["Propagation"]);
+        }
+    }
     let text = |value: &Value| value.as_str().map(str::to_owned);
     let unknown = |value: &Value, known: &[&str]| {
         text(value).filter(|word| !word.is_empty() && !known.contains(&word.as_str()))
@@ -95,7 +114,9 @@ pub(super) fn check_words(host_config: &Value) -> Result<()> {
         )));
     }
     if let Some(word) = unknown(&host_config["Isolation"], &["default"]) {
-        return Err(ApiError::bad_request(format!("invalid isolation '{word}' on linux")));
+        return Err(ApiError::bad_request(format!(
+            "Invalid isolation: {word:?} - linux only supports 'default'"
+        )));
     }
     if let Some(word) = unknown(&host_config["CgroupnsMode"], &["private", "host"]) {
         return Err(ApiError::bad_request(format!("invalid cgroup namespace mode: {word}")));
@@ -104,7 +125,9 @@ pub(super) fn check_words(host_config: &Value) -> Result<()> {
     let propagations = ["private", "rprivate", "shared", "rshared", "slave", "rslave"];
     for mount in host_config["Mounts"].as_array().into_iter().flatten() {
         if let Some(word) = unknown(&mount["Type"], &kinds) {
-            return Err(ApiError::bad_request(format!("mount type unknown: {word:?}")));
+            return Err(ApiError::bad_request(format!(
+                "invalid mount config for type {word:?}: mount type unknown"
+            )));
         }
         if let Some(word) = unknown(&mount["BindOptions"]["Propagation"], &propagations) {
             return Err(ApiError::bad_request(format!(
@@ -183,6 +206,7 @@ fn check_mounts(body: &mut ContainerCreateBody, version: ApiVersion) -> Result<(
             ("VolumeOptions", mount.volume_options.is_some() && kind != "volume"),
             ("BindOptions", mount.bind_options.is_some() && kind != "bind"),
             ("TmpfsOptions", mount.tmpfs_options.is_some() && kind != "tmpfs"),
+            ("ImageOptions", mount.image_options.is_some() && kind != "image"),
         ];
         if version >= ApiVersion::minor(42) {
             if let Some((name, _)) = wrong.iter().find(|(_, wrong)| *wrong) {
@@ -198,6 +222,19 @@ fn check_mounts(body: &mut ContainerCreateBody, version: ApiVersion) -> Result<(
             if let Some(options) = &mut mount.bind_options {
                 options.create_mountpoint = None;
             }
+        }
+        if version < ApiVersion::minor(48) && kind == "image" {
+            return Err(ApiError::bad_request("mounts of images need API v1.48 or newer"));
+        }
+        if version < ApiVersion::minor(44) && kind == "bind" {
+            // What these clients mean by read-only. They can't ask for the opposite.
+            let options = mount.bind_options.get_or_insert_default();
+            if options.read_only_force_recursive == Some(true) {
+                return Err(ApiError::bad_request(
+                    "BindOptions.ReadOnlyForceRecursive needs API v1.44 or newer",
+                ));
+            }
+            options.read_only_non_recursive = mount.read_only;
         }
         let subpath = mount.volume_options.as_ref().and_then(|options| options.subpath.as_deref());
         if version < ApiVersion::minor(45) && subpath.is_some_and(|path| !path.is_empty()) {
@@ -281,15 +318,21 @@ mod tests {
             assert_eq!(refusal(document, 51), "config cannot be empty in order to create a container");
         }
         assert!(refusal(json!([]), 51).starts_with("invalid JSON"));
-        assert!(refusal(json!({"Image": 1}), 51).starts_with("invalid JSON: invalid type"));
+        assert!(refusal(json!({"Image": 1}), 51).starts_with("invalid JSON: json: cannot unmarshal number"));
     }
 
     #[test]
     fn unknown_words_are_refused_as_dockerd_does() {
         let refused = |host: Value| refusal(json!({"HostConfig": host, "Image": "a"}), 51);
         assert_eq!(refused(json!({"CgroupnsMode": "weird"})), "invalid cgroup namespace mode: weird");
-        assert_eq!(refused(json!({"Isolation": "hyperv"})), "invalid isolation 'hyperv' on linux");
-        assert_eq!(refused(json!({"Mounts": [{"Type": "what"}]})), "mount type unknown: \"what\"");
+        assert_eq!(
+            refused(json!({"Isolation": "hyperv"})),
+            "Invalid isolation: \"hyperv\" - linux only supports 'default'"
+        );
+        assert_eq!(
+            refused(json!({"Mounts": [{"Type": "what"}]})),
+            "invalid mount config for type \"what\": mount type unknown"
+        );
         assert_eq!(
             refused(json!({"RestartPolicy": {"Name": "sometimes"}})),
             "invalid restart policy: unknown policy 'sometimes'; use one of 'no', 'always', 'on-failure', or \

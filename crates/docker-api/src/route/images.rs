@@ -154,7 +154,8 @@ fn registry_auth(headers: &HeaderMap) -> Option<Auth> {
 async fn load(call: Call) -> Result<Answer> {
     let quiet = call.query.flag_or("quiet", true);
     let backend = call.backend.clone();
-    progress(backend.load_images(call.into_reader(), quiet).await?).await
+    // As dockerd, whose answer has begun by the time that it looks into the archive.
+    Ok(body::json_stream(backend.load_images(call.into_reader(), quiet).await?, last_line).into())
 }
 
 async fn save(call: Call, names: Vec<String>) -> Result<Answer> {
@@ -171,10 +172,12 @@ async fn remove(call: Call, name: &str) -> Result<Answer> {
     Ok(body::json(StatusCode::OK, &removed)?.into())
 }
 
+/// The last line of progress that has failed.
+fn last_line(error: &ApiError) -> Option<Value> {
+    Some(json!({ "errorDetail": { "message": error.message }, "error": error.message }))
+}
+
 async fn progress(lines: ProgressStream) -> Result<Answer> {
-    fn last_line(error: &ApiError) -> Option<Value> {
-        Some(json!({ "errorDetail": { "message": error.message }, "error": error.message }))
-    }
     Ok(body::json_lines(lines, last_line).await?.into())
 }
 

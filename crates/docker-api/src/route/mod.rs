@@ -21,6 +21,7 @@ use serde::de::DeserializeOwned;
 use crate::backend::{AttachStreams, Backend, BodyReader};
 use crate::body::{self, Body};
 use crate::error::{ApiError, Result};
+use crate::hijack::websocket::Handshake;
 use crate::query::Query;
 use crate::version::ApiVersion;
 
@@ -46,6 +47,8 @@ pub(crate) struct Hijack {
     pub announce_multiplexed: bool,
     /// Whether the client would lose output that arrives together with the answer's head.
     pub loses_early_output: bool,
+    /// The client speaks WebSocket on the connection.
+    pub websocket: Option<Handshake>,
 }
 
 impl From<Response<Body>> for Answer {
@@ -131,7 +134,10 @@ pub(crate) async fn dispatch(backend: Arc<dyn Backend>, head: Parts, body: Body)
         }
         ["networks", rest @ ..] => networks::route(call, rest).await,
         ["volumes", rest @ ..] => volumes::route(call, rest).await,
-        ["swarm" | "nodes" | "services" | "tasks" | "secrets" | "configs", ..] => swarm::route(&call.method),
+        path @ ["swarm" | "nodes" | "services" | "tasks" | "secrets" | "configs", ..] => {
+            swarm::route(&call.method, path)
+        }
+        ["plugins", rest @ ..] => swarm::plugins(&call, rest),
         other => system::route(call, other).await,
     }
 }

@@ -42,7 +42,6 @@ pub(super) async fn route(call: Call, path: &[&str]) -> Result<Answer> {
         }
         ("GET", ["events"]) => events(call).await,
         ("GET", ["system", "df"]) => disk_usage(call).await,
-        ("GET", ["plugins"]) => Ok(body::json(StatusCode::OK, &[(); 0])?.into()),
         // There is no build cache; `docker system prune` asks all the same.
         ("POST", ["build", "prune"]) => {
             Ok(body::json(StatusCode::OK, &json!({ "CachesDeleted": null, "SpaceReclaimed": 0 }))?.into())
@@ -76,7 +75,8 @@ async fn events(call: Call) -> Result<Answer> {
     let options = EventsOptions {
         since: time("since")?,
         until: time("until")?,
-        filters: call.query.filters(EVENT_FILTERS)?,
+        // As dockerd, which listens for ever with a filter that it does not know.
+        filters: call.query.known_filters(EVENT_FILTERS)?,
     };
     if let (Some(since), Some(until)) = (options.since, options.until)
         && until < since

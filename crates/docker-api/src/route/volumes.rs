@@ -21,7 +21,7 @@ pub(super) async fn route(mut call: Call, path: &[&str]) -> Result<Answer> {
         ("POST", ["create"]) => {
             let request: VolumeCreateRequest = call.take_optional_json().await?;
             if request.cluster_volume_spec.is_some() && call.version >= ApiVersion::minor(42) {
-                return super::swarm::route(&call.method);
+                return Err(super::swarm::not_a_manager());
             }
             let volume = call.backend.create_volume(request).await?;
             Ok(body::json(StatusCode::CREATED, &shape::volume(volume)?)?.into())

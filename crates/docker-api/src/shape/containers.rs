@@ -34,25 +34,25 @@ static CONTAINER: LazyLock<Value> = LazyLock::new(|| {
 static CONFIG: LazyLock<Value> = LazyLock::new(|| {
     json!({
         "Hostname": "", "Domainname": "", "User": "", "AttachStdin": false, "AttachStdout": false, "AttachStderr": false,
-        "Tty": false, "OpenStdin": false, "StdinOnce": false, "Env": [], "Cmd": null, "Image": "", "Volumes": null,
+        "Tty": false, "OpenStdin": false, "StdinOnce": false, "Env": null, "Cmd": null, "Image": "", "Volumes": null,
         "WorkingDir": "", "Entrypoint": null, "OnBuild": null, "Labels": {},
     })
 });
 static HOST_CONFIG: LazyLock<Value> = LazyLock::new(|| {
     json!({
         "Binds": null, "ContainerIDFile": "", "LogConfig": { "Type": "json-file", "Config": {} }, "NetworkMode": "bridge",
-        "PortBindings": {}, "RestartPolicy": { "Name": "no", "MaximumRetryCount": 0 }, "AutoRemove": false,
+        "PortBindings": null, "RestartPolicy": { "Name": "no", "MaximumRetryCount": 0 }, "AutoRemove": false,
         "VolumeDriver": "", "VolumesFrom": null, "ConsoleSize": [0, 0], "CapAdd": null, "CapDrop": null,
-        "CgroupnsMode": "private", "Dns": [], "DnsOptions": [], "DnsSearch": [], "ExtraHosts": null, "GroupAdd": null,
+        "CgroupnsMode": "private", "Dns": null, "DnsOptions": null, "DnsSearch": null, "ExtraHosts": null, "GroupAdd": null,
         "IpcMode": "private", "Cgroup": "", "Links": null, "OomScoreAdj": 0, "PidMode": "", "Privileged": false,
         "PublishAllPorts": false, "ReadonlyRootfs": false, "SecurityOpt": null, "UTSMode": "", "UsernsMode": "",
         "ShmSize": 67_108_864, "Runtime": "runc", "Isolation": "", "CpuShares": 0, "Memory": 0, "NanoCpus": 0,
-        "CgroupParent": "", "BlkioWeight": 0, "BlkioWeightDevice": [], "BlkioDeviceReadBps": [],
-        "BlkioDeviceWriteBps": [], "BlkioDeviceReadIOps": [], "BlkioDeviceWriteIOps": [], "CpuPeriod": 0, "CpuQuota": 0,
-        "CpuRealtimePeriod": 0, "CpuRealtimeRuntime": 0, "CpusetCpus": "", "CpusetMems": "", "Devices": [],
+        "CgroupParent": "", "BlkioWeight": 0, "BlkioWeightDevice": null, "BlkioDeviceReadBps": null,
+        "BlkioDeviceWriteBps": null, "BlkioDeviceReadIOps": null, "BlkioDeviceWriteIOps": null, "CpuPeriod": 0, "CpuQuota": 0,
+        "CpuRealtimePeriod": 0, "CpuRealtimeRuntime": 0, "CpusetCpus": "", "CpusetMems": "", "Devices": null,
         "DeviceCgroupRules": null, "DeviceRequests": null, "MemoryReservation": 0, "MemorySwap": 0,
-        "MemorySwappiness": null, "OomKillDisable": null, "PidsLimit": null, "Ulimits": [], "CpuCount": 0,
-        "CpuPercent": 0, "IOMaximumIOps": 0, "IOMaximumBandwidth": 0, "MaskedPaths": [], "ReadonlyPaths": [],
+        "MemorySwappiness": null, "OomKillDisable": null, "PidsLimit": null, "Ulimits": null, "CpuCount": 0,
+        "CpuPercent": 0, "IOMaximumIOps": 0, "IOMaximumBandwidth": 0, "MaskedPaths": null, "ReadonlyPaths": null,
     })
 });
 static NETWORK_SETTINGS: LazyLock<Value> = LazyLock::new(|| {
@@ -108,6 +108,12 @@ pub(crate) fn container_list(containers: Vec<ContainerSummary>, version: ApiVers
     let shaped = containers.iter().map(|container| {
         let mut shaped = fields(container)?;
         fill(&mut shaped, &SUMMARY);
+        // Go leaves out a size of zero here.
+        for size in ["SizeRw", "SizeRootFs"] {
+            if shaped.get(size).and_then(Value::as_i64) == Some(0) {
+                shaped.remove(size);
+            }
+        }
         // Newer than the newest version served.
         shaped.remove("Health");
         if version < ApiVersion::minor(48) {
@@ -142,7 +148,7 @@ pub(crate) fn container(container: ContainerInspectResponse, version: ApiVersion
     let names = [id, hostname];
     if let Some(config) = object(&mut shaped, "Config") {
         omit_if_empty(config, &["ExposedPorts", "Healthcheck", "StopSignal", "Shell", "ArgsEscaped"]);
-        null_if_empty(config, &["Volumes", "OnBuild"]);
+        null_if_empty(config, &["Env", "Volumes", "OnBuild"]);
         fill(config, &CONFIG);
     }
     if let Some(host_config) = object(&mut shaped, "HostConfig") {
@@ -182,7 +188,7 @@ fn shape_endpoints(settings: &mut Map<String, Value>, version: ApiVersion) {
             endpoint.remove("GwPriority");
         }
         if version < ApiVersion::minor(44) {
-            endpoint.remove("DNSNames");
+            endpoint.insert("DNSNames".to_owned(), Value::Null);
         }
     }
 }

@@ -65,6 +65,9 @@ pub(crate) fn version(version: SystemVersion) -> Result<Value> {
     if let Some(engine) = components.into_iter().flatten().find(|component| component["Name"] == "Engine") {
         engine["Details"] = details.into();
     }
+    if shaped.get("Experimental") == Some(&Value::Bool(false)) {
+        shaped.remove("Experimental");
+    }
     Ok(shaped.into())
 }
 

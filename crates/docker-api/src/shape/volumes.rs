@@ -9,7 +9,7 @@ use super::{elements, fields, fill, null_if_empty};
 use crate::error::Result;
 
 static LIST: LazyLock<Value> = LazyLock::new(|| json!({ "Volumes": [], "Warnings": null }));
-static PRUNE: LazyLock<Value> = LazyLock::new(|| json!({ "VolumesDeleted": null, "SpaceReclaimed": 0 }));
+static PRUNE: LazyLock<Value> = LazyLock::new(|| json!({ "VolumesDeleted": [], "SpaceReclaimed": 0 }));
 
 pub(crate) fn volume(volume: Volume) -> Result<Value> {
     let mut shaped = fields(&volume)?;
@@ -27,7 +27,6 @@ pub(crate) fn volume_list(list: VolumeListResponse) -> Result<Value> {
 pub(crate) fn volume_prune(report: VolumePruneResponse) -> Result<Value> {
     let mut shaped = fields(&report)?;
     fill(&mut shaped, &PRUNE);
-    null_if_empty(&mut shaped, &["VolumesDeleted"]);
     Ok(shaped.into())
 }
 

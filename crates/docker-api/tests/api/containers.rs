@@ -39,7 +39,7 @@ async fn inspect_has_every_field_of_dockerds() {
     let old = get(&fake, "/v1.43/containers/web/json?size=true").await.json();
     assert_eq!(fake.last_call(), "inspect web true");
     let endpoint = &old["NetworkSettings"]["Networks"]["bridge"];
-    assert!(endpoint.get("DNSNames").is_none() && endpoint.get("GwPriority").is_none());
+    assert!(endpoint["DNSNames"].is_null() && endpoint.get("GwPriority").is_none());
 }
 
 #[tokio::test]
@@ -50,6 +50,26 @@ async fn creating_answers_201_with_id_and_warnings() {
         request(&fake, "POST", "/v1.47/containers/create?name=web&platform=linux/arm64", Some(body)).await;
     assert_eq!((answer.status, answer.text().as_str()), (201, "{\"Id\":\"01\",\"Warnings\":[]}\n"));
     assert_eq!(fake.last_call(), "create Some(\"web\") Some(\"linux/arm64\") Some(\"busybox\") 1.47");
+}
+
+#[tokio::test]
+async fn names_of_fields_count_in_any_case() {
+    let fake = fake();
+    let body = r#"{"image":"busybox","CMD":"true","hostconfig":{"networkmode":"none","restartpolicy":{"name":"no"}}}"#;
+    assert_eq!(request(&fake, "POST", "/containers/create", Some(body)).await.status, 201);
+    assert_eq!(fake.last_call(), "create None None Some(\"busybox\") 1.51");
+    let body = r#"{"image":"busybox","hostconfig":{"mounts":[{"type":"weird","target":"/a"}]}}"#;
+    let answer = request(&fake, "POST", "/containers/create", Some(body)).await;
+    assert_eq!(
+        (answer.status, answer.message().as_str()),
+        (400, "invalid mount config for type \"weird\": mount type unknown")
+    );
+    for odd in [
+        r#"{"Image":"a","HostConfig":"x"}"#,
+        r#"{"Image":"a","HostConfig":{"Mounts":[1],"RestartPolicy":[]}}"#,
+    ] {
+        assert_eq!(request(&fake, "POST", "/containers/create", Some(odd)).await.status, 400, "{odd}");
+    }
 }
 
 #[tokio::test]

@@ -294,3 +294,49 @@ async fn an_execs_start_says_how_its_output_is_framed() {
         assert_eq!(rest(&mut stream).await, output);
     }
 }
+
+const WEBSOCKET: &str = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+                         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+
+#[tokio::test]
+async fn a_websocket_carries_the_streams_in_frames() {
+    let fake = fake();
+    let target = "/v1.43/containers/web/attach/ws?stream=1&stdin=1&stdout=1";
+    let (mut stream, head) =
+        send(&fake, &format!("GET {target} HTTP/1.1\r\nHost: d\r\n{WEBSOCKET}\r\n")).await;
+    assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
+    let lower = head.to_ascii_lowercase();
+    assert!(lower.contains("sec-websocket-accept: s3pplmbitxaq9kygzzhzrbk+xoo=\r\n"), "{head}");
+    assert!(lower.contains("upgrade: websocket\r\n") && !lower.contains("content-type"), "{head}");
+    assert!(fake.last_call().contains("stderr: false"), "{}", fake.last_call());
+    let mut stdio = fake.take_stdio();
+    stream.write_all(b"\x81\x82\x01\x02\x03\x04hl").await.unwrap();
+    let mut input = [0; 2];
+    within(stdio.input.as_mut().unwrap().read_exact(&mut input)).await.unwrap();
+    assert_eq!(&input, b"in");
+    stdio.output.send(chunk(Stdout, "out")).await.unwrap();
+    drop(stdio);
+    assert_eq!(rest(&mut stream).await, b"\x82\x03out\x88\x02\x03\xe8");
+}
+
+#[tokio::test]
+async fn old_clients_get_text_frames_of_every_stream() {
+    let fake = fake();
+    let target = "/v1.27/containers/web/attach/ws?stream=1";
+    let (mut stream, _) = send(&fake, &format!("GET {target} HTTP/1.1\r\nHost: d\r\n{WEBSOCKET}\r\n")).await;
+    let stdio = fake.take_stdio();
+    stdio.output.send(chunk(Stderr, "err")).await.unwrap();
+    drop(stdio);
+    assert_eq!(rest(&mut stream).await, b"\x81\x03err\x88\x02\x03\xe8");
+}
+
+#[tokio::test]
+async fn what_asks_for_no_websocket_is_refused() {
+    let answer = crate::client::get(&fake(), "/containers/web/attach/ws?stream=1").await;
+    assert_eq!((answer.status, answer.message()), (400, "not websocket protocol".to_owned()));
+    let missing = format!(
+        "GET /containers/missing/attach/ws HTTP/1.1\r\nHost: d\r\nConnection: close\r\n{}\r\n",
+        WEBSOCKET.replace("Connection: Upgrade\r\n", "")
+    );
+    assert_eq!(crate::client::raw(&fake(), &missing).await.status, 404);
+}

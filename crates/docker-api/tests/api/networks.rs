@@ -41,5 +41,5 @@ async fn networks_are_made_joined_left_and_removed() {
     assert_eq!(delete(&fake, "/networks/front").await.status, 204);
     assert_eq!(fake.last_call(), "remove network front");
     assert_eq!(post(&fake, "/networks/prune").await.text(), "{\"NetworksDeleted\":null}\n");
-    assert_eq!(request(&fake, "POST", "/networks/create", Some("{}")).await.status, 400);
+    assert_eq!(request(&fake, "POST", "/networks/create", Some("[]")).await.status, 400);
 }

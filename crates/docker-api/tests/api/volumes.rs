@@ -25,5 +25,5 @@ async fn old_clients_prune_named_volumes_too() {
     assert!(fake.last_call().contains("all"));
     let answer = post(&fake, "/v1.42/volumes/prune").await;
     assert!(!fake.last_call().contains("all"));
-    assert_eq!(answer.text(), "{\"SpaceReclaimed\":0,\"VolumesDeleted\":null}\n");
+    assert_eq!(answer.text(), "{\"SpaceReclaimed\":0,\"VolumesDeleted\":[]}\n");
 }
