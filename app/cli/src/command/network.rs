@@ -50,6 +50,9 @@ pub struct Connect {
     /// Add link to another container
     #[arg(long, value_name = "list")]
     link: Vec<String>,
+    /// Add a link-local address for the container
+    #[arg(long, value_name = "strings")]
+    link_local_ip: Vec<String>,
     /// Network
     #[arg(value_name = "NETWORK", hide = true)]
     network: String,
@@ -68,15 +71,36 @@ pub struct Create {
     /// Auxiliary IPv4 or IPv6 addresses used by Network driver
     #[arg(long, value_name = "map")]
     aux_address: Vec<String>,
+    /// The network from which to copy the configuration
+    #[arg(long, value_name = "string")]
+    config_from: Option<String>,
+    /// Create a configuration only network
+    #[arg(long)]
+    config_only: bool,
     /// Driver to manage the Network
     #[arg(short = 'd', long, value_name = "string", default_value = "bridge")]
     driver: String,
     /// IPv4 or IPv6 Gateway for the master subnet
     #[arg(long, value_name = "strings", value_delimiter = ',')]
     gateway: Vec<String>,
+    /// Create swarm routing-mesh network
+    #[arg(long)]
+    ingress: bool,
     /// Restrict external access to the network
     #[arg(long)]
     internal: bool,
+    /// IP Address Management Driver
+    #[arg(long, value_name = "string", default_value = "default")]
+    ipam_driver: String,
+    /// Set IPAM driver specific options
+    #[arg(long, value_name = "map")]
+    ipam_opt: Vec<String>,
+    /// Enable or disable IPv4 address assignment
+    #[arg(long, value_name = "bool", num_args = 0..=1, require_equals = true, default_missing_value = "true", action = clap::ArgAction::Set)]
+    ipv4: Option<bool>,
+    /// Enable or disable IPv6 address assignment
+    #[arg(long, value_name = "bool", num_args = 0..=1, require_equals = true, default_missing_value = "true", action = clap::ArgAction::Set)]
+    ipv6: Option<bool>,
     /// Allocate container ip from a sub-range
     #[arg(long, value_name = "strings", value_delimiter = ',')]
     ip_range: Vec<String>,
@@ -86,6 +110,9 @@ pub struct Create {
     /// Set driver specific options
     #[arg(short = 'o', long, value_name = "map")]
     opt: Vec<String>,
+    /// Control the network's scope
+    #[arg(long, value_name = "string")]
+    scope: Option<String>,
     /// Subnet in CIDR format that represents a network segment
     #[arg(long, value_name = "strings", value_delimiter = ',')]
     subnet: Vec<String>,
@@ -200,6 +227,7 @@ async fn connect(context: &Context, args: &Connect) -> Result<(), Error> {
             "IPAMConfig": {
                 "IPv4Address": args.ip.as_deref().unwrap_or_default(),
                 "IPv6Address": args.ip6.as_deref().unwrap_or_default(),
+                "LinkLocalIPs": args.link_local_ip,
             },
             "Links": args.link,
             "Aliases": args.alias,
@@ -224,15 +252,31 @@ async fn disconnect(context: &Context, args: &Disconnect) -> Result<(), Error> {
 async fn create(context: &Context, args: &Create) -> Result<(), Error> {
     let (labels, options): (HashMap<_, _>, HashMap<_, _>) =
         (environment::map(&args.label), environment::map(&args.opt));
-    let body = json!({
+    let mut body = json!({
         "Name": args.name,
         "Driver": args.driver,
         "Internal": args.internal,
+        "Ingress": args.ingress,
         "Attachable": args.attachable,
-        "IPAM": { "Driver": "default", "Config": pools(args)? },
+        "IPAM": { "Driver": args.ipam_driver, "Config": pools(args)? },
+        "ConfigOnly": args.config_only,
         "Options": options,
         "Labels": labels,
     });
+    if !args.ipam_opt.is_empty() {
+        let options: HashMap<_, _> = environment::map(&args.ipam_opt);
+        body["IPAM"]["Options"] = json!(options);
+    }
+    let optional = [("EnableIPv4", args.ipv4), ("EnableIPv6", args.ipv6)];
+    for (name, value) in optional.into_iter().filter_map(|(name, value)| Some((name, value?))) {
+        body[name] = value.into();
+    }
+    if let Some(scope) = &args.scope {
+        body["Scope"] = scope.as_str().into();
+    }
+    if let Some(network) = &args.config_from {
+        body["ConfigFrom"] = json!({ "Network": network });
+    }
     let client = context.client().await?;
     let answer = client.post_json("/networks/create", &Query::new(), &body).await?;
     print_line(answer.text("Id"));

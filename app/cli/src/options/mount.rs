@@ -1,14 +1,14 @@
 //! `--mount type=bind,source=…,target=…`.
 
 use bollard_stubs::models::{
-    Mount, MountBindOptions, MountBindOptionsPropagationEnum, MountTmpfsOptions, MountType,
-    MountVolumeOptions, MountVolumeOptionsDriverConfig,
+    Mount, MountBindOptions, MountBindOptionsPropagationEnum, MountImageOptions, MountTmpfsOptions,
+    MountType, MountVolumeOptions, MountVolumeOptionsDriverConfig,
 };
 
 use super::bytes;
 
 /// Splits comma-separated fields; a field in double quotes may hold commas.
-fn fields(text: &str) -> Result<Vec<String>, String> {
+pub fn fields(text: &str) -> Result<Vec<String>, String> {
     let mut all = vec![String::new()];
     let mut quoted = false;
     let mut chars = text.chars().peekable();
@@ -108,6 +108,9 @@ pub fn parse(text: &str) -> Result<Mount, String> {
                     ));
                 }
             },
+            "image-subpath" => {
+                mount.image_options = Some(MountImageOptions { subpath: Some(value.to_owned()) });
+            }
             "volume-subpath" => volume.get_or_insert_default().subpath = Some(value.to_owned()),
             "volume-label" => {
                 let (name, label) = value.split_once('=').unwrap_or((value, ""));
@@ -145,6 +148,7 @@ pub fn parse(text: &str) -> Result<Mount, String> {
         (bind.is_some(), MountType::BIND, "bind-*"),
         (volume.is_some(), MountType::VOLUME, "volume-*"),
         (tmpfs.is_some(), MountType::TMPFS, "tmpfs-*"),
+        (mount.image_options.is_some(), MountType::IMAGE, "image-*"),
     ] {
         if given && kind != wanted {
             return Err(format!("cannot mix '{prefix}' options with mount type '{kind}'"));

@@ -3,12 +3,13 @@
 use std::collections::HashMap;
 
 use bollard_stubs::models::{
-    ContainerCreateBody, DeviceMapping, EndpointIpamConfig, EndpointSettings, HostConfig,
-    HostConfigCgroupnsModeEnum, HostConfigLogConfig, Mount, NetworkingConfig, ResourcesUlimits,
-    RestartPolicy,
+    ContainerCreateBody, DeviceMapping, HostConfig, HostConfigCgroupnsModeEnum, HostConfigIsolationEnum,
+    HostConfigLogConfig, Mount, ResourcesUlimits, RestartPolicy,
 };
 use clap::Args;
 
+use super::devices::DeviceFlags;
+use super::networks::NetworkFlags;
 use crate::error::Error;
 use crate::options::environment::{self, Bare};
 use crate::options::health::Health;
@@ -72,7 +73,7 @@ pub struct ContainerFlags {
     #[arg(long, value_name = "list")]
     dns: Vec<String>,
     /// Set DNS options
-    #[arg(long, value_name = "list")]
+    #[arg(long, alias = "dns-opt", value_name = "list")]
     dns_option: Vec<String>,
     /// Set custom DNS search domains
     #[arg(long, value_name = "list")]
@@ -106,12 +107,16 @@ pub struct ContainerFlags {
     /// Keep STDIN open even if not attached
     #[arg(short = 'i', long)]
     pub interactive: bool,
-    /// IPv4 address (e.g., 172.30.100.104)
-    #[arg(long, value_name = "string")]
-    ip: Option<String>,
+    #[command(flatten)]
+    networks: NetworkFlags,
+    #[command(flatten)]
+    devices: DeviceFlags,
     /// IPC mode to use
     #[arg(long, value_name = "string")]
     ipc: Option<String>,
+    /// Container isolation technology
+    #[arg(long, value_name = "string", value_parser = isolation)]
+    isolation: Option<HostConfigIsolationEnum>,
     /// Set meta data on a container
     #[arg(short = 'l', long, value_name = "list")]
     label: Vec<String>,
@@ -124,9 +129,6 @@ pub struct ContainerFlags {
     /// Log driver options
     #[arg(long, value_name = "list")]
     log_opt: Vec<String>,
-    /// Container MAC address (e.g., 92:d0:c6:0a:29:33)
-    #[arg(long, value_name = "string")]
-    mac_address: Option<String>,
     /// Memory limit
     #[arg(short = 'm', long, value_name = "bytes", value_parser = bytes::parse)]
     memory: Option<i64>,
@@ -142,12 +144,6 @@ pub struct ContainerFlags {
     /// Assign a name to the container
     #[arg(long, value_name = "string")]
     pub name: Option<String>,
-    /// Connect a container to a network
-    #[arg(long, alias = "net", value_name = "network")]
-    network: Option<String>,
-    /// Add network-scoped alias for the container
-    #[arg(long, alias = "net-alias", value_name = "list")]
-    network_alias: Vec<String>,
     /// Disable OOM Killer
     #[arg(long)]
     oom_kill_disable: bool,
@@ -240,6 +236,10 @@ pub struct ContainerFlags {
     workdir: Option<String>,
 }
 
+fn isolation(text: &str) -> Result<HostConfigIsolationEnum, String> {
+    text.parse().map_err(|_| format!("invalid isolation: {text}"))
+}
+
 fn standard_stream(text: &str) -> Result<String, String> {
     let name = text.to_ascii_lowercase();
     match name.as_str() {
@@ -314,7 +314,7 @@ impl ContainerFlags {
             stop_signal: self.stop_signal.clone(),
             stop_timeout: self.stop_timeout,
             host_config: Some(self.host_config(ports, binds)?),
-            networking_config: self.networking(),
+            networking_config: self.networks.networking()?,
             ..Default::default()
         })
     }
@@ -343,7 +343,7 @@ impl ContainerFlags {
         {
             return Err(Error::plain("conflicting options: cannot specify both --restart and --rm"));
         }
-        Ok(HostConfig {
+        let mut host = HostConfig {
             cpu_shares: self.cpu_shares,
             memory: self.memory,
             cgroup_parent: self.cgroup_parent.clone(),
@@ -369,7 +369,8 @@ impl ContainerFlags {
                     config: some_map(&self.log_opt),
                 }
             }),
-            network_mode: Some(self.network.clone().unwrap_or_else(|| "default".to_owned())),
+            network_mode: Some(self.networks.mode()),
+            links: self.networks.links(),
             port_bindings: (!ports.is_empty()).then_some(ports),
             restart_policy: self.restart.clone(),
             auto_remove: Some(self.rm),
@@ -407,8 +408,11 @@ impl ContainerFlags {
             runtime: self.runtime.clone(),
             masked_paths: masked.then(Vec::new),
             readonly_paths: masked.then(Vec::new),
+            isolation: self.isolation,
             ..Default::default()
-        })
+        };
+        self.devices.apply(&mut host);
+        Ok(host)
     }
 
     fn extra_hosts(&self) -> Result<Option<Vec<String>>, Error> {
@@ -455,23 +459,6 @@ impl ContainerFlags {
             }
         }
         Ok((all, unmasked))
-    }
-
-    fn networking(&self) -> Option<NetworkingConfig> {
-        let network = self.network.clone().unwrap_or_else(|| "default".to_owned());
-        if self.ip.is_none() && self.mac_address.is_none() && self.network_alias.is_empty() {
-            return None;
-        }
-        let settings = EndpointSettings {
-            ipam_config: self
-                .ip
-                .clone()
-                .map(|ip| EndpointIpamConfig { ipv4_address: Some(ip), ..Default::default() }),
-            mac_address: self.mac_address.clone(),
-            aliases: some(&self.network_alias),
-            ..Default::default()
-        };
-        Some(NetworkingConfig { endpoints_config: Some(HashMap::from([(network, settings)])) })
     }
 }
 

@@ -57,6 +57,9 @@ pub struct Rm {
     /// Force the removal of a running container (uses SIGKILL)
     #[arg(short = 'f', long)]
     force: bool,
+    /// Remove the specified link
+    #[arg(short = 'l', long)]
+    link: bool,
     /// Remove anonymous volumes associated with the container
     #[arg(short = 'v', long)]
     volumes: bool,
@@ -157,13 +160,18 @@ pub async fn rename(context: &Context, args: &Rename) -> Result<(), Error> {
 /// Carries `rm` out.
 pub async fn rm(context: &Context, args: &Rm) -> Result<(), Error> {
     let client = context.client().await?;
-    let query = Query::new().flag("force", args.force).flag("v", args.volumes);
+    let query = Query::new().flag("force", args.force).flag("link", args.link).flag("v", args.volumes);
     each(&args.containers, "", async |name| {
         let name = name.trim_matches('/');
         if name.is_empty() {
             return Err(Error::plain("container name cannot be empty"));
         }
-        match client.delete(&format!("/containers/{}", name_in_path(name)), &query).await {
+        // A link is named by its container and its alias.
+        let path = match name.split_once('/').filter(|_| args.link) {
+            Some((container, alias)) => format!("{}/{}", name_in_path(container), name_in_path(alias)),
+            None => name_in_path(name),
+        };
+        match client.delete(&format!("/containers/{path}"), &query).await {
             Ok(_) => {
                 print_line(name);
                 Ok(())

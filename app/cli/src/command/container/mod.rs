@@ -2,13 +2,16 @@
 
 pub mod attach;
 pub mod config;
+pub mod copy;
 pub mod create;
+pub mod devices;
 pub mod exec;
 pub mod files;
 pub mod inspect;
 pub mod lifecycle;
 pub mod list;
 pub mod logs;
+pub mod networks;
 pub mod port;
 pub mod prune;
 pub mod run;
@@ -27,6 +30,7 @@ use crate::error::Error;
 pub enum Shared {
     Attach(attach::Attach),
     Commit(files::Commit),
+    Cp(copy::Copy),
     Create(Box<create::Create>),
     Diff(files::Diff),
     Exec(exec::Exec),
@@ -66,6 +70,7 @@ impl Shared {
         match self {
             Shared::Attach(args) => attach::attach(context, args).await,
             Shared::Commit(args) => files::commit(context, args).await,
+            Shared::Cp(args) => copy::run(context, args).await,
             Shared::Diff(args) => files::diff(context, args).await,
             Shared::Export(args) => files::export(context, args).await,
             Shared::Create(args) => create::run(context, args).await,

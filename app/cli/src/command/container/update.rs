@@ -22,6 +22,12 @@ pub struct Update {
     /// Limit CPU CFS (Completely Fair Scheduler) quota
     #[arg(long, value_name = "int")]
     cpu_quota: Option<i64>,
+    /// Limit the CPU real-time period in microseconds
+    #[arg(long, value_name = "int")]
+    cpu_rt_period: Option<i64>,
+    /// Limit the CPU real-time runtime in microseconds
+    #[arg(long, value_name = "int")]
+    cpu_rt_runtime: Option<i64>,
     /// CPU shares (relative weight)
     #[arg(short = 'c', long, value_name = "int")]
     cpu_shares: Option<i64>,
@@ -60,6 +66,8 @@ impl Update {
             blkio_weight: self.blkio_weight,
             cpu_period: self.cpu_period,
             cpu_quota: self.cpu_quota,
+            cpu_realtime_period: self.cpu_rt_period,
+            cpu_realtime_runtime: self.cpu_rt_runtime,
             cpu_shares: self.cpu_shares,
             nano_cpus: self.cpus,
             cpuset_cpus: self.cpuset_cpus.clone(),
