@@ -81,9 +81,14 @@ impl Subject {
         http::unix_request(method, &self.socket(), path, body.as_bytes())
     }
 
+    /// A connection to the API.
+    pub fn connect(&self) -> anyhow::Result<UnixStream> {
+        Ok(UnixStream::connect(self.socket())?)
+    }
+
     /// A client that asks and then never reads its answer.
     pub fn deaf_client(&self, path: &str) -> anyhow::Result<UnixStream> {
-        let mut stream = UnixStream::connect(self.socket())?;
+        let mut stream = self.connect()?;
         write!(stream, "GET {path} HTTP/1.1\r\nHost: docker\r\nConnection: close\r\n\r\n")?;
         Ok(stream)
     }

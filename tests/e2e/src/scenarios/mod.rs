@@ -6,6 +6,7 @@ mod archive;
 mod attach;
 mod bad_input;
 mod compose;
+mod create;
 mod exec;
 mod health;
 mod images;
@@ -30,6 +31,7 @@ pub fn all() -> Vec<Scenario> {
     [
         versions::ALL,
         run::ALL,
+        create::ALL,
         terminal::ALL,
         attach::ALL,
         exec::ALL,
