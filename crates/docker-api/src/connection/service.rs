@@ -37,7 +37,10 @@ pub(crate) async fn serve<C: Connection>(server: Server, connection: C) -> Resul
         let answer = answer::<C>(server.clone(), verdict.clone(), request);
         async move { Ok::<Response<Body>, Infallible>(answer.await) }
     });
-    auto::Builder::new(TokioExecutor::new()).serve_connection_with_upgrades(TokioIo::new(gate), service).await
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    // Names as Go writes them: some scripts look for `Api-Version` and no other spelling.
+    builder.http1().title_case_headers(true);
+    builder.serve_connection_with_upgrades(TokioIo::new(gate), service).await
 }
 
 async fn answer<C: Connection>(

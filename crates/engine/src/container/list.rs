@@ -107,7 +107,7 @@ impl Engine {
             network_settings: Some(ContainerSummaryNetworkSettings {
                 networks: Some(self.networks_model(record)),
             }),
-            mounts: Some(mount_models(&record)),
+            mounts: Some(mount_models(record)),
             ..ContainerSummary::default()
         }
     }

@@ -86,12 +86,6 @@ pub enum LayerError {
         /// How many are allowed.
         limit: u64,
     },
-    /// The compression is one that Skiff does not read.
-    #[error("unsupported compression: {name}")]
-    Compression {
-        /// Its name.
-        name: &'static str,
-    },
     /// What is there may not be replaced, or would not be where it belongs.
     #[error("{message}")]
     Refused {
