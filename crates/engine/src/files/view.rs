@@ -91,7 +91,9 @@ impl Engine {
             let parts = engine.prepare_mounts(&record);
             // From here on what was taken is given back, also by a failure.
             let volumes = HeldVolumes { engine: engine.clone(), record: Arc::clone(&record) };
-            let attachments = engine.mounted_in(&record, &parts?)?;
+            // Held until all is in its place: an image's tree ends with the descriptor that made it.
+            let parts = parts?;
+            let attachments = engine.mounted_in(&record, &parts)?;
             let (root, namespace) = on_own_thread(|| assemble(&rootfs, &attachments)).map_err(failed)?;
             Ok(View {
                 root,

@@ -105,9 +105,8 @@ fn check_mode(options: &HashMap<String, String>) -> Result<()> {
 }
 
 fn unknown<'a>(options: &'a HashMap<String, String>, known: &[&str]) -> Option<&'a str> {
-    let everywhere = [
-        "mode", "max-buffer-size", "cache-disabled", "cache-max-size", "cache-max-file", "cache-compress",
-    ];
+    let everywhere =
+        ["mode", "max-buffer-size", "cache-disabled", "cache-max-size", "cache-max-file", "cache-compress"];
     options.keys().map(String::as_str).filter(|key| !known.contains(key) && !everywhere.contains(key)).min()
 }
 

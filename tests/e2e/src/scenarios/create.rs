@@ -216,7 +216,8 @@ fn defaults_are_shown_and_hold(on: &Subject) -> anyhow::Result<()> {
     let mut shown: Vec<_> = shown.split_whitespace().collect();
     shown.sort_unstable();
     ensure!(shown == ["/a=z", "/anonymous=", "/b=ro", "/c=z", "/e="], "{shown:?}");
-    let paths = docker.inspect("box", "{{json .HostConfig.MaskedPaths}} {{json .HostConfig.ReadonlyPaths}}")?;
+    let paths =
+        docker.inspect("box", "{{json .HostConfig.MaskedPaths}} {{json .HostConfig.ReadonlyPaths}}")?;
     ensure!(paths.contains("/proc/kcore") && paths.contains("/proc/sysrq-trigger"), "{paths}");
     docker.run("rm -f -v box")?.ok()?;
     docker.run("volume rm named")?.ok()?;
@@ -232,6 +233,8 @@ fn defaults_are_shown_and_hold(on: &Subject) -> anyhow::Result<()> {
     docker.sh("run --rm --network host busybox", names)?.ok()?;
     docker.sh("run --rm --read-only busybox", "! touch /new && ! sh -c 'echo x >> /etc/hosts'")?.ok()?;
     docker.run("run --rm -u 1000:1001 --group-add 5 busybox id -G")?.ok()?.shows("1001")?.shows("5")?;
-    docker.sh("run --rm -u 1000:1001 --group-add 5 busybox", "grep -q '^Groups:.*1001' /proc/self/status")?.ok()?;
+    docker
+        .sh("run --rm -u 1000:1001 --group-add 5 busybox", "grep -q '^Groups:.*1001' /proc/self/status")?
+        .ok()?;
     Ok(())
 }

@@ -69,7 +69,9 @@ fn a_stop_holds_at_whatever_moment_of_a_run_it_comes(on: &Subject) -> anyhow::Re
     for (name, number) in names.iter().zip(0u32..) {
         let delay = format!("sleep 0.0{}", 20 + 2 * number);
         on.docker.sh(&format!("run -d --name {name} --restart always busybox"), &delay)?.ok()?;
-        on.docker.run(&format!("{} {name}", if number % 2 == 0 { "stop -t 0" } else { "stop -t 1" }))?.ok()?;
+        on.docker
+            .run(&format!("{} {name}", if number % 2 == 0 { "stop -t 0" } else { "stop -t 1" }))?
+            .ok()?;
     }
     std::thread::sleep(std::time::Duration::from_millis(1000));
     for name in names {
