@@ -5,6 +5,7 @@
 use clap::{Parser, Subcommand};
 
 mod engine;
+mod init;
 mod layout;
 mod link;
 mod logging;
@@ -37,6 +38,9 @@ enum Role {
 }
 
 fn main() -> std::process::ExitCode {
+    if init::is_asked_for() {
+        return init::run().into();
+    }
     // The kernel starts /init without arguments.
     let role = if supervise::is_init() { Role::Supervise } else { Command::parse().role };
     let result = match role {

@@ -71,6 +71,8 @@ pub struct Config {
     pub forwarder: Arc<dyn Forwarder>,
     /// The cgroup v2 directory under which each container gets its own; `None`: containers run without limits.
     pub cgroup_parent: Option<PathBuf>,
+    /// A static program that can be the init of a container (`--init`); started as `docker-init -- COMMAND…`.
+    pub init: Option<PathBuf>,
     /// The file whose name servers and search domains containers inherit.
     pub resolv_conf: PathBuf,
     /// Name servers for containers when `resolv_conf` names none that a container can reach.

@@ -175,10 +175,14 @@ impl Engine {
             }),
             // Containers outlive the engine's process: always.
             live_restore_enabled: Some(true),
-            init_binary: Some(String::new()),
+            init_binary: Some(inner.config.init.as_ref().map_or("", |_| "docker-init").to_owned()),
             containerd_commit: Some(Commit { id: Some(String::new()) }),
             runc_commit: Some(Commit { id: Some(String::new()) }),
-            init_commit: Some(Commit { id: Some(String::new()) }),
+            init_commit: Some(Commit {
+                id: Some(
+                    inner.config.init.as_ref().map(|_| inner.config.version.clone()).unwrap_or_default(),
+                ),
+            }),
             security_options: strings(&["name=seccomp,profile=builtin", "name=cgroupns"]),
             product_license: Some(String::new()),
             warnings: Some(warnings),

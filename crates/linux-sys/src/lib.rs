@@ -22,4 +22,4 @@ pub mod signal;
 pub mod signal_fd;
 mod sys;
 
-pub use signal_fd::SignalFd;
+pub use signal_fd::{SignalFd, unblock_all};

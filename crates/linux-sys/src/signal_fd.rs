@@ -69,6 +69,17 @@ impl SignalFd {
     }
 }
 
+/// Unblocks every signal for the calling thread, and so for a program that it executes.
+pub fn unblock_all() -> io::Result<()> {
+    let mut set = MaybeUninit::<libc::sigset_t>::uninit();
+    // SAFETY: sigfillset initialises the set whose address it is given; the old mask is not wanted.
+    let error = unsafe {
+        libc::sigfillset(set.as_mut_ptr());
+        libc::pthread_sigmask(libc::SIG_UNBLOCK, set.as_ptr(), std::ptr::null_mut())
+    };
+    if error == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(error)) }
+}
+
 impl AsFd for SignalFd {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
@@ -108,6 +119,14 @@ mod tests {
         raise(libc::SIGWINCH);
         assert_eq!(urgent.read().unwrap(), None);
         assert_eq!(resized.read().unwrap(), own(libc::SIGWINCH));
+    }
+
+    #[test]
+    fn what_was_blocked_can_be_unblocked() {
+        let signals = SignalFd::new(&[libc::SIGURG]).unwrap();
+        unblock_all().unwrap();
+        raise(libc::SIGURG);
+        assert_eq!(signals.read().unwrap(), None);
     }
 
     #[test]

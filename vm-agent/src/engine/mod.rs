@@ -88,6 +88,8 @@ async fn serve(options: Options, supervisor: Client) -> anyhow::Result<()> {
         packet_filter: if in_guest { PacketFilter::OnDemand } else { PacketFilter::AtStart },
         forwarder,
         cgroup_parent: Some(cgroup_parent()),
+        // This program, whatever has become of its file; one that needs libraries can't run in an image.
+        init: cfg!(target_feature = "crt-static").then(|| PathBuf::from("/proc/self/exe")),
         resolv_conf: PathBuf::from("/etc/resolv.conf"),
         fallback_dns: Vec::new(),
         registry_mirrors: options.registry_mirror,

@@ -157,6 +157,7 @@ impl Engine {
             uts: self.share(record.host_config.uts_mode.as_deref(), "UTS")?,
             host_network: record.host_config.network_mode.as_deref() == Some("host"),
             limits: self.0.limits,
+            init: self.0.config.init.as_deref(),
         })?;
         let (io, streams) = streams(&record)?;
         let created = skiff_runtime::create(Create {

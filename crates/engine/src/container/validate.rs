@@ -94,11 +94,6 @@ pub fn check_lifecycle(host: &HostConfig) -> Result<()> {
 
 /// What is not done yet is refused, not ignored.
 fn check_refused(host: &HostConfig) -> Result<()> {
-    if host.init == Some(true) {
-        return Err(Error::not_implemented(
-            "this engine can't run an init inside the container (--init) yet",
-        ));
-    }
     if let Some(request) = host.device_requests.iter().flatten().next() {
         // Lists as Go writes them.
         let sets: Vec<_> =

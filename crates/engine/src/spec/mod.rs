@@ -51,6 +51,23 @@ pub struct Inputs<'a> {
     pub host_network: bool,
     /// Whether there are cgroups with limits.
     pub limits: bool,
+    /// The program that can be a container's init.
+    pub init: Option<&'a Path>,
+}
+
+/// Where a container finds the init that it was made with.
+const INIT: &str = "/sbin/docker-init";
+
+impl Inputs<'_> {
+    /// The init to start the command with: only a pid namespace of the container's own can have one.
+    fn init(&self) -> Result<Option<&Path>> {
+        if self.record.host_config.init != Some(true) || self.pid != Share::Own {
+            return Ok(None);
+        }
+        let missing =
+            || Error::invalid("exec: \"docker-init\": this build of the engine is not static and has none");
+        self.init.map(Some).ok_or_else(missing)
+    }
 }
 
 /// Makes the spec.
@@ -62,7 +79,11 @@ pub fn build(inputs: &Inputs<'_>) -> Result<Spec> {
     let identity = identify(inputs.root, config.user.as_deref().unwrap_or(""), host.group_add.as_deref())?;
 
     let mut process = spec.process().clone().unwrap_or_default();
-    let mut args = vec![record.path.clone()];
+    let mut args = Vec::new();
+    if inputs.init()?.is_some() {
+        args.extend([INIT.to_owned(), "--".to_owned()]);
+    }
+    args.push(record.path.clone());
     args.extend(record.args.iter().cloned());
     let tty = config.tty.unwrap_or(false);
     process

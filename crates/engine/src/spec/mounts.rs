@@ -44,6 +44,9 @@ pub fn all(inputs: &Inputs<'_>, defaults: Vec<Mount>) -> Result<Vec<Mount>> {
             }
         }
     }
+    if let Some(init) = inputs.init()? {
+        mounts.push(bind(init, Path::new(super::INIT), &["bind", "ro"])?);
+    }
     let mut own: Vec<&state::Mount> = record.mounts.iter().collect();
     // Outer ones first, or they would hide the inner.
     own.sort_by_key(|mount| Path::new(&mount.destination).components().count());

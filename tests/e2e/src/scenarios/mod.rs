@@ -10,6 +10,7 @@ mod create;
 mod exec;
 mod health;
 mod images;
+mod init;
 mod lifecycle;
 mod links;
 mod list;
@@ -35,6 +36,7 @@ pub fn all() -> Vec<Scenario> {
         terminal::ALL,
         attach::ALL,
         exec::ALL,
+        init::ALL,
         health::ALL,
         restart::ALL,
         logs::ALL,
