@@ -4,26 +4,34 @@
 
 /// The packages of this workspace that each package may import.
 const TABLE: &[(&str, &[&str])] = &[
-    // Leaves. Host and guest share `link` and nothing else.
+    // Leaves. Host and guest share `link`, and what both ends of something need: `listeners` for published ports, `dns` and
+    // `proxy` for the way out.
+    ("skiff-dns", &[]),
     ("skiff-docker-api", &[]),
     ("skiff-fileshare", &[]),
     ("skiff-link", &[]),
+    ("skiff-registry", &[]),
+    ("skiff-listeners", &[]),
     ("skiff-linux-sys", &[]),
+    ("skiff-proxy", &[]),
     ("skiff-settings", &[]),
     ("skiff-testkit", &[]),
     ("skiff-vm", &[]),
     // Guest.
-    ("skiff-images", &["skiff-linux-sys"]),
+    ("skiff-images", &["skiff-linux-sys", "skiff-proxy"]),
     ("skiff-network", &["skiff-linux-sys"]),
     ("skiff-runtime", &["skiff-linux-sys"]),
     ("skiff-supervisor", &["skiff-linux-sys"]),
-    ("skiff-build", &["skiff-images", "skiff-runtime"]),
+    ("skiff-build", &["skiff-images", "skiff-linux-sys", "skiff-runtime"]),
+    ("skiff-buildkit", &["skiff-build", "skiff-images"]),
     (
         "skiff-engine",
         &[
             "skiff-build",
+            "skiff-dns",
             "skiff-images",
             "skiff-linux-sys",
+            "skiff-listeners",
             "skiff-network",
             "skiff-runtime",
             "skiff-supervisor",
@@ -32,11 +40,15 @@ const TABLE: &[(&str, &[&str])] = &[
     (
         "skiff-agent",
         &[
+            "skiff-build",
+            "skiff-buildkit",
+            "skiff-dns",
             "skiff-docker-api",
             "skiff-engine",
             "skiff-images",
             "skiff-link",
             "skiff-linux-sys",
+            "skiff-listeners",
             "skiff-network",
             "skiff-runtime",
             "skiff-settings",
@@ -45,8 +57,19 @@ const TABLE: &[(&str, &[&str])] = &[
     ),
     // Host.
     ("skiff-machine", &["skiff-link", "skiff-settings", "skiff-vm"]),
-    ("skiff-host", &["skiff-fileshare", "skiff-link", "skiff-machine", "skiff-settings"]),
-    ("skiff", &["skiff-host", "skiff-settings"]),
+    (
+        "skiff-host",
+        &[
+            "skiff-dns",
+            "skiff-fileshare",
+            "skiff-link",
+            "skiff-listeners",
+            "skiff-machine",
+            "skiff-proxy",
+            "skiff-settings",
+        ],
+    ),
+    ("skiff", &["skiff-host", "skiff-registry", "skiff-settings"]),
     ("skiff-desktop", &["skiff-host", "skiff-settings"]),
     // Around the product.
     ("skiff-bench", &["skiff-settings", "skiff-testkit"]),
@@ -123,8 +146,8 @@ mod tests {
     fn a_forbidden_edge_is_named_with_what_is_allowed() {
         assert_eq!(
             check(ours("skiff-engine", "skiff-docker-api", Kind::Normal)).unwrap(),
-            "skiff-engine imports skiff-docker-api; it may import skiff-build, skiff-images, skiff-linux-sys, \
-             skiff-network, skiff-runtime, skiff-supervisor"
+            "skiff-engine imports skiff-docker-api; it may import skiff-build, skiff-dns, skiff-images, \
+             skiff-linux-sys, skiff-listeners, skiff-network, skiff-runtime, skiff-supervisor"
         );
         assert_eq!(
             check(ours("skiff-link", "skiff-settings", Kind::Normal)).unwrap(),

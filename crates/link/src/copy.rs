@@ -39,6 +39,24 @@ where
     .await
 }
 
+/// Joins a stream and a TCP connection until both directions have ended; a reset of either side resets the other.
+///
+/// # Errors
+/// As [`copy_both`].
+pub async fn copy_tcp(
+    stream: impl AsyncRead + AsyncWrite + Unpin,
+    mut connection: tokio::net::TcpStream,
+) -> io::Result<(u64, u64)> {
+    let result = copy_both(stream, &mut connection).await;
+    if let Err(error) = &result
+        && error.kind() == io::ErrorKind::ConnectionReset
+    {
+        // Closing would look like a proper end. A connection that is gone already takes no options.
+        let _ = connection.set_zero_linger();
+    }
+    result
+}
+
 enum Step {
     Copying,
     Ending,

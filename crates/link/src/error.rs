@@ -91,6 +91,7 @@ impl From<OpenError> for io::Error {
             OpenError::Refused { code, .. } => match code {
                 ReplyCode::Refused => io::ErrorKind::ConnectionRefused,
                 ReplyCode::Unreachable => io::ErrorKind::HostUnreachable,
+                ReplyCode::NetworkUnreachable => io::ErrorKind::NetworkUnreachable,
                 ReplyCode::TimedOut => io::ErrorKind::TimedOut,
                 ReplyCode::AddressInUse => io::ErrorKind::AddrInUse,
                 ReplyCode::PermissionDenied => io::ErrorKind::PermissionDenied,

@@ -41,11 +41,19 @@ pub enum Service {
     Resolve = 7,
     /// Guest to host: the file requests of one shared directory.
     Files = 8,
+    /// Guest to host: one DNS question of any kind, as the message that a client sent.
+    Query = 9,
+    /// Guest to host: ICMP echo requests to one address.
+    Echo = 10,
+    /// Guest to host: a connection to a server of the engine's, by the HTTP proxy that the host has for it.
+    Fetch = 11,
+    /// Guest to host: the certificate authorities that the host trusts.
+    Roots = 12,
 }
 
 impl Service {
     /// Every service in the order of the codes.
-    pub const ALL: [Service; 8] = [
+    pub const ALL: [Service; 12] = [
         Service::Api,
         Service::Dial,
         Service::Shell,
@@ -54,6 +62,10 @@ impl Service {
         Service::Egress,
         Service::Resolve,
         Service::Files,
+        Service::Query,
+        Service::Echo,
+        Service::Fetch,
+        Service::Roots,
     ];
 
     /// Returns the service with this code on the wire.
@@ -72,6 +84,10 @@ impl Service {
             Service::Egress => "egress",
             Service::Resolve => "resolve",
             Service::Files => "files",
+            Service::Query => "query",
+            Service::Echo => "echo",
+            Service::Fetch => "fetch",
+            Service::Roots => "roots",
         }
     }
 }
@@ -150,11 +166,48 @@ pub enum Args {
         name: String,
     },
     /// Arguments of [`Service::Files`].
+    ///
+    /// The reply's data is `{"share": PATH, "path": PATH}`: the shared directory that holds the path, and the way from there
+    /// without symlinks; or `{"docker_socket": true}`. It comes once the guest has been told of every change that was made
+    /// before. A guest that goes on mounts the share; what the stream then carries is in `skiff-fileshare`.
     Files {
-        /// The shared directory, as the host names it.
+        /// A path of the host.
         share: String,
     },
+    /// Arguments of [`Service::Query`].
+    ///
+    /// After the reply the stream brings the answer's message, uncut whatever its size, and ends.
+    Query {
+        /// The question's message in hexadecimal digits, at most [`MAX_QUESTION`] bytes.
+        question: String,
+    },
+    /// Arguments of [`Service::Echo`].
+    ///
+    /// The stream carries datagrams ([`Protocol::Udp`]): each way the sequence number (u16 BE), then the payload.
+    Echo {
+        /// A name or an address, resolved by the host.
+        host: String,
+    },
+    /// Arguments of [`Service::Fetch`].
+    Fetch {
+        /// A name or an address, resolved by the host or its proxy.
+        host: String,
+        /// The port.
+        port: u16,
+        /// Whether TLS will be spoken: there may be a proxy for that alone.
+        tls: bool,
+    },
+    /// Arguments of [`Service::Roots`].
+    ///
+    /// After the reply the stream brings certificates in PEM, at most [`MAX_ROOTS`] bytes, and ends.
+    Roots {},
 }
+
+/// Longest text of [`Service::Roots`] in bytes.
+pub const MAX_ROOTS: u64 = 4 << 20;
+
+/// Longest question of [`Service::Query`] in bytes.
+pub const MAX_QUESTION: usize = 4096;
 
 impl Args {
     /// Returns the service that these arguments belong to.
@@ -168,6 +221,10 @@ impl Args {
             Args::Egress { .. } => Service::Egress,
             Args::Resolve { .. } => Service::Resolve,
             Args::Files { .. } => Service::Files,
+            Args::Query { .. } => Service::Query,
+            Args::Echo { .. } => Service::Echo,
+            Args::Fetch { .. } => Service::Fetch,
+            Args::Roots {} => Service::Roots,
         }
     }
 }

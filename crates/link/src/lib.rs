@@ -14,6 +14,8 @@
 //! - the side that serves watches its stream for the end, and then lets go;
 //! - `shutdown` ends one direction, dropping ends both. Bytes written before are still delivered.
 //!
+//! A service that carries datagrams puts each into the stream behind its length ([`write_datagram`]).
+//!
 //! # Who opens what
 //!
 //! | service | opened by | served by |
@@ -26,6 +28,10 @@
 //! | [`Egress`](Service::Egress) | guest: a container's connection | host: dials |
 //! | [`Resolve`](Service::Resolve) | guest: the engine's DNS server | host: its resolver |
 //! | [`Files`](Service::Files) | guest: one bind mount | host: the file server |
+//! | [`Query`](Service::Query) | guest: whatever answers containers' DNS questions | host: its resolver |
+//! | [`Echo`](Service::Echo) | guest: a container's `ping` | host: its ping sockets |
+//! | [`Fetch`](Service::Fetch) | guest: the engine's pulls | host: dials, by its proxy |
+//! | [`Roots`](Service::Roots) | guest: the engine's pulls | host: what it trusts |
 //!
 //! # Transports
 //!
@@ -71,6 +77,7 @@
 #![forbid(unsafe_code)]
 
 mod copy;
+mod datagram;
 #[cfg(target_os = "linux")]
 pub mod device;
 mod error;
@@ -84,9 +91,18 @@ mod stream;
 #[cfg(unix)]
 pub mod unix;
 
-pub use copy::copy_both;
+pub use copy::{copy_both, copy_tcp};
+pub use datagram::{MAX_DATAGRAM, copy_datagrams, read_datagram, write_datagram};
 pub use error::{CloseReason, Error, FrameError, OpenError, Violation};
-pub use header::{Args, FRAME_VERSION, MAX_BODY, Protocol, Service, StreamHeader, read_header, write_header};
+pub use header::{
+    Args, FRAME_VERSION, MAX_BODY, MAX_QUESTION, MAX_ROOTS, Protocol, Service, StreamHeader, read_header,
+    write_header,
+};
+/// The names by which guests know the host.
+pub const HOST_NAMES: [&str; 2] = ["host.docker.internal", "gateway.docker.internal"];
+/// The address behind [`HOST_NAMES`] in guests: what goes there is dialed as `host.docker.internal`.
+pub const HOST_ADDRESS: std::net::Ipv4Addr = std::net::Ipv4Addr::new(192, 168, 65, 254);
+
 pub use link::{Incoming, Link};
 pub use reply::{Reply, ReplyCode, read_reply, write_reply};
 pub use stream::{BoxStream, Stream};

@@ -23,7 +23,7 @@ pub enum ReplyCode {
     Ok = 0,
     /// Nobody listens at the address.
     Refused = 1,
-    /// There is no way to the address.
+    /// There is no way to the host that has the address.
     Unreachable = 2,
     /// The answer took too long.
     TimedOut = 3,
@@ -41,11 +41,13 @@ pub enum ReplyCode {
     Invalid = 9,
     /// The peer failed in a way that is its own fault.
     Internal = 10,
+    /// There is no way to the network that the address is of.
+    NetworkUnreachable = 11,
 }
 
 impl ReplyCode {
     /// Every code in the order of the numbers.
-    pub const ALL: [ReplyCode; 11] = [
+    pub const ALL: [ReplyCode; 12] = [
         ReplyCode::Ok,
         ReplyCode::Refused,
         ReplyCode::Unreachable,
@@ -57,6 +59,7 @@ impl ReplyCode {
         ReplyCode::Limit,
         ReplyCode::Invalid,
         ReplyCode::Internal,
+        ReplyCode::NetworkUnreachable,
     ];
 
     /// Returns the code with this number on the wire.
@@ -68,10 +71,8 @@ impl ReplyCode {
     pub fn from_io(error: &io::Error) -> ReplyCode {
         match error.kind() {
             io::ErrorKind::ConnectionRefused => ReplyCode::Refused,
-            io::ErrorKind::HostUnreachable
-            | io::ErrorKind::NetworkUnreachable
-            | io::ErrorKind::NetworkDown
-            | io::ErrorKind::AddrNotAvailable => ReplyCode::Unreachable,
+            io::ErrorKind::HostUnreachable | io::ErrorKind::AddrNotAvailable => ReplyCode::Unreachable,
+            io::ErrorKind::NetworkUnreachable | io::ErrorKind::NetworkDown => ReplyCode::NetworkUnreachable,
             io::ErrorKind::TimedOut => ReplyCode::TimedOut,
             io::ErrorKind::AddrInUse => ReplyCode::AddressInUse,
             io::ErrorKind::PermissionDenied => ReplyCode::PermissionDenied,

@@ -45,6 +45,13 @@ fn headers_have_these_bytes() {
         ),
         (Args::Resolve { name: "example.org".into() }, frame(7, r#"{"name":"example.org"}"#)),
         (Args::Files { share: "/home/u".into() }, frame(8, r#"{"share":"/home/u"}"#)),
+        (Args::Query { question: "0007".into() }, frame(9, r#"{"question":"0007"}"#)),
+        (Args::Echo { host: "192.0.2.1".into() }, frame(10, r#"{"host":"192.0.2.1"}"#)),
+        (
+            Args::Fetch { host: "example.org".into(), port: 443, tls: true },
+            frame(11, r#"{"host":"example.org","port":443,"tls":true}"#),
+        ),
+        (Args::Roots {}, frame(12, "")),
     ];
     for (service, (args, bytes)) in Service::ALL.into_iter().zip(golden) {
         let header = StreamHeader::new(args);
@@ -84,7 +91,7 @@ fn malformed_headers_are_refused_with_a_reason() {
     assert!(matches!(reason(&[1, 1, 0, 0, 0]), FrameError::Length));
     assert!(matches!(reason(&[2, 1, 0, 0]), FrameError::Version { version: 2 }));
     assert!(matches!(reason(&frame(0, "")), FrameError::Code { code: 0 }));
-    assert!(matches!(reason(&frame(9, "")), FrameError::Code { code: 9 }));
+    assert!(matches!(reason(&frame(13, "")), FrameError::Code { code: 13 }));
     assert!(matches!(reason(&[1, 1, 1, 0x40]), FrameError::TooLong { length: 16385, .. }));
     for json in ["{", "[]", "null", r#"{"x":1}"#, "{}{}", r#"{}, "dial": {}"#] {
         assert!(matches!(reason(&frame(1, json)), FrameError::Body { .. }), "{json}");
