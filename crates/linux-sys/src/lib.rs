@@ -12,6 +12,7 @@ pub mod child;
 pub mod ext4;
 pub mod fd_passing;
 pub mod inherited;
+pub mod limits;
 pub mod module;
 pub mod mount;
 pub mod namespace;
@@ -21,5 +22,8 @@ pub mod seccomp;
 pub mod signal;
 pub mod signal_fd;
 mod sys;
+pub mod transparent;
+pub mod truncate;
+pub mod tun;
 
 pub use signal_fd::{SignalFd, unblock_all};

@@ -25,6 +25,13 @@ impl MountAttr {
         Self { set, clear, propagation, userns_fd: 0 }
     }
 
+    /// Also shows the ids of the mount through the mapping of a user namespace (`MOUNT_ATTR_IDMAP`).
+    #[must_use]
+    pub fn mapped_by(self, namespace: BorrowedFd<'_>) -> Self {
+        const IDMAP: u64 = 0x0010_0000;
+        Self { set: self.set | IDMAP, userns_fd: namespace.as_raw_fd() as u64, ..self }
+    }
+
     /// Whether nothing would change.
     pub fn is_empty(&self) -> bool {
         self.set == 0 && self.clear == 0 && self.propagation == 0

@@ -23,6 +23,10 @@ impl Namespaces {
     pub const IPC: Self = Self(libc::CLONE_NEWIPC as u64);
     /// Host and domain name.
     pub const UTS: Self = Self(libc::CLONE_NEWUTS as u64);
+    /// User and group ids, and what is owned by them.
+    pub const USER: Self = Self(libc::CLONE_NEWUSER as u64);
+    /// The monotonic and boot-time clocks; entered by the next `execve` (Linux 6.2).
+    pub const TIME: Self = Self(0x80);
     /// The root of the cgroup tree as `/proc` shows it.
     pub const CGROUP: Self = Self(libc::CLONE_NEWCGROUP as u64);
 

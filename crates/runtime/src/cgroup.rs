@@ -39,6 +39,15 @@ impl Cgroup {
         has("memory") && has("pids")
     }
 
+    /// Where this machine has its cgroup v2 hierarchy, with or without controllers.
+    pub fn root() -> Option<PathBuf> {
+        ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"]
+            .map(Path::new)
+            .into_iter()
+            .find(|path| path.join("cgroup.controllers").is_file())
+            .map(Path::to_owned)
+    }
+
     /// Makes the cgroup `id` below `parent`, with every controller that the machine has handed down to it.
     pub fn create(parent: &Path, id: &str) -> Result<Self, Error> {
         std::fs::create_dir_all(parent).map_err(|source| failed(parent, source))?;
@@ -76,7 +85,11 @@ impl Cgroup {
     }
 
     /// Sets limits; what the resources leave out stays as it is.
+    ///
+    /// Device rules are not among them: see [`Cgroup::filter_devices`].
     pub fn apply(&self, resources: &LinuxResources) -> Result<(), Error> {
+        limits::check(resources)?;
+        self.check_memory(resources)?;
         for (file, value) in limits::settings(resources) {
             match self.write(&file, &value) {
                 // The machine has no swap, or lacks a controller: nothing to limit.
@@ -88,11 +101,63 @@ impl Cgroup {
         Ok(())
     }
 
-    /// Lets its processes use the devices that these rules allow, and no others. The last rule that speaks of a device
-    /// decides.
+    /// Refuses a memory limit below what is in use, where the resources ask for that.
+    fn check_memory(&self, resources: &LinuxResources) -> Result<(), Error> {
+        let Some(memory) = resources.memory().filter(|memory| memory.check_before_update() == Some(true))
+        else {
+            return Ok(());
+        };
+        let limit = memory.limit().and_then(|limit| u64::try_from(limit).ok()).filter(|&limit| limit > 0);
+        let used = self.read("memory.current")?.trim().parse::<u64>().unwrap_or(0);
+        match limit {
+            Some(limit) if used > limit => Err(Error::Spec {
+                what: format!("linux.resources.memory.limit: {limit} is below the current usage of {used}"),
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    /// Decides which devices its processes and those below it may use, in place of the rules given before.
+    ///
+    /// The devices of every container's `/dev` are allowed in any case, as in runc.
+    ///
+    /// # Errors
+    /// [`Error::Spec`] names a rule that makes no sense.
+    pub fn filter_devices(&self, rules: &[LinuxDeviceCgroup]) -> Result<(), Error> {
+        self.set_filter(rules, devices::ALWAYS.as_slice())
+    }
+
+    /// As [`filter_devices`](Self::filter_devices), with what these rules allow and nothing else.
+    ///
+    /// # Errors
+    /// [`Error::Spec`] names a rule that makes no sense.
     pub fn restrict_devices(&self, rules: &[LinuxDeviceCgroup]) -> Result<(), Error> {
-        skiff_linux_sys::bpf::attach_device_filter(self.as_fd(), &devices::program(rules))
-            .map_err(|source| failed(&self.path, source))
+        self.set_filter(rules, &[])
+    }
+
+    fn set_filter(&self, rules: &[LinuxDeviceCgroup], always: &[devices::Rule]) -> Result<(), Error> {
+        let filter = devices::compile(rules, always).map_err(|what| Error::Spec { what })?;
+        skiff_linux_sys::bpf::set_device_filter(self.directory.as_fd(), &filter)
+            .map_err(|source| failed(&self.path.join("(device filter)"), source))
+    }
+
+    /// Whether its processes are stopped.
+    pub fn frozen(&self) -> Result<bool, Error> {
+        Ok(self.field("cgroup.events", "frozen")? == Some(1))
+    }
+
+    /// The ids of its processes and of those in cgroups below it.
+    pub fn procs_below(&self) -> Result<Vec<i32>, Error> {
+        let mut all = self.procs()?;
+        let entries = std::fs::read_dir(&self.path).map_err(|source| failed(&self.path, source))?;
+        for entry in entries.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())) {
+            // It may be removed meanwhile, by whoever is in there.
+            if let Ok(inner) = Self::open(&entry.path()) {
+                all.extend(inner.procs_below()?);
+            }
+        }
+        all.sort_unstable();
+        Ok(all)
     }
 
     /// Kills every process in it and below it.

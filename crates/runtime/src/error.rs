@@ -39,6 +39,25 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
+    /// The ids of a user namespace cannot be mapped.
+    #[error("ids of the user namespace cannot be mapped: {what}")]
+    Mapping {
+        /// The file or helper that refused.
+        what: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// A hook failed. The text is complete; there is no source behind it.
+    #[error("error running {kind} hook #{index}: {what}")]
+    Hook {
+        /// At what point of the container's life it runs.
+        kind: &'static str,
+        /// Its place in the list.
+        index: usize,
+        /// How it failed.
+        what: String,
+    },
     /// The seccomp profile cannot be compiled.
     #[error("seccomp profile cannot be used")]
     Seccomp {

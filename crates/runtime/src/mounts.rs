@@ -1,17 +1,19 @@
 //! The spec's mounts as steps.
 
+mod copy_up;
 mod options;
 
 use crate::error::Error;
+use crate::mapping::{Mapping, is_privileged};
 use oci_spec::runtime::{Mount, Spec};
 use options::Options;
 use rustix::fs::{AtFlags, CWD, StatxFlags};
 use rustix::io::Errno;
 use rustix::mount::OpenTreeFlags;
-use skiff_linux_sys::child::{Kind, Links, Parameter, Program, Source, Step, Target};
+use skiff_linux_sys::child::{Kind, Links, Parameter, Program, Source, Step, Target, Tree};
 use skiff_linux_sys::mount::{MountAttr, Scope};
 use std::ffi::{CStr, CString};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
@@ -41,11 +43,6 @@ pub(crate) fn directory(path: &CStr) -> Target {
     Target { path: path.to_owned(), kind: Kind::Directory, links: Links::Inside }
 }
 
-/// A file below the root, made when missing.
-pub(crate) fn file(path: &CStr) -> Target {
-    Target { path: path.to_owned(), kind: Kind::File, links: Links::Inside }
-}
-
 /// Whether the spec binds something of the host over `/dev`: then nothing is made in it.
 pub(crate) fn device_directory_is_bound(spec: &Spec) -> bool {
     let is_bound = |mount: &Mount| {
@@ -55,8 +52,15 @@ pub(crate) fn device_directory_is_bound(spec: &Spec) -> bool {
     spec.mounts().iter().flatten().any(is_bound)
 }
 
+/// The mount options that have a meaning here, for `features`.
+pub fn mount_options() -> Vec<&'static str> {
+    options::known()
+}
+
 /// Adds a step for every mount of the spec, in its order.
-pub(crate) fn push(spec: &Spec, program: &mut Program) -> Result<(), Error> {
+///
+/// `root` is the root file system as it is before anything is mounted in it, where this process may look into it.
+pub(crate) fn push(spec: &Spec, root: Option<BorrowedFd<'_>>, program: &mut Program) -> Result<(), Error> {
     for mount in spec.mounts().iter().flatten() {
         let options = Options::parse(mount)?;
         let destination = clean(mount.destination());
@@ -69,13 +73,22 @@ pub(crate) fn push(spec: &Spec, program: &mut Program) -> Result<(), Error> {
         );
         let (source, target_kind) = if let Some(scope) = options.bind {
             check_bind_destination(&destination)?;
-            bind(&source_name, scope, program)?
+            bind(&source_name, scope, mapping(mount, &options, spec)?, program)?
         } else if kind == "cgroup" || kind == "cgroup2" {
             if !unified_cgroups() {
                 // A controller of a mixed hierarchy would show, and let be changed, what belongs to the host.
                 continue;
             }
             (new("cgroup2", &source_name, &options)?, Kind::Directory)
+        } else if options.copy_up {
+            let Some(root) = root.filter(|_| kind == "tmpfs") else {
+                let what =
+                    format!("mounts: \"tmpcopyup\" of {} needs a tmpfs and privilege", destination.display());
+                return Err(Error::Spec { what });
+            };
+            let tree = copy_up::tmpfs(root, &destination, &options)?;
+            let tree = program.keep(tree).map_err(|source| Error::Clone { source })?;
+            (Source::Detached(Tree::Kept(tree)), Kind::Directory)
         } else {
             (new(kind, &source_name, &options)?, Kind::Directory)
         };
@@ -88,7 +101,37 @@ pub(crate) fn push(spec: &Spec, program: &mut Program) -> Result<(), Error> {
     Ok(())
 }
 
-fn bind(path: &Path, scope: Scope, program: &mut Program) -> Result<(Source, Kind), Error> {
+/// The mapping that a bind mount's ids are shown through: its own, else the container's.
+fn mapping(mount: &Mount, options: &Options, spec: &Spec) -> Result<Option<(Mapping, Scope)>, Error> {
+    let own = mount.uid_mappings().is_some() || mount.gid_mappings().is_some();
+    let Some(scope) = options.idmap.or(own.then_some(Scope::Single)) else { return Ok(None) };
+    let list = |list: &Option<Vec<_>>| list.clone().unwrap_or_default();
+    let mapping = match own {
+        true => Mapping::new(list(mount.uid_mappings()), list(mount.gid_mappings()), "mounts.")?,
+        false => Mapping::of(spec)?,
+    };
+    Ok(Some((mapping, scope)))
+}
+
+fn bind(
+    path: &Path,
+    scope: Scope,
+    mapping: Option<(Mapping, Scope)>,
+    program: &mut Program,
+) -> Result<(Source, Kind), Error> {
+    if !is_privileged() {
+        let error = |source| Error::BindSource { path: path.to_owned(), source };
+        if mapping.is_some() {
+            return Err(Error::Spec {
+                what: format!("mounts: \"idmap\" of {} needs privilege", path.display()),
+            });
+        }
+        // The child makes it, in a namespace where it may. What is mounted below cannot be left out there.
+        let kind =
+            if std::fs::metadata(path).map_err(error)?.is_dir() { Kind::Directory } else { Kind::File };
+        let path = c_string(path.as_os_str().as_bytes())?;
+        return Ok((Source::Detached(Tree::Host { path, scope: Scope::Tree }), kind));
+    }
     let flags = match scope {
         Scope::Single => OpenTreeFlags::empty(),
         Scope::Tree => OpenTreeFlags::AT_RECURSIVE,
@@ -98,8 +141,14 @@ fn bind(path: &Path, scope: Scope, program: &mut Program) -> Result<(Source, Kin
     let tree = clone_tree(path, flags).map_err(error)?;
     let status = rustix::fs::statx(&tree, c"", AtFlags::EMPTY_PATH, StatxFlags::TYPE).map_err(error)?;
     let is_directory = u32::from(status.stx_mode) & libc::S_IFMT == libc::S_IFDIR;
+    if let Some((mapping, scope)) = mapping {
+        let namespace = mapping.namespace()?;
+        let attr = MountAttr::default().mapped_by(namespace.as_fd());
+        skiff_linux_sys::mount::set_attributes(tree.as_fd(), scope, &attr)
+            .map_err(|source| Error::BindSource { path: path.to_owned(), source })?;
+    }
     let tree = program.keep(tree).map_err(|source| Error::Clone { source })?;
-    Ok((Source::Detached(tree), if is_directory { Kind::Directory } else { Kind::File }))
+    Ok((Source::Detached(Tree::Kept(tree)), if is_directory { Kind::Directory } else { Kind::File }))
 }
 
 /// Clones what is mounted at a path. A descriptor's link may lead to a tree that is mounted nowhere, which kernels before
@@ -141,7 +190,8 @@ fn new(kind: &str, source: &Path, options: &Options) -> Result<Source, Error> {
 
 fn changes(options: &Options) -> Vec<(Scope, MountAttr)> {
     let mut changes = Vec::new();
-    if options.bind.is_some() && !options.attributes.is_empty() {
+    // What was made by the kernel here has its attributes from its making; what was made before has none yet.
+    if (options.bind.is_some() || options.copy_up) && !options.attributes.is_empty() {
         changes.push((Scope::Single, options.attributes));
     }
     if !options.tree_attributes.is_empty() {

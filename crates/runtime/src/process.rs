@@ -5,10 +5,13 @@ use crate::created::Command;
 use crate::error::Error;
 use crate::io::Io;
 use crate::mounts::c_string;
+use crate::scheduling;
 use crate::seccomp;
-use oci_spec::runtime::{Linux, PosixRlimitType, Process};
-use skiff_linux_sys::child::{Console, Program, Step, WindowSize};
+use crate::{hooks, label};
+use oci_spec::runtime::{Hook, Linux, PosixRlimitType, Process};
+use skiff_linux_sys::child::{Console, FdRef, Groups, Program, Step, WindowSize};
 use std::ffi::CString;
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 
 /// The file creation mask that runc gives when the spec has none.
@@ -16,8 +19,23 @@ const DEFAULT_UMASK: u32 = 0o022;
 
 pub(crate) fn push_oom_score(process: &Process, program: &mut Program) {
     if let Some(score) = process.oom_score_adj() {
-        program.push(Step::OomScore(score.to_string().into_bytes()), "setting oom_score_adj");
+        let path = c"/proc/self/oom_score_adj".to_owned();
+        program.push(Step::WriteOwn { path, data: score.to_string().into_bytes() }, "setting oom_score_adj");
     }
+}
+
+/// What the part after the mounts needs to know.
+pub(crate) struct Tail<'a> {
+    pub process: &'a Process,
+    pub linux: Option<&'a Linux>,
+    pub io: Io,
+    pub groups: Groups,
+    /// Whether the process sets its own limits; else the parent does, with its privileges.
+    pub limits: bool,
+    /// The socket on which the process waits to be started when its creator has gone.
+    pub accept: Option<OwnedFd>,
+    /// Hooks that run just before the command, and what they read.
+    pub hooks: Option<(&'a Vec<Hook>, FdRef)>,
 }
 
 /// Opens the terminal, if there is to be one; needs the root and its `/dev/pts`.
@@ -28,14 +46,33 @@ pub(crate) fn push_terminal(io: &Io, console: Console, program: &mut Program) {
     }
 }
 
-/// Adds everything from the limits to the command. The root must be in place.
-pub(crate) fn push_tail(
-    process: &Process,
-    linux: Option<&Linux>,
-    io: Io,
-    program: &mut Program,
-) -> Result<Command, Error> {
+/// Sets limits of a process that has given up the privilege for it, from outside.
+pub(crate) fn limit_from_outside(process: &Process, pid: i32) -> Result<(), Error> {
     for limit in process.rlimits().iter().flatten() {
+        skiff_linux_sys::limits::set(pid, resource(limit.typ()), limit.soft(), limit.hard())
+            .map_err(|source| Error::Setup { what: format!("setting rlimit {}", limit.typ()), source })?;
+    }
+    Ok(())
+}
+
+/// What a process in a new user namespace cannot do to itself any more.
+pub(crate) fn adjust_from_outside(process: &Process, pid: i32) -> Result<(), Error> {
+    let privileged = crate::mapping::is_privileged();
+    if let Some(score) = process.oom_score_adj() {
+        match std::fs::write(format!("/proc/{pid}/oom_score_adj"), score.to_string()) {
+            Ok(()) => {}
+            // Only a privileged user can make a process a less likely victim.
+            Err(_) if !privileged => {}
+            Err(source) => return Err(Error::Setup { what: "setting oom_score_adj".into(), source }),
+        }
+    }
+    if privileged { limit_from_outside(process, pid) } else { Ok(()) }
+}
+
+/// Adds everything from the limits to the command. The root must be in place.
+pub(crate) fn push_tail(tail: Tail<'_>, program: &mut Program) -> Result<Command, Error> {
+    let Tail { process, linux, io, .. } = tail;
+    for limit in process.rlimits().iter().flatten().filter(|_| tail.limits) {
         let step = Step::Limit { resource: resource(limit.typ()), soft: limit.soft(), hard: limit.hard() };
         program.push(step, format!("setting rlimit {}", limit.typ()));
     }
@@ -47,7 +84,12 @@ pub(crate) fn push_tail(
     program.push(Step::Session, "making a session");
     let user = process.user();
     program.push(Step::OwnStreams(user.uid()), "giving the standard streams to the user");
-    program.push(Step::CloseAll, "closing descriptors");
+    let listener = tail
+        .accept
+        .map(|listener| program.keep(listener).map_err(|source| Error::Clone { source }))
+        .transpose()?;
+    let keep = listener.into_iter().chain(tail.hooks.map(|(_, stdin)| stdin)).collect();
+    program.push(Step::CloseAll { keep }, "closing descriptors");
     let cwd = c_string(process.cwd().as_os_str().as_bytes())?;
     let label = format!("chdir to cwd (\"{}\") set in config.json failed", process.cwd().display());
     program.push(Step::ChangeDirectory(cwd), label);
@@ -59,8 +101,8 @@ pub(crate) fn push_tail(
             capability::mask(sets.and_then(|sets| pick(sets).as_ref()))
         };
     program.push(Step::BoundingSet(mask(|sets| sets.bounding())), "dropping capabilities");
-    let groups = user.additional_gids().clone().unwrap_or_default();
-    program.push(Step::User { uid: user.uid(), gid: user.gid(), groups }, "setting the user");
+    scheduling::push(process, linux, program)?;
+    program.push(Step::User { uid: user.uid(), gid: user.gid(), groups: tail.groups }, "setting the user");
     let no_new_privileges = process.no_new_privileges().unwrap_or(false);
     // Docker gives a user other than root what the spec lists as effective only with ambient capabilities: execve
     // clears the rest, and so it does here.
@@ -68,14 +110,37 @@ pub(crate) fn push_tail(
         effective: mask(|sets| sets.effective()),
         permitted: mask(|sets| sets.permitted()),
         inheritable: mask(|sets| sets.inheritable()),
-        ambient: mask(|sets| sets.ambient()),
+        // What is not inheritable, too, cannot be ambient (capabilities(7)): runc's callers list it all the same.
+        ambient: mask(|sets| sets.ambient())
+            & mask(|sets| sets.inheritable())
+            & mask(|sets| sets.permitted()),
     };
-    let filter = linux.and_then(|linux| linux.seccomp().as_ref()).map(seccomp::compile_cached).transpose()?;
-    let flags = linux.and_then(|linux| linux.seccomp().as_ref()).map_or(0, seccomp::flags);
+    let profile = linux.and_then(|linux| linux.seccomp().as_ref());
+    let mut filter = profile.map(seccomp::step).transpose()?;
+    if profile.is_some_and(seccomp::notifies) {
+        // Its listener has to be with its owner before the process waits: the one who created it delivers it.
+        if no_new_privileges {
+            program.push(Step::NoNewPrivileges, "setting no_new_privs");
+        }
+        if let Some(filter) = filter.take() {
+            program.push(filter, "installing the seccomp filter");
+        }
+    }
     // Waiting comes before the filter, which may forbid reading; without no_new_privs a filter needs a privilege that
     // the final capabilities lack.
+    if listener.is_some() {
+        // Whoever creates a container for somebody else to start wants to know at once.
+        program.push(Step::FindCommand(commands(process)?), "finding the command");
+    }
     program.push(Step::Ready, "waiting for the start");
-    let seccomp = filter.map(|filter| Step::Seccomp { filter, flags });
+    if let Some(listener) = listener {
+        program.push(Step::Accept(listener), "waiting for the start");
+    }
+    if let Some((list, stdin)) = tail.hooks {
+        hooks::push("startContainer", Some(list), stdin, program)?;
+    }
+    label::push_write(process, program);
+    let seccomp = filter;
     if no_new_privileges {
         program.push(capabilities, "setting capabilities");
         program.push(Step::NoNewPrivileges, "setting no_new_privs");
@@ -89,6 +154,15 @@ pub(crate) fn push_tail(
         program.push(capabilities, "setting capabilities");
     }
     push_execute(process, program)
+}
+
+/// The paths that the command may have.
+fn commands(process: &Process) -> Result<Vec<CString>, Error> {
+    let Some(name) = process.args().as_ref().and_then(|arguments| arguments.first()) else {
+        return Err(Error::Spec { what: "no command specified".into() });
+    };
+    let environment = process.env().clone().unwrap_or_default();
+    candidates(name, &environment).into_iter().map(c_string).collect()
 }
 
 fn push_execute(process: &Process, program: &mut Program) -> Result<Command, Error> {

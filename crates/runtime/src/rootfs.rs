@@ -1,6 +1,7 @@
 //! The root file system, as a mount that is attached nowhere.
 
 use crate::error::Error;
+use oci_spec::runtime::Spec;
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::{
@@ -28,6 +29,25 @@ pub enum RootFs {
         /// An empty directory on the file system of `upper` for overlayfs itself.
         work: PathBuf,
     },
+}
+
+/// What the spec says of the propagation of the root (`linux.rootfsPropagation`), as `MS_*` flags.
+pub(crate) fn propagation(spec: &Spec) -> Result<Option<u64>, Error> {
+    let word = spec.linux().as_ref().and_then(|linux| linux.rootfs_propagation().as_deref()).unwrap_or("");
+    Ok(Some(match word {
+        "" => return Ok(None),
+        "shared" => libc::MS_SHARED,
+        "rshared" => libc::MS_SHARED | libc::MS_REC,
+        "slave" => libc::MS_SLAVE,
+        "rslave" => libc::MS_SLAVE | libc::MS_REC,
+        "private" => libc::MS_PRIVATE,
+        "rprivate" => libc::MS_PRIVATE | libc::MS_REC,
+        "unbindable" => libc::MS_UNBINDABLE,
+        "runbindable" => libc::MS_UNBINDABLE | libc::MS_REC,
+        word => {
+            return Err(Error::Spec { what: format!("linux.rootfsPropagation: \"{word}\" is not known") });
+        }
+    }))
 }
 
 /// The longest text that fsconfig(2) takes, less the terminator.

@@ -29,9 +29,9 @@ pub(crate) fn push(spec: &Spec, namespaces: &Plan, program: &mut Program) -> Res
                 what: format!("sysctl \"{name}\" is not in a separate kernel namespace"),
             });
         }
-        let path = c_string(format!("proc/sys/{path}"))?;
+        let path = c_string(format!("sys/{path}"))?;
         let label = format!("write sysctl key {name}");
-        program.push(Step::WriteFile { path, data: value.clone().into_bytes() }, label);
+        program.push(Step::Sysctl { path, data: value.clone().into_bytes() }, label);
     }
     Ok(())
 }

@@ -3,6 +3,7 @@
 //! The kernel keeps credentials per thread; these calls change the one thread that a clone has.
 #![expect(unsafe_code, reason = "runs in a clone: raw system calls over prepared memory")]
 
+use super::Groups;
 use super::mounts::status;
 use crate::sys::{Errno, Result, call};
 
@@ -88,10 +89,24 @@ pub(super) fn bound(keep: u64) -> Result<()> {
     Ok(())
 }
 
-pub(super) fn become_user(uid: u32, gid: u32, groups: &[u32]) -> Result<()> {
+fn set_groups(groups: &Groups) -> Result<()> {
+    if let Groups::Set(groups) = groups {
+        // SAFETY: the kernel reads as many ids as the slice has.
+        unsafe { call!(libc::SYS_setgroups, groups.len(), groups.as_ptr()) }?;
+    }
+    Ok(())
+}
+
+/// Takes user and group 0; in a new user namespace the process has every capability already.
+pub(super) fn become_root(groups: &Groups) -> Result<()> {
+    become_user(0, 0, groups)?;
+    // The change of user has given its files in /proc to the host's root.
+    control(libc::PR_SET_DUMPABLE, 1, 0)
+}
+
+pub(super) fn become_user(uid: u32, gid: u32, groups: &Groups) -> Result<()> {
     control(libc::PR_SET_KEEPCAPS, 1, 0)?;
-    // SAFETY: the kernel reads as many ids as the slice has.
-    unsafe { call!(libc::SYS_setgroups, groups.len(), groups.as_ptr()) }?;
+    set_groups(groups)?;
     // SAFETY: no memory is passed.
     unsafe { call!(libc::SYS_setresgid, gid, gid, gid) }?;
     // SAFETY: no memory is passed.

@@ -16,10 +16,12 @@
 //! reads the prepared steps and makes system calls by instruction. When the parent goes away before the start, the
 //! child sees the end of the channel and exits.
 
+mod hook;
 mod identity;
 mod mounts;
 mod paths;
 mod run;
+mod schedule;
 mod spawn;
 mod terminal;
 
@@ -27,7 +29,8 @@ mod terminal;
 /// uses, so that whoever finds only the code can tell.
 pub const NEVER_RAN: i32 = 221;
 
-pub use spawn::{Child, Failure, Parent, Spawn};
+pub use schedule::SchedulerAttributes;
+pub use spawn::{Child, Failure, Parent, Spawn, start_at};
 
 use crate::mount::{MountAttr, Scope};
 use crate::namespace::Namespaces;
@@ -46,6 +49,7 @@ pub struct Program {
     steps: Vec<Step>,
     labels: Vec<String>,
     fds: Vec<OwnedFd>,
+    inherited: u32,
 }
 
 impl Program {
@@ -66,6 +70,28 @@ impl Program {
         let reference = FdRef(fd.as_raw_fd());
         self.fds.push(fd);
         Ok(reference)
+    }
+
+    /// Leaves the descriptors `3..3 + count`, which the caller's own parent has opened, to the child.
+    ///
+    /// All of them must be open, or a descriptor of the caller's own may have got one of the numbers.
+    pub fn leave_inherited(&mut self, count: u32) {
+        self.inherited = count;
+    }
+
+    /// Whether step `index` is about the command itself.
+    pub fn is_command(&self, index: usize) -> bool {
+        matches!(self.steps.get(index), Some(Step::FindCommand(_) | Step::Execute { .. }))
+    }
+
+    /// The index of the step after which nothing but the command and what belongs to it is left: the last wait.
+    pub fn waits_at(&self) -> Option<usize> {
+        self.steps.iter().rposition(|step| matches!(step, Step::Ready | Step::Accept(_)))
+    }
+
+    /// The labels of the steps from `first` on.
+    pub fn labels_from(&self, first: usize) -> &[String] {
+        self.labels.get(first..).unwrap_or_default()
     }
 
     /// The label of step `index`.
@@ -131,11 +157,25 @@ pub enum Parameter {
     Text(CString, CString),
 }
 
+/// A mount that is attached nowhere.
+#[derive(Clone, Debug)]
+pub enum Tree {
+    /// The parent has made it.
+    Kept(FdRef),
+    /// The child makes it of what it finds at a path of the host, before the root has changed.
+    Host {
+        /// The path.
+        path: CString,
+        /// What is cloned.
+        scope: Scope,
+    },
+}
+
 /// Where the mount of [`Step::Mount`] comes from.
 #[derive(Clone, Debug)]
 pub enum Source {
-    /// A mount that the parent made and did not attach.
-    Detached(FdRef),
+    /// A clone of a mount.
+    Detached(Tree),
     /// A new file system, created in the child's own namespaces.
     New {
         /// The file system's type.
@@ -168,6 +208,15 @@ pub enum Console {
     Leave,
 }
 
+/// Supplementary groups.
+#[derive(Clone, Debug)]
+pub enum Groups {
+    /// These and no others.
+    Set(Vec<u32>),
+    /// Those of the parent: a user namespace made without privilege may not change them (user_namespaces(7)).
+    Keep,
+}
+
 /// One prepared operation of a child. Paths are taken from the root that [`Step::AttachRoot`] or
 /// [`Step::CurrentRoot`] has set, unless their description says otherwise.
 #[derive(Debug)]
@@ -181,6 +230,9 @@ pub enum Step {
     },
     /// Makes new namespaces; for those that cannot be made by the clone itself.
     Leave(Namespaces),
+    /// Goes on in a clone with new namespaces, a child of the same parent: the way to those that only a clone can get once
+    /// a user namespace is joined. The parent learns of it in [`Child::ready`].
+    Respawn(Namespaces),
     /// Sets the host name of the UTS namespace.
     HostName(CString),
     /// Sets the domain name of the UTS namespace.
@@ -190,7 +242,7 @@ pub enum Step {
     /// Mounts a detached mount over `/` and makes it the root that later steps refer to.
     AttachRoot {
         /// The detached mount.
-        mount: FdRef,
+        mount: Tree,
         /// What kind of root the process has now.
         present: PresentRoot,
     },
@@ -241,15 +293,53 @@ pub enum Step {
     ReadOnlyRoot,
     /// Creates a directory and its parents below the root.
     MakeDirectory(Target),
-    /// Writes a file below the root that must exist, refusing links in its path.
-    WriteFile {
-        /// Path below the root.
+    /// Sets a kernel parameter through a `/proc` of the child's own, which no mount of the container can have covered.
+    Sysctl {
+        /// Path below `/proc`.
         path: CString,
         /// What to write, with one system call.
         data: Vec<u8>,
     },
-    /// Sets the process's `oom_score_adj` through the `/proc` that is mounted at the moment.
-    OomScore(Vec<u8>),
+    /// Writes one of the process's own files through the `/proc` that is mounted at the moment: the host's, before the
+    /// root changes.
+    WriteOwn {
+        /// The absolute path, below `/proc/self`.
+        path: CString,
+        /// What to write, with one system call.
+        data: Vec<u8>,
+    },
+    /// Opens one of the process's own files as above, for [`Step::WriteLabel`].
+    OpenLabel(CString),
+    /// Writes the security label that the next `execve` brings to the file opened before.
+    WriteLabel(Vec<u8>),
+    /// Sets the execution domain (`personality(2)`).
+    Personality(u64),
+    /// Sets priority and class of input and output (`ioprio_set(2)`, the combined value).
+    IoPriority(i32),
+    /// Sets the scheduling policy (`sched_setattr(2)`).
+    Scheduler(SchedulerAttributes),
+    /// Sets the processors that may be used, as a bit mask in bytes, lowest first.
+    Affinity(Vec<u64>),
+    /// Sets the policy for memory of NUMA nodes (`set_mempolicy(2)`).
+    MemoryPolicy {
+        /// `MPOL_*` with its flags.
+        mode: i32,
+        /// Nodes as a bit mask, lowest first.
+        nodes: Vec<u64>,
+    },
+    /// Runs a program and waits for it.
+    Hook {
+        /// The program.
+        path: CString,
+        /// Its arguments, the first being its name.
+        arguments: Vec<CString>,
+        /// Its environment.
+        environment: Vec<CString>,
+        /// A file that it reads from the start as its standard input.
+        stdin: FdRef,
+        /// How long it may take, in milliseconds; without one, for ever.
+        timeout: Option<u32>,
+    },
     /// Sets one resource limit.
     Limit {
         /// `RLIMIT_*`.
@@ -281,8 +371,11 @@ pub enum Step {
     },
     /// Gives the standard streams to a user, so that `/dev/stdout` can be opened again.
     OwnStreams(u32),
-    /// Closes every descriptor except the standard streams and the channel.
-    CloseAll,
+    /// Closes every descriptor except the standard streams, those inherited on purpose, the channel and these.
+    CloseAll {
+        /// What later steps need.
+        keep: Vec<FdRef>,
+    },
     /// Changes to a directory and makes sure that it lies inside the root.
     ChangeDirectory(CString),
     /// Drops every capability from the bounding set that is not in the mask.
@@ -294,8 +387,10 @@ pub enum Step {
         /// Group id.
         gid: u32,
         /// Supplementary groups.
-        groups: Vec<u32>,
+        groups: Groups,
     },
+    /// Becomes root of the user namespace that the child was born in, whose ids the parent has mapped.
+    BecomeRoot(Groups),
     /// Takes the final capability sets, as masks.
     Capabilities {
         /// Effective.
@@ -315,9 +410,17 @@ pub enum Step {
         filter: Arc<[Instruction]>,
         /// `SECCOMP_FILTER_FLAG_*`.
         flags: u32,
+        /// Whether the filter's notifications go to a descriptor that the parent gets.
+        listener: Listener,
     },
-    /// Reports that everything is set up, and waits for [`Child::start`].
+    /// Changes the propagation (`MS_*` flags) of the container's root mount.
+    RootPropagation(u64),
+    /// Fails as [`Step::Execute`] would when no candidate is an executable file, while somebody still waits for it.
+    FindCommand(Vec<CString>),
+    /// Reports that everything up to here is done, and waits for [`Child::resume`] or [`Child::start`].
     Ready,
+    /// Leaves the parent and waits on a listening socket for whoever calls [`start_at`].
+    Accept(FdRef),
     /// Resets signals and executes the first candidate that can be executed. Always the last step.
     Execute {
         /// Paths to try in turn.
@@ -327,6 +430,15 @@ pub enum Step {
         /// Environment.
         environment: Vec<CString>,
     },
+}
+
+/// Whether a seccomp filter has a listener (`seccomp_unotify(2)`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Listener {
+    /// It has none.
+    None,
+    /// It has one, which is sent to the parent.
+    Parent,
 }
 
 /// Why [`Step::Execute`] failed, beside the errno.
@@ -341,4 +453,22 @@ pub enum ExecuteFailure {
         /// Which of the candidates.
         candidate: usize,
     },
+}
+
+impl ExecuteFailure {
+    fn from_detail(detail: u32) -> Self {
+        match detail {
+            0 => Self::NotFound,
+            1 => Self::NotExecutable,
+            candidate => Self::Refused { candidate: candidate as usize - 2 },
+        }
+    }
+
+    fn detail(self) -> u32 {
+        match self {
+            Self::NotFound => 0,
+            Self::NotExecutable => 1,
+            Self::Refused { candidate } => 2u32.saturating_add(candidate as u32),
+        }
+    }
 }

@@ -1,8 +1,8 @@
 //! The child's steps on mounts, devices and masks.
 #![expect(unsafe_code, reason = "runs in a clone: raw system calls over prepared memory")]
 
-use super::paths::{Opened, open_in_root, open_or_make};
-use super::{Links, Parameter, PresentRoot, Source, Target};
+use super::paths::{Opened, open_in_root, open_or_make, open_with};
+use super::{Links, Parameter, PresentRoot, Source, Target, Tree};
 use crate::mount::{MountAttr, Scope};
 use crate::sys::{Errno, Result, call};
 use std::ffi::CStr;
@@ -21,9 +21,59 @@ const MOUNT_ATTR_RDONLY: u64 = 1;
 const NULL: usize = 0;
 
 pub(super) fn set_propagation(flags: u64) -> Result<()> {
+    change_propagation(flags | libc::MS_REC)
+}
+
+/// Changes the propagation of the mount at `/`; with `MS_REC`, of all below it too.
+pub(super) fn change_propagation(flags: u64) -> Result<()> {
     // SAFETY: strings are constants; null source, type and data are what a change of propagation asks for.
-    unsafe { call!(libc::SYS_mount, NULL, c"/", NULL, flags | libc::MS_REC, NULL) }?;
+    unsafe { call!(libc::SYS_mount, NULL, c"/", NULL, flags, NULL) }?;
     Ok(())
+}
+
+/// The descriptor of a detached mount, which stays open with the child.
+pub(super) fn tree(tree: &Tree) -> Result<i32> {
+    match tree {
+        Tree::Kept(fd) => Ok(fd.0),
+        Tree::Host { path, scope } => {
+            let flags = OPEN_TREE_CLONE | libc::O_CLOEXEC | scope.flags();
+            // SAFETY: the path lives in the prepared steps.
+            unsafe { call!(libc::SYS_open_tree, libc::AT_FDCWD, path.as_c_str(), flags) }.map(|fd| fd as i32)
+        }
+    }
+}
+
+/// A `/proc` for the child alone, attached nowhere; where it may not make one, the container's.
+pub(super) fn own_proc(root: i32) -> Result<i32> {
+    let proc = match new_file_system(c"proc", &[], 0) {
+        Err(Errno(libc::EPERM)) => {
+            let proc = open_in_root(root, c"proc", libc::O_PATH | libc::O_DIRECTORY, Links::Refuse)?;
+            is_proc(proc.0)?;
+            proc
+        }
+        other => other?,
+    };
+    let fd = proc.0;
+    std::mem::forget(proc);
+    Ok(fd)
+}
+
+/// Fails unless `fd` lies on a proc file system.
+fn is_proc(fd: i32) -> Result<()> {
+    /// `PROC_SUPER_MAGIC` (linux/magic.h).
+    const PROC: i64 = 0x9fa0;
+    let mut seen = std::mem::MaybeUninit::<libc::statfs>::zeroed();
+    // SAFETY: the kernel fills the structure, whose address it is given; all-zero bytes are a valid value of it.
+    let seen = unsafe {
+        call!(libc::SYS_fstatfs, fd, seen.as_mut_ptr())?;
+        seen.assume_init()
+    };
+    if seen.f_type as i64 == PROC { Ok(()) } else { Err(Errno(libc::EXDEV)) }
+}
+
+/// Opens what lies on the mount itself: neither a link nor another mount on the way is followed.
+pub(super) fn open_on_mount(mount: i32, path: &CStr, flags: i32) -> Result<Opened> {
+    open_with(mount, path, flags, libc::RESOLVE_BENEATH | libc::RESOLVE_NO_SYMLINKS | libc::RESOLVE_NO_XDEV)
 }
 
 /// Mounts `mount` over the root directory; the descriptor then refers to the attached mount.
@@ -107,7 +157,11 @@ pub(super) fn mount(
 ) -> Result<()> {
     let new;
     let mount = match source {
-        Source::Detached(fd) => fd.0,
+        Source::Detached(Tree::Kept(fd)) => fd.0,
+        Source::Detached(host) => {
+            new = Opened(tree(host)?);
+            new.0
+        }
         Source::New { kind, parameters, attributes } => {
             new = new_file_system(kind, parameters, *attributes)?;
             new.0

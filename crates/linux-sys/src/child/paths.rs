@@ -37,10 +37,15 @@ pub(super) fn open_in_root(root: i32, path: &CStr, flags: i32, links: Links) -> 
         Links::Inside => libc::RESOLVE_IN_ROOT,
         Links::Refuse => libc::RESOLVE_IN_ROOT | libc::RESOLVE_NO_SYMLINKS,
     };
+    open_with(root, path, flags, links)
+}
+
+/// Opens `path` below `root` by the rules of openat2(2); magic links are followed in no case.
+pub(super) fn open_with(root: i32, path: &CStr, flags: i32, resolve: u64) -> Result<Opened> {
     let how = OpenHow {
         flags: (flags | libc::O_CLOEXEC) as u64,
         mode: 0,
-        resolve: links | libc::RESOLVE_NO_MAGICLINKS,
+        resolve: resolve | libc::RESOLVE_NO_MAGICLINKS,
     };
     // A rename somewhere on the machine can make a lookup of ".." give up with EAGAIN; openat2(2) says to retry.
     for _ in 0..64 {

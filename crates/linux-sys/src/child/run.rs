@@ -1,9 +1,9 @@
 //! The interpreter that the clone runs. It ends in `execve` or in `exit`.
 #![expect(unsafe_code, reason = "runs in a clone: raw system calls over prepared memory")]
 
-use super::paths::{close, open_in_root, open_or_make};
+use super::paths::{close, open_or_make};
 use super::spawn::{Prepared, Report, ReportKind};
-use super::{Console, ExecuteFailure, Links, Step, identity, mounts, terminal};
+use super::{Console, FdRef, Listener, Step, hook, identity, mounts, schedule, terminal};
 use crate::sys::{Errno, Result, call};
 
 /// What steps leave for later steps.
@@ -12,6 +12,12 @@ struct State<'a> {
     channel: i32,
     root: i32,
     slave: Option<i32>,
+    /// A `/proc` of the child's own.
+    proc: Option<i32>,
+    /// The file that takes the security label.
+    label: Option<i32>,
+    /// How many hooks have run.
+    hooks: usize,
 }
 
 /// Ends the process if anything unwinds into it: the code above belongs to the parent.
@@ -23,7 +29,7 @@ impl Drop for Exit {
     }
 }
 
-fn exit() -> ! {
+pub(super) fn exit() -> ! {
     loop {
         // SAFETY: no memory is passed; the call does not return.
         let _ = unsafe { call!(libc::SYS_exit_group, super::NEVER_RAN) };
@@ -33,7 +39,7 @@ fn exit() -> ! {
 /// Runs all steps. Called in the clone only.
 pub(super) fn run(prepared: &Prepared<'_>, channel: i32) -> ! {
     let _exit = Exit;
-    let mut state = State { prepared, channel, root: -1, slave: None };
+    let mut state = State { prepared, channel, root: -1, slave: None, proc: None, label: None, hooks: 0 };
     if let Err(errno) = state.begin() {
         state.fail(0, errno, 0);
     }
@@ -41,13 +47,18 @@ pub(super) fn run(prepared: &Prepared<'_>, channel: i32) -> ! {
         let result = match step {
             Step::Execute { candidates, .. } => {
                 let (errno, failure) = state.execute(candidates);
-                let detail = match failure {
-                    ExecuteFailure::NotFound => 0,
-                    ExecuteFailure::NotExecutable => 1,
-                    ExecuteFailure::Refused { candidate } => 2u32.saturating_add(candidate as u32),
-                };
-                state.fail(index, errno, detail)
+                state.fail(index, errno, failure.detail())
             }
+            Step::FindCommand(candidates) => match find(candidates) {
+                Ok(()) => Ok(()),
+                Err((errno, failure)) => state.fail(index, errno, failure.detail()),
+            },
+            Step::Hook { path, stdin, timeout, .. } => match state.hook(path, *stdin, *timeout) {
+                Ok(hook::End::Success) => Ok(()),
+                // No error of the system, but the hook's own word.
+                Ok(hook::End::Code(code)) => state.fail(index, Errno(0), code),
+                Err(errno) => Err(errno),
+            },
             other => state.step(other),
         };
         if let Err(errno) = result {
@@ -61,11 +72,14 @@ impl State<'_> {
     /// What every child does first, before anything of the container is near.
     fn begin(&self) -> Result<()> {
         // A process of a joined pid namespace must not be able to trace what still has the host's files open.
-        identity::control(libc::PR_SET_DUMPABLE, 0, 0)?;
-        let mut first = 3u32;
+        // One with a user namespace of its own joins none, and its files in /proc have to be its own.
+        if !self.prepared.dumpable {
+            identity::control(libc::PR_SET_DUMPABLE, 0, 0)?;
+        }
+        let mut first = 3u32.saturating_add(self.prepared.inherited);
         for &keep in self.prepared.keep {
             close_between(first, keep)?;
-            first = keep.saturating_add(1);
+            first = first.max(keep.saturating_add(1));
         }
         close_between(first, u32::MAX)?;
         // SAFETY: no memory is passed.
@@ -79,6 +93,7 @@ impl State<'_> {
             Step::Join { fd, kinds } => unsafe { call!(libc::SYS_setns, fd.0, kinds.0) }.map(drop),
             // SAFETY: no memory is passed.
             Step::Leave(kinds) => unsafe { call!(libc::SYS_unshare, kinds.0) }.map(drop),
+            Step::Respawn(kinds) => self.respawn(kinds.0),
             Step::HostName(name) => {
                 // SAFETY: the name lives in the prepared steps and has the length given.
                 unsafe { call!(libc::SYS_sethostname, name.as_c_str(), name.as_bytes().len()) }.map(drop)
@@ -89,8 +104,8 @@ impl State<'_> {
             }
             Step::Propagation(flags) => mounts::set_propagation(*flags),
             Step::AttachRoot { mount, present } => {
-                self.root = mount.0;
-                mounts::attach_root(mount.0, *present)
+                self.root = mounts::tree(mount)?;
+                mounts::attach_root(self.root, *present)
             }
             Step::CurrentRoot => {
                 self.root = mounts::current_root()?;
@@ -114,19 +129,39 @@ impl State<'_> {
                     Err(Errno(libc::ENOTDIR))
                 }
             }
-            Step::WriteFile { path, data } => {
-                let file = open_in_root(self.root, path, libc::O_WRONLY, Links::Refuse)?;
+            Step::Sysctl { path, data } => {
+                let proc = match self.proc {
+                    Some(proc) => proc,
+                    None => *self.proc.insert(mounts::own_proc(self.root)?),
+                };
+                let file = mounts::open_on_mount(proc, path, libc::O_WRONLY)?;
                 write(file.0, data)
             }
-            Step::OomScore(data) => {
-                let path = c"/proc/self/oom_score_adj";
-                let flags = libc::O_WRONLY | libc::O_CLOEXEC;
-                // SAFETY: the string is a constant.
-                let file = unsafe { call!(libc::SYS_openat, libc::AT_FDCWD, path, flags, 0) }? as i32;
+            Step::WriteOwn { path, data } => {
+                let file = open_own(path)?;
                 let written = write(file, data);
                 close(file);
                 written
             }
+            Step::OpenLabel(path) => {
+                self.label = Some(open_own(path)?);
+                Ok(())
+            }
+            Step::WriteLabel(data) => match self.label.take() {
+                Some(file) => {
+                    let written = write(file, data);
+                    close(file);
+                    written
+                }
+                None => Err(Errno(libc::EBADF)),
+            },
+            // SAFETY: no memory is passed.
+            Step::Personality(domain) => unsafe { call!(libc::SYS_personality, *domain) }.map(drop),
+            Step::IoPriority(value) => schedule::io_priority(*value),
+            Step::Scheduler(attributes) => schedule::set(attributes),
+            Step::Affinity(mask) => schedule::affinity(mask),
+            Step::MemoryPolicy { mode, nodes } => schedule::memory_policy(*mode, nodes),
+            Step::RootPropagation(flags) => mounts::change_propagation(*flags),
             Step::Limit { resource, soft, hard } => identity::limit(*resource, *soft, *hard),
             // SAFETY: no memory is passed.
             Step::Umask(mask) => unsafe { call!(libc::SYS_umask, *mask) }.map(drop),
@@ -148,47 +183,116 @@ impl State<'_> {
                 terminal::duplicate(stderr.0, 2)
             }
             Step::OwnStreams(uid) => identity::own_streams(*uid),
-            Step::CloseAll => self.close_all(),
+            Step::CloseAll { keep } => self.close_all(keep),
             Step::ChangeDirectory(path) => change_directory(path),
             Step::BoundingSet(keep) => identity::bound(*keep),
             Step::User { uid, gid, groups } => identity::become_user(*uid, *gid, groups),
+            Step::BecomeRoot(groups) => identity::become_root(groups),
             Step::Capabilities { effective, permitted, inheritable, ambient } => {
                 let (effective, permitted, inheritable) = (*effective, *permitted, *inheritable);
                 identity::set(identity::Sets { effective, permitted, inheritable })?;
                 identity::set_ambient(*ambient)
             }
             Step::NoNewPrivileges => identity::control(libc::PR_SET_NO_NEW_PRIVS, 1, 0),
-            Step::Seccomp { filter, flags } => {
+            Step::Seccomp { filter, flags, listener } => {
                 let len = filter.len() as u16;
                 let filter = crate::seccomp::Filter { len, instructions: filter.as_ptr() };
                 // SAFETY: the structure and the instructions live across the call, and the length is theirs.
-                unsafe { call!(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, *flags, &raw const filter) }
-                    .map(drop)
+                let done = unsafe {
+                    call!(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, *flags, &raw const filter)
+                };
+                match (done, listener) {
+                    (Ok(fd), Listener::Parent) => {
+                        let sent = self.report(&Report::new(ReportKind::Listener, 0, 0, 0), Some(fd as i32));
+                        close(fd as i32);
+                        sent
+                    }
+                    (done, _) => done.map(drop),
+                }
             }
             Step::Ready => self.wait(),
+            Step::Accept(listener) => self.accept(listener.0),
             // Handled by the caller, which needs the details of a failure.
-            Step::Execute { .. } => Ok(()),
+            Step::Execute { .. } | Step::Hook { .. } | Step::FindCommand(_) => Ok(()),
         }
     }
 
-    fn close_all(&mut self) -> Result<()> {
-        let channel = u32::try_from(self.channel).unwrap_or(3);
-        close_between(3, channel)?;
-        close_between(channel.saturating_add(1), u32::MAX)?;
+    /// Clones; returns in the clone only.
+    fn respawn(&self, kinds: u64) -> Result<()> {
+        let mut pidfd: i32 = -1;
+        // SAFETY: all-zero bytes are a valid clone_args.
+        let mut arguments: libc::clone_args = unsafe { std::mem::zeroed() };
+        arguments.flags = kinds | (libc::CLONE_PIDFD | libc::CLONE_PARENT) as u64;
+        arguments.pidfd = &raw mut pidfd as u64;
+        // SAFETY: as for the clone that this one is made from: a copy of all memory, and nothing but system calls.
+        let pid = unsafe { call!(libc::SYS_clone3, &raw mut arguments, size_of::<libc::clone_args>()) }?;
+        if pid == 0 {
+            return Ok(());
+        }
+        let _ = self.report(&Report::new(ReportKind::Respawned, 0, 0, 0), Some(pidfd));
+        exit()
+    }
+
+    fn hook(&mut self, path: &std::ffi::CStr, stdin: FdRef, timeout: Option<u32>) -> Result<hook::End> {
+        let vectors = self.prepared.hooks.get(self.hooks).ok_or(Errno(libc::EINVAL))?;
+        self.hooks += 1;
+        hook::run(path, vectors, stdin.0, timeout)
+    }
+
+    fn close_all(&mut self, keep: &[FdRef]) -> Result<()> {
+        let mut first = 3u32.saturating_add(self.prepared.inherited);
+        let own = [Some(self.channel), self.label];
+        loop {
+            let kept = keep.iter().map(|fd| fd.0).chain(own.into_iter().flatten());
+            let next = kept.filter_map(|fd| u32::try_from(fd).ok()).filter(|fd| *fd >= first).min();
+            close_between(first, next.unwrap_or(u32::MAX))?;
+            match next {
+                Some(next) => first = next.saturating_add(1),
+                None => break,
+            }
+        }
         self.root = -1;
         self.slave = None;
+        self.proc = None;
+        Ok(())
+    }
+
+    /// Waits for whoever starts the process, now that the one who created it is gone.
+    fn accept(&mut self, listener: i32) -> Result<()> {
+        close(self.channel);
+        self.channel = -1;
+        loop {
+            // SAFETY: the peer's address is not asked for.
+            let accepted = unsafe { call!(libc::SYS_accept4, listener, 0usize, 0usize, libc::SOCK_CLOEXEC) };
+            self.channel = match accepted {
+                Ok(fd) => fd as i32,
+                Err(Errno(libc::EINTR | libc::ECONNABORTED)) => continue,
+                Err(errno) => return Err(errno),
+            };
+            match self.word() {
+                Ok(true) => break,
+                // It ended before it said anything; the next one may.
+                Ok(false) | Err(_) => close(self.channel),
+            }
+        }
+        close(listener);
         Ok(())
     }
 
     /// Tells the parent that the process is set up and waits for its word.
     fn wait(&self) -> Result<()> {
         self.report(&Report::new(ReportKind::Ready, 0, 0, 0), None)?;
+        if self.word()? { Ok(()) } else { exit() }
+    }
+
+    /// Waits for a word; false when the other end is closed.
+    fn word(&self) -> Result<bool> {
         let mut word = [0u8; 1];
         loop {
             // SAFETY: the kernel writes at most one byte into the buffer.
             match unsafe { call!(libc::SYS_read, self.channel, word.as_mut_ptr(), 1) } {
-                Ok(1) => return Ok(()),
-                Ok(_) => exit(),
+                Ok(1) => return Ok(true),
+                Ok(_) => return Ok(false),
                 Err(Errno(libc::EINTR)) => {}
                 Err(errno) => return Err(errno),
             }
@@ -232,13 +336,14 @@ impl State<'_> {
     }
 
     /// Tries every candidate; returns only when none could be executed.
-    fn execute(&self, candidates: &[std::ffi::CString]) -> (Errno, ExecuteFailure) {
+    fn execute(&self, candidates: &[std::ffi::CString]) -> (Errno, super::ExecuteFailure) {
         if let Err(errno) = reset_signals() {
-            return (errno, ExecuteFailure::NotFound);
+            return (errno, super::ExecuteFailure::NotFound);
         }
-        let mut last = (Errno(libc::ENOENT), ExecuteFailure::NotFound);
+        let mut last = (Errno(libc::ENOENT), super::ExecuteFailure::NotFound);
         for (index, path) in candidates.iter().enumerate() {
-            let (arguments, environment) = (self.prepared.arguments, self.prepared.environment);
+            let (arguments, environment) =
+                (&self.prepared.command.arguments, &self.prepared.command.environment);
             // SAFETY: both arrays end in null and point to strings of the prepared steps.
             let errno = match unsafe {
                 call!(libc::SYS_execve, path.as_c_str(), arguments.as_ptr(), environment.as_ptr())
@@ -247,15 +352,30 @@ impl State<'_> {
                 Err(errno) => errno,
             };
             match examine(path) {
-                Ok(()) => return (errno, ExecuteFailure::Refused { candidate: index }),
+                Ok(()) => return (errno, super::ExecuteFailure::Refused { candidate: index }),
                 Err(Errno(found @ (libc::EISDIR | libc::EACCES))) => {
-                    last = (Errno(found), ExecuteFailure::NotExecutable);
+                    last = (Errno(found), super::ExecuteFailure::NotExecutable);
                 }
-                Err(found) => last = (found, ExecuteFailure::NotFound),
+                Err(found) => last = (found, super::ExecuteFailure::NotFound),
             }
         }
         last
     }
+}
+
+/// Whether one of the candidates can be executed; else the error of the last that is there, or of the last.
+fn find(candidates: &[std::ffi::CString]) -> std::result::Result<(), (Errno, super::ExecuteFailure)> {
+    let mut last = (Errno(libc::ENOENT), super::ExecuteFailure::NotFound);
+    for path in candidates {
+        match examine(path) {
+            Ok(()) => return Ok(()),
+            Err(Errno(found @ (libc::EISDIR | libc::EACCES))) => {
+                last = (Errno(found), super::ExecuteFailure::NotExecutable);
+            }
+            Err(found) => last = (found, super::ExecuteFailure::NotFound),
+        }
+    }
+    Err(last)
 }
 
 /// Whether the path is a file with an execute bit, by the error that a shell would give.
@@ -280,6 +400,13 @@ fn close_between(first: u32, end: u32) -> Result<()> {
     unsafe { call!(libc::SYS_close_range, first, end.saturating_sub(1), 0) }.map(drop)
 }
 
+/// Opens a file of the process's own through the `/proc` that is mounted at the moment.
+fn open_own(path: &std::ffi::CStr) -> Result<i32> {
+    let flags = libc::O_WRONLY | libc::O_CLOEXEC;
+    // SAFETY: the path lives in the prepared steps.
+    unsafe { call!(libc::SYS_openat, libc::AT_FDCWD, path, flags, 0) }.map(|fd| fd as i32)
+}
+
 fn write(fd: i32, data: &[u8]) -> Result<()> {
     // SAFETY: the kernel reads the slice.
     let written = unsafe { call!(libc::SYS_write, fd, data.as_ptr(), data.len()) }?;
@@ -300,7 +427,7 @@ fn change_directory(path: &std::ffi::CStr) -> Result<()> {
 }
 
 /// Gives ignored signals their default action and unblocks all; `execve` itself resets handlers.
-fn reset_signals() -> Result<()> {
+pub(super) fn reset_signals() -> Result<()> {
     // The kernel's sigaction is shorter than this on both machines; zero is SIG_DFL without flags.
     let default = [0u64; 8];
     for signal in 1..=64i32 {

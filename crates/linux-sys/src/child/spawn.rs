@@ -45,6 +45,8 @@ pub(super) enum ReportKind {
     Ready = 1,
     Terminal = 2,
     Failed = 3,
+    Listener = 4,
+    Respawned = 5,
 }
 
 /// A message of the child.
@@ -62,8 +64,19 @@ pub(super) struct Prepared<'a> {
     pub steps: &'a [Step],
     /// Descriptors that stay open at first, ascending.
     pub keep: &'a [u32],
-    pub arguments: &'a [*const libc::c_char],
-    pub environment: &'a [*const libc::c_char],
+    /// Whether its files in `/proc` belong to it at first, as the mapping of its ids by its parent needs.
+    pub dumpable: bool,
+    /// Descriptors above the standard streams that are the child's by inheritance.
+    pub inherited: u32,
+    pub command: &'a Vectors,
+    /// Those of the hooks, in the order of their steps.
+    pub hooks: &'a [Vectors],
+}
+
+/// Arguments and environment as `execve` takes them.
+pub(super) struct Vectors {
+    pub arguments: Vec<*const libc::c_char>,
+    pub environment: Vec<*const libc::c_char>,
 }
 
 /// A child that was cloned.
@@ -73,6 +86,7 @@ pub struct Child {
     pidfd: OwnedFd,
     channel: OwnedFd,
     terminal: Option<OwnedFd>,
+    listener: Option<OwnedFd>,
 }
 
 /// Why a child did not get as far as it should.
@@ -86,6 +100,8 @@ pub enum Failure {
         source: io::Error,
         /// More, if the step was [`Step::Execute`].
         execute: ExecuteFailure,
+        /// The exit code, if the step was [`Step::Hook`] and the hook ran; 128 more than the signal that ended it.
+        hook: Option<u32>,
     },
     /// The child ended without a word.
     Died,
@@ -99,28 +115,35 @@ impl Spawn<'_> {
         let (ours, theirs) = fd_passing::pair()?;
         let theirs =
             if theirs.as_raw_fd() < 3 { rustix::io::fcntl_dupfd_cloexec(&theirs, 3)? } else { theirs };
-        let (arguments, environment) = match self.program.steps.last() {
-            Some(Step::Execute { arguments, environment, .. }) => {
-                (pointers(arguments), pointers(environment))
-            }
-            _ => {
-                return Err(io::Error::new(io::ErrorKind::InvalidInput, "the last step must execute a file"));
-            }
+        let Some(Step::Execute { arguments, environment, .. }) = self.program.steps.last() else {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "the last step must execute a file"));
         };
+        let command = Vectors::new(arguments, environment);
+        let hooks: Vec<Vectors> = self
+            .program
+            .steps
+            .iter()
+            .filter_map(|step| match step {
+                Step::Hook { arguments, environment, .. } => Some(Vectors::new(arguments, environment)),
+                _ => None,
+            })
+            .collect();
         let mut keep: Vec<u32> = self.program.fds.iter().map(|fd| fd.as_raw_fd() as u32).collect();
         keep.push(theirs.as_raw_fd() as u32);
         keep.sort_unstable();
         let prepared = Prepared {
             steps: &self.program.steps,
             keep: &keep,
-            arguments: &arguments,
-            environment: &environment,
+            dumpable: self.new.contains(Namespaces::USER),
+            inherited: self.program.inherited,
+            command: &command,
+            hooks: &hooks,
         };
         let (pid, pidfd) = match self.pid_namespace {
             None => self.clone(&prepared, theirs.as_fd())?,
             Some(namespace) => self.clone_in(namespace, &prepared, theirs.as_fd())?,
         };
-        Ok(Child { pid, pidfd, channel: ours, terminal: None })
+        Ok(Child { pid, pidfd, channel: ours, terminal: None, listener: None })
     }
 
     /// Clones from a thread of its own, since joining a pid namespace changes the thread for good.
@@ -176,6 +199,31 @@ impl Spawn<'_> {
     }
 }
 
+impl Vectors {
+    fn new(arguments: &[CString], environment: &[CString]) -> Self {
+        Self { arguments: pointers(arguments), environment: pointers(environment) }
+    }
+}
+
+/// Lets a child go on that waits in [`Step::Accept`], and waits until it has executed its file.
+///
+/// `channel` is a connection to the socket that it listens on.
+pub fn start_at(channel: BorrowedFd<'_>) -> Result<(), Failure> {
+    go(channel)?;
+    match next(channel)? {
+        None => Ok(()),
+        Some(_) => Err(Failure::Channel(io::ErrorKind::InvalidData.into())),
+    }
+}
+
+fn go(channel: BorrowedFd<'_>) -> Result<(), Failure> {
+    match fd_passing::send(channel, &[1], &[]) {
+        Ok(_) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Err(Failure::Died),
+        Err(error) => Err(Failure::Channel(error)),
+    }
+}
+
 fn pointers(strings: &[CString]) -> Vec<*const libc::c_char> {
     strings.iter().map(|s| s.as_ptr()).chain([std::ptr::null()]).collect()
 }
@@ -205,28 +253,45 @@ impl Child {
         self.pidfd.as_fd()
     }
 
-    /// Waits until the child has reached [`Step::Ready`].
+    /// Waits until the child has reached its next [`Step::Ready`].
     pub fn ready(&mut self) -> Result<(), Failure> {
         loop {
-            match self.next()? {
+            match next(self.channel.as_fd())? {
                 Some(Event::Ready) => return Ok(()),
                 Some(Event::Terminal(fd)) => self.terminal = Some(fd),
+                Some(Event::Listener(fd)) => self.listener = Some(fd),
+                Some(Event::Respawned(fd)) => self.replace(fd)?,
                 None => return Err(Failure::Died),
             }
         }
     }
 
+    /// The child goes on in another process, a child of this one, too; the first has ended or is about to.
+    fn replace(&mut self, pidfd: OwnedFd) -> Result<(), Failure> {
+        use rustix::process::{WaitId, WaitIdOptions, waitid};
+        // One that is somebody else's child is reaped there.
+        let _ = waitid(WaitId::PidFd(self.pidfd.as_fd()), WaitIdOptions::EXITED);
+        let path = format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd());
+        let text = std::fs::read_to_string(path).map_err(Failure::Channel)?;
+        let pid = text.lines().find_map(|line| line.strip_prefix("Pid:")?.trim().parse::<i32>().ok());
+        self.pid = pid.filter(|pid| *pid > 0).ok_or(Failure::Died)?;
+        self.pidfd = pidfd;
+        Ok(())
+    }
+
     /// Lets a ready child go on, and waits until it has executed its file.
     pub fn start(&mut self) -> Result<(), Failure> {
-        match fd_passing::send(&self.channel, &[1], &[]) {
-            Ok(_) => {}
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Err(Failure::Died),
-            Err(error) => return Err(Failure::Channel(error)),
-        }
-        match self.next()? {
-            None => Ok(()),
-            Some(_) => Err(Failure::Channel(io::ErrorKind::InvalidData.into())),
-        }
+        start_at(self.channel.as_fd())
+    }
+
+    /// Lets a ready child go on to its next [`Step::Ready`] or [`Step::Accept`], without waiting for it.
+    pub fn resume(&mut self) -> Result<(), Failure> {
+        go(self.channel.as_fd())
+    }
+
+    /// The descriptor for the notifications of the child's seccomp filter, once.
+    pub fn take_listener(&mut self) -> Option<OwnedFd> {
+        self.listener.take()
     }
 
     /// The master of the child's terminal, once.
@@ -238,38 +303,39 @@ impl Child {
     pub fn into_pidfd(self) -> OwnedFd {
         self.pidfd
     }
+}
 
-    fn next(&self) -> Result<Option<Event>, Failure> {
-        let mut bytes = [0u8; size_of::<Report>()];
-        let message = match fd_passing::receive(&self.channel, &mut bytes) {
-            Ok(message) => message,
-            // The child died with our word unread in its queue.
-            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return Err(Failure::Died),
-            Err(error) => return Err(Failure::Channel(error)),
-        };
-        if message.len == 0 {
-            return Ok(None);
-        }
-        let word = |at: usize| u32::from_ne_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
-        let mut fds = message.fds.into_iter();
-        match (word(0), fds.next()) {
-            (1, None) => Ok(Some(Event::Ready)),
-            (2, Some(fd)) => Ok(Some(Event::Terminal(fd))),
-            (3, None) => Err(Failure::Step {
-                index: word(4) as usize,
-                source: io::Error::from_raw_os_error(word(8) as i32),
-                execute: match word(12) {
-                    0 => ExecuteFailure::NotFound,
-                    1 => ExecuteFailure::NotExecutable,
-                    candidate => ExecuteFailure::Refused { candidate: candidate as usize - 2 },
-                },
-            }),
-            _ => Err(Failure::Channel(io::ErrorKind::InvalidData.into())),
-        }
+fn next(channel: BorrowedFd<'_>) -> Result<Option<Event>, Failure> {
+    let mut bytes = [0u8; size_of::<Report>()];
+    let message = match fd_passing::receive(channel, &mut bytes) {
+        Ok(message) => message,
+        // The child died with our word unread in its queue.
+        Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return Err(Failure::Died),
+        Err(error) => return Err(Failure::Channel(error)),
+    };
+    if message.len == 0 {
+        return Ok(None);
+    }
+    let word = |at: usize| u32::from_ne_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
+    let mut fds = message.fds.into_iter();
+    match (word(0), fds.next()) {
+        (1, None) => Ok(Some(Event::Ready)),
+        (2, Some(fd)) => Ok(Some(Event::Terminal(fd))),
+        (4, Some(fd)) => Ok(Some(Event::Listener(fd))),
+        (5, Some(fd)) => Ok(Some(Event::Respawned(fd))),
+        (3, None) => Err(Failure::Step {
+            index: word(4) as usize,
+            source: io::Error::from_raw_os_error(word(8) as i32),
+            execute: ExecuteFailure::from_detail(word(12)),
+            hook: (word(8) == 0).then(|| word(12)),
+        }),
+        _ => Err(Failure::Channel(io::ErrorKind::InvalidData.into())),
     }
 }
 
 enum Event {
     Ready,
     Terminal(OwnedFd),
+    Listener(OwnedFd),
+    Respawned(OwnedFd),
 }

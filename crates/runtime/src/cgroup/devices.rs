@@ -1,185 +1,253 @@
-//! Which devices the processes of a cgroup may use, as a program for the kernel (runc's `devicefilter` is the model).
+//! Device rules of the spec as a filter of cgroup v2.
 //!
-//! The kernel asks it with three numbers: kind and access of the device in one, major, minor. The last rule that speaks
-//! of a device decides; what no rule speaks of is refused.
+//! ```text
+//!  r2 = kind   r3 = what is asked and not yet granted   r4 = major   r5 = minor
+//!  rules, the last one first:
+//!     another device: next rule
+//!     allows:  r3 &= !access; nothing left: return 1
+//!     refuses: r3 & access:   return 0
+//!  return 0
+//! ```
+//!
+//! So each of read, write and mknod is decided by the last rule that speaks of it, whatever others are asked with it.
 
 use oci_spec::runtime::{LinuxDeviceCgroup, LinuxDeviceType};
+use skiff_linux_sys::bpf::Instruction;
 
-/// `BPF_DEVCG_DEV_*` and `BPF_DEVCG_ACC_*` of linux/bpf.h.
+// linux/bpf.h
+const LOAD_WORD: u8 = 0x61; // BPF_LDX | BPF_MEM | BPF_W
+const MOVE: u8 = 0xb7; // BPF_ALU64 | BPF_MOV | BPF_K
+const MOVE_REGISTER: u8 = 0xbf; // BPF_ALU64 | BPF_MOV | BPF_X
+const AND: u8 = 0x57; // BPF_ALU64 | BPF_AND | BPF_K
+const SHIFT_RIGHT: u8 = 0x77; // BPF_ALU64 | BPF_RSH | BPF_K
+const JUMP_EQUAL: u8 = 0x15; // BPF_JMP | BPF_JEQ | BPF_K
+const JUMP_UNEQUAL: u8 = 0x55; // BPF_JMP | BPF_JNE | BPF_K
+const EXIT: u8 = 0x95; // BPF_JMP | BPF_EXIT
+
+// BPF_DEVCG_*
 const BLOCK: i32 = 1;
 const CHARACTER: i32 = 2;
-const MAKE: i32 = 1;
+const MKNOD: i32 = 1;
 const READ: i32 = 2;
 const WRITE: i32 = 4;
-const ANY_ACCESS: i32 = MAKE | READ | WRITE;
 
-/// Registers.
-const ANSWER: u8 = 0;
-const CONTEXT: u8 = 1;
-const KIND: u8 = 2;
-const ACCESS: u8 = 3;
-const MAJOR: u8 = 4;
-const MINOR: u8 = 5;
+/// What every container may use whatever its rules say, as in runc: making nodes, and the devices of its `/dev`.
+pub(super) const ALWAYS: [Rule; 11] = [
+    device(CHARACTER, None, None, MKNOD),
+    device(BLOCK, None, None, MKNOD),
+    device(CHARACTER, Some(1), Some(3), MKNOD | READ | WRITE),
+    device(CHARACTER, Some(1), Some(5), MKNOD | READ | WRITE),
+    device(CHARACTER, Some(1), Some(7), MKNOD | READ | WRITE),
+    device(CHARACTER, Some(1), Some(8), MKNOD | READ | WRITE),
+    device(CHARACTER, Some(1), Some(9), MKNOD | READ | WRITE),
+    device(CHARACTER, Some(5), Some(0), MKNOD | READ | WRITE),
+    device(CHARACTER, Some(5), Some(1), MKNOD | READ | WRITE),
+    device(CHARACTER, Some(5), Some(2), MKNOD | READ | WRITE),
+    device(CHARACTER, Some(136), None, MKNOD | READ | WRITE),
+];
 
-/// Operations (`code` of `struct bpf_insn`).
-const LOAD: u8 = 0x61;
-const AND: u8 = 0x54;
-const SHIFT_RIGHT: u8 = 0x74;
-const MOVE: u8 = 0xbc;
-const MOVE_NUMBER: u8 = 0xb4;
-const JUMP_IF_NOT_NUMBER: u8 = 0x55;
-const JUMP_IF_NOT: u8 = 0x5d;
-const EXIT: u8 = 0x95;
-
-/// `struct bpf_insn`.
-fn instruction(code: u8, to: u8, from: u8, offset: i16, number: i32) -> u64 {
-    let registers = if cfg!(target_endian = "little") { to | from << 4 } else { to << 4 | from };
-    let [a, b] = offset.to_ne_bytes();
-    let [c, d, e, f] = number.to_ne_bytes();
-    u64::from_ne_bytes([code, registers, a, b, c, d, e, f])
+const fn device(kind: i32, major: Option<u32>, minor: Option<u32>, access: i32) -> Rule {
+    Rule { allow: true, kind: Some(kind), major, minor, access }
 }
 
-/// Makes the program for a list of rules.
-pub(super) fn program(rules: &[LinuxDeviceCgroup]) -> Vec<u64> {
-    let mut program = vec![
-        instruction(LOAD, KIND, CONTEXT, 0, 0),
-        instruction(AND, KIND, 0, 0, 0xffff),
-        instruction(LOAD, ACCESS, CONTEXT, 0, 0),
-        instruction(SHIFT_RIGHT, ACCESS, 0, 0, 16),
-        instruction(LOAD, MAJOR, CONTEXT, 4, 0),
-        instruction(LOAD, MINOR, CONTEXT, 8, 0),
-    ];
-    for rule in rules.iter().rev() {
-        program.extend(block(rule));
+/// One rule; what is `None` matches everything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Rule {
+    allow: bool,
+    kind: Option<i32>,
+    major: Option<u32>,
+    minor: Option<u32>,
+    access: i32,
+}
+
+/// Compiles rules, which apply in their order, and those of every container behind them.
+///
+/// # Errors
+/// The text of what is wrong with a rule, naming it.
+pub(super) fn compile(rules: &[LinuxDeviceCgroup], always: &[Rule]) -> Result<Vec<Instruction>, String> {
+    let mut list = Vec::with_capacity(rules.len() + always.len());
+    for (index, rule) in rules.iter().enumerate() {
+        list.push(read(rule).map_err(|what| format!("linux.resources.devices[{index}]: {what}"))?);
     }
-    program.extend(answer(false));
-    program
+    list.extend(always);
+    Ok(assemble(&list))
 }
 
-fn answer(allow: bool) -> [u64; 2] {
-    [instruction(MOVE_NUMBER, ANSWER, 0, 0, allow.into()), instruction(EXIT, 0, 0, 0, 0)]
-}
-
-/// The instructions of one rule: every test that fails jumps behind them.
-fn block(rule: &LinuxDeviceCgroup) -> Vec<u64> {
-    // Tests as the two registers or the register and the number that must be equal.
-    let mut tests: Vec<(u8, Option<i32>)> = Vec::new();
-    match rule.typ() {
-        Some(LinuxDeviceType::B) => tests.push((KIND, Some(BLOCK))),
-        Some(LinuxDeviceType::C | LinuxDeviceType::U) => tests.push((KIND, Some(CHARACTER))),
-        _ => {}
-    }
-    let access = rule.access().as_deref().unwrap_or("rwm");
-    let bits = access.chars().fold(0, |bits, letter| {
-        bits | match letter {
-            'm' => MAKE,
+fn read(rule: &LinuxDeviceCgroup) -> Result<Rule, String> {
+    let kind = match rule.typ() {
+        None | Some(LinuxDeviceType::A) => None,
+        Some(LinuxDeviceType::B) => Some(BLOCK),
+        Some(LinuxDeviceType::C | LinuxDeviceType::U) => Some(CHARACTER),
+        Some(LinuxDeviceType::P) => return Err("type \"p\" is no device".into()),
+    };
+    let number = |number: Option<i64>, name: &str| match number {
+        None | Some(-1) => Ok(None),
+        Some(number) => {
+            // The filter compares with signed constants; no device number comes near their end.
+            i32::try_from(number)
+                .ok()
+                .and_then(|number| u32::try_from(number).ok())
+                .map(Some)
+                .ok_or_else(|| format!("{name} {number} is out of range"))
+        }
+    };
+    let (major, minor) = (number(rule.major(), "major")?, number(rule.minor(), "minor")?);
+    let mut access = 0;
+    for letter in rule.access().as_deref().unwrap_or("rwm").chars() {
+        access |= match letter {
             'r' => READ,
             'w' => WRITE,
-            _ => 0,
+            'm' => MKNOD,
+            other => return Err(format!("access \"{other}\" is none of \"r\", \"w\" and \"m\"")),
+        };
+    }
+    Ok(Rule { allow: rule.allow(), kind, major, minor, access })
+}
+
+fn op(code: u8, destination: u8, source: u8, offset: i16, value: i32) -> Instruction {
+    Instruction { code, registers: destination | source << 4, offset, value }
+}
+
+fn assemble(rules: &[Rule]) -> Vec<Instruction> {
+    // struct bpf_cgroup_dev_ctx: access << 16 | kind, major, minor.
+    let mut code = vec![
+        op(LOAD_WORD, 2, 1, 0, 0),
+        op(MOVE_REGISTER, 3, 2, 0, 0),
+        op(AND, 2, 0, 0, 0xffff),
+        op(SHIFT_RIGHT, 3, 0, 0, 16),
+        op(LOAD_WORD, 4, 1, 4, 0),
+        op(LOAD_WORD, 5, 1, 8, 0),
+    ];
+    for rule in rules.iter().rev() {
+        let act = match rule.allow {
+            true => vec![
+                op(AND, 3, 0, 0, !rule.access),
+                op(JUMP_UNEQUAL, 3, 0, 2, 0),
+                op(MOVE, 0, 0, 0, 1),
+                op(EXIT, 0, 0, 0, 0),
+            ],
+            false => vec![
+                op(MOVE_REGISTER, 1, 3, 0, 0),
+                op(AND, 1, 0, 0, rule.access),
+                op(JUMP_EQUAL, 1, 0, 2, 0),
+                op(MOVE, 0, 0, 0, 0),
+                op(EXIT, 0, 0, 0, 0),
+            ],
+        };
+        let tests: Vec<(u8, i32)> = [
+            rule.kind.map(|kind| (2, kind)),
+            rule.major.map(|major| (4, major as i32)),
+            rule.minor.map(|minor| (5, minor as i32)),
+        ]
+        .into_iter()
+        .flatten()
+        .collect();
+        for (index, (register, value)) in tests.iter().enumerate() {
+            let behind = tests.len() - index - 1 + act.len();
+            code.push(op(JUMP_UNEQUAL, *register, 0, behind as i16, *value));
         }
-    });
-    let number =
-        |number: Option<i64>| number.and_then(|number| i32::try_from(number).ok()).filter(|n| *n >= 0);
-    tests.extend(number(rule.major()).map(|major| (MAJOR, Some(major))));
-    tests.extend(number(rule.minor()).map(|minor| (MINOR, Some(minor))));
-    let masked = bits != ANY_ACCESS;
-    let length = tests.len() + if masked { 3 } else { 0 } + 2;
-    let mut block = Vec::with_capacity(length);
-    // From the instruction after the jump to the one after the block.
-    let past = |at: usize| (length - at - 1) as i16;
-    if masked {
-        block.push(instruction(MOVE, CONTEXT, ACCESS, 0, 0));
-        block.push(instruction(AND, CONTEXT, 0, 0, bits));
-        block.push(instruction(JUMP_IF_NOT, CONTEXT, ACCESS, past(2), 0));
+        code.extend(act);
     }
-    for (register, wanted) in tests {
-        let wanted = wanted.unwrap_or_default();
-        block.push(instruction(JUMP_IF_NOT_NUMBER, register, 0, past(block.len()), wanted));
-    }
-    block.extend(answer(rule.allow()));
-    block
+    code.extend([op(MOVE, 0, 0, 0, 0), op(EXIT, 0, 0, 0, 0)]);
+    code
 }
 
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
-    use serde_json::json;
-
     use super::*;
+    use proptest::prelude::*;
 
-    fn rules(text: &str) -> Vec<LinuxDeviceCgroup> {
-        text.split(';')
-            .map(|rule| {
-                let words: Vec<&str> = rule.split_whitespace().collect();
-                let number = |text: &str| text.parse::<i64>().ok();
-                let (major, minor) = words[2].split_once(':').unwrap();
-                serde_json::from_value(json!({
-                    "allow": words[0] == "+", "type": words[1], "major": number(major), "minor": number(minor),
-                    "access": words[3],
-                }))
-                .unwrap()
-            })
-            .collect()
-    }
-
-    /// What the kernel's machine makes of a program.
-    fn run(program: &[u64], kind: i32, access: i32, major: i32, minor: i32) -> bool {
-        let context = [kind | access << 16, major, minor];
-        let mut registers = [0i64; 11];
-        let mut at = 0;
+    /// Runs a filter as the kernel would.
+    fn run(code: &[Instruction], kind: i32, access: i32, major: u32, minor: u32) -> u64 {
+        let context = [(access << 16 | kind) as u32, major, minor];
+        let (mut registers, mut at) = ([0u64; 11], 0usize);
         loop {
-            let bytes = program[at].to_ne_bytes();
-            let (to, from) = (usize::from(bytes[1] & 15), usize::from(bytes[1] >> 4));
-            let offset = i16::from_ne_bytes([bytes[2], bytes[3]]);
-            let number = i32::from_ne_bytes([bytes[4], bytes[5], bytes[6], bytes[7]]);
+            let Instruction { code: operation, registers: named, offset, value } = code[at];
+            let (to, from) = (usize::from(named & 15), usize::from(named >> 4));
+            let constant = i64::from(value) as u64;
             at += 1;
-            let mut jump = |wanted: bool| at = if wanted { at + offset as usize } else { at };
-            match bytes[0] {
-                LOAD => registers[to] = context[offset as usize / 4].into(),
-                AND => registers[to] &= i64::from(number),
-                SHIFT_RIGHT => registers[to] >>= number,
-                MOVE => registers[to] = registers[from],
-                MOVE_NUMBER => registers[to] = number.into(),
-                JUMP_IF_NOT => jump(registers[to] != registers[from]),
-                JUMP_IF_NOT_NUMBER => jump(registers[to] != i64::from(number)),
-                EXIT => return registers[0] == 1,
-                code => panic!("no such operation: {code:#x}"),
+            let jump = match operation {
+                LOAD_WORD => {
+                    registers[to] = u64::from(context[offset as usize / 4]);
+                    false
+                }
+                MOVE => {
+                    registers[to] = constant;
+                    false
+                }
+                MOVE_REGISTER => {
+                    registers[to] = registers[from];
+                    false
+                }
+                AND => {
+                    registers[to] &= constant;
+                    false
+                }
+                SHIFT_RIGHT => {
+                    registers[to] >>= constant;
+                    false
+                }
+                JUMP_EQUAL => registers[to] == constant,
+                JUMP_UNEQUAL => registers[to] != constant,
+                EXIT => return registers[0],
+                other => panic!("operation {other:#x}"),
+            };
+            if jump {
+                at += offset as usize;
             }
         }
     }
 
+    /// What the rules say of one kind of access, read plainly.
+    fn allowed(rules: &[Rule], kind: i32, access: i32, major: u32, minor: u32) -> bool {
+        [MKNOD, READ, WRITE].into_iter().filter(|bit| access & bit != 0).all(|bit| {
+            let speaks = |rule: &&Rule| {
+                rule.access & bit != 0
+                    && rule.kind.is_none_or(|wanted| wanted == kind)
+                    && rule.major.is_none_or(|wanted| wanted == major)
+                    && rule.minor.is_none_or(|wanted| wanted == minor)
+            };
+            rules.iter().rev().find(speaks).is_some_and(|rule| rule.allow)
+        })
+    }
+
     #[test]
-    fn the_last_rule_that_speaks_of_a_device_decides() {
-        let program = program(&rules("+ c *:* m; + c 1:3 rwm; + b 8:* r; - b 8:1 r"));
-        assert!(run(&program, CHARACTER, MAKE, 10, 200));
-        assert!(!run(&program, CHARACTER, READ, 10, 200));
-        assert!(run(&program, CHARACTER, READ | WRITE, 1, 3));
-        assert!(!run(&program, BLOCK, READ | WRITE, 8, 0));
-        assert!(run(&program, BLOCK, READ, 8, 0));
-        assert!(!run(&program, BLOCK, READ, 8, 1));
-        assert!(!run(&program, BLOCK, MAKE, 1, 3));
+    fn dockers_rules_let_the_usual_devices_through() {
+        let rules: Vec<LinuxDeviceCgroup> = serde_json::from_str(
+            r#"[{"allow":false,"access":"rwm"},{"allow":true,"type":"c","major":10,"minor":200,"access":"rw"}]"#,
+        )
+        .unwrap();
+        let code = compile(&rules, &ALWAYS).unwrap();
+        assert_eq!(run(&code, CHARACTER, READ | WRITE, 1, 3), 1);
+        assert_eq!(run(&code, CHARACTER, READ | WRITE, 10, 200), 1);
+        assert_eq!(run(&code, CHARACTER, READ | WRITE | MKNOD, 10, 200), 1);
+        assert_eq!(run(&code, BLOCK, MKNOD, 8, 0), 1);
+        assert_eq!(run(&code, BLOCK, READ, 8, 0), 0);
+        assert_eq!(run(&code, CHARACTER, READ, 10, 229), 0);
+    }
+
+    #[test]
+    fn wrong_rules_are_named() {
+        let wrong = |json: &str| compile(&serde_json::from_str::<Vec<_>>(json).unwrap(), &[]).unwrap_err();
+        assert!(wrong(r#"[{"allow":true},{"allow":true,"access":"x"}]"#).contains("devices[1]: access"));
+        assert!(wrong(r#"[{"allow":true,"major":-7}]"#).contains("major -7"));
+    }
+
+    fn rule() -> impl Strategy<Value = Rule> {
+        let number = || proptest::option::of(0u32..3);
+        (any::<bool>(), proptest::option::of(1i32..3), number(), number(), 0i32..8)
+            .prop_map(|(allow, kind, major, minor, access)| Rule { allow, kind, major, minor, access })
     }
 
     proptest! {
         #[test]
-        fn programs_judge_as_their_rules_say(
-            list in proptest::collection::vec((any::<bool>(), 0..3, -1i64..3, -1i64..3, 1i32..8), 0..5),
-            kind in 1i32..3, access in 1i32..8, major in 0i32..3, minor in 0i32..3,
+        fn the_last_rule_decides_each_kind_of_access(
+            rules in proptest::collection::vec(rule(), 0..12),
+            kind in 1i32..3, access in 1i32..8, major in 0u32..3, minor in 0u32..3,
         ) {
-            let rules: Vec<LinuxDeviceCgroup> = list.iter().map(|&(allow, typ, major, minor, access)| {
-                let letters: String =
-                    [('m', 1), ('r', 2), ('w', 4)].iter().filter(|(_, bit)| access & bit != 0).map(|(letter, _)| *letter).collect();
-                serde_json::from_value(json!({
-                    "allow": allow, "type": (["a", "b", "c"][typ as usize]), "major": major, "minor": minor, "access": letters,
-                })).unwrap()
-            }).collect();
-            let expected = list.iter().rev().find(|&&(_, typ, rule_major, rule_minor, rule_access)| {
-                (typ == 0 || typ == kind)
-                    && access & !rule_access == 0
-                    && (rule_major < 0 || rule_major == i64::from(major))
-                    && (rule_minor < 0 || rule_minor == i64::from(minor))
-            }).is_some_and(|rule| rule.0);
-            prop_assert_eq!(run(&program(&rules), kind, access, major, minor), expected);
+            let code = assemble(&rules);
+            let wanted = u64::from(allowed(&rules, kind, access, major, minor));
+            prop_assert_eq!(run(&code, kind, access, major, minor), wanted);
         }
     }
 }

@@ -1,10 +1,31 @@
 //! Resources of the spec as files of cgroup v2 (runc's `libcontainer/cgroups/fs2` is the model for conversions).
 
+use crate::error::Error;
 use oci_spec::runtime::{LinuxResources, LinuxThrottleDevice};
 
 /// Files that a machine may lack without harm.
 pub(super) fn is_optional(file: &str) -> bool {
-    matches!(file, "memory.swap.max" | "io.weight" | "io.bfq.weight" | "cpu.idle" | "cpu.max.burst")
+    file.ends_with(".rsvd.max")
+        || matches!(file, "memory.swap.max" | "io.weight" | "io.bfq.weight" | "cpu.idle" | "cpu.max.burst")
+}
+
+/// Refuses what no file can stand for.
+pub(super) fn check(resources: &LinuxResources) -> Result<(), Error> {
+    for name in resources.unified().iter().flatten().map(|(name, _)| name) {
+        if name.contains('/') || !name.contains('.') {
+            return Err(Error::Spec {
+                what: format!("linux.resources.unified: \"{name}\" is no file of a cgroup"),
+            });
+        }
+    }
+    for limit in resources.hugepage_limits().iter().flatten() {
+        let size = limit.page_size();
+        if size.is_empty() || !size.chars().all(|c| c.is_ascii_alphanumeric()) {
+            let what = format!("linux.resources.hugepageLimits: \"{size}\" is no page size");
+            return Err(Error::Spec { what });
+        }
+    }
+    Ok(())
 }
 
 /// The files to write and what to write, in order.
@@ -71,6 +92,19 @@ pub(super) fn settings(resources: &LinuxResources) -> Vec<(String, String)> {
                 set("io.max", throttle(key, device));
             }
         }
+    }
+    for limit in resources.hugepage_limits().iter().flatten() {
+        // Reserved pages count too, or a container could take them all without touching one.
+        for file in ["max", "rsvd.max"] {
+            set(&format!("hugetlb.{}.{file}", limit.page_size()), number(limit.limit()));
+        }
+    }
+    let mut rdma: Vec<_> = resources.rdma().iter().flatten().collect();
+    rdma.sort_by_key(|(device, _)| *device);
+    for (device, limit) in rdma {
+        let part = |name: &str, limit: Option<u32>| limit.map(|limit| format!(" {name}={limit}"));
+        let parts = [part("hca_handle", limit.hca_handles()), part("hca_object", limit.hca_objects())];
+        set("rdma.max", format!("{device}{}", parts.into_iter().flatten().collect::<String>()));
     }
     for (file, value) in resources.unified().iter().flatten() {
         // Names come from users: nothing but a file of this directory can be meant.

@@ -26,6 +26,10 @@ pub(crate) struct Options {
     pub tree_attributes: MountAttr,
     /// Propagation, when one is given.
     pub propagation: Option<(Scope, u64)>,
+    /// Whether, and how far, ids are shown through the container's mapping.
+    pub idmap: Option<Scope>,
+    /// Whether a tmpfs begins with what it covers.
+    pub copy_up: bool,
     /// What is left for the file system.
     pub data: Vec<(String, Option<String>)>,
 }
@@ -66,6 +70,75 @@ fn propagation(option: &str) -> Option<(Scope, u64)> {
     })
 }
 
+/// Every option with a meaning here; the rest goes to the file system.
+pub(super) fn known() -> Vec<&'static str> {
+    vec![
+        "acl",
+        "async",
+        "atime",
+        "bind",
+        "defaults",
+        "dev",
+        "diratime",
+        "dirsync",
+        "exec",
+        "idmap",
+        "iversion",
+        "lazytime",
+        "loud",
+        "mand",
+        "noacl",
+        "noatime",
+        "nodev",
+        "nodiratime",
+        "noexec",
+        "noiversion",
+        "nolazytime",
+        "nomand",
+        "norelatime",
+        "nostrictatime",
+        "nosuid",
+        "nosymfollow",
+        "private",
+        "ratime",
+        "rbind",
+        "rdev",
+        "rdiratime",
+        "relatime",
+        "rexec",
+        "ridmap",
+        "rnoatime",
+        "rnodev",
+        "rnodiratime",
+        "rnoexec",
+        "rnorelatime",
+        "rnostrictatime",
+        "rnosuid",
+        "rnosymfollow",
+        "ro",
+        "rprivate",
+        "rrelatime",
+        "rro",
+        "rrw",
+        "rshared",
+        "rslave",
+        "rstrictatime",
+        "rsuid",
+        "rsymfollow",
+        "runbindable",
+        "rw",
+        "shared",
+        "silent",
+        "slave",
+        "strictatime",
+        "suid",
+        "symfollow",
+        "sync",
+        "tmpcopyup",
+        "unbindable",
+    ]
+}
+
 fn apply(to: &mut MountAttr, (set, clear): (u64, u64)) {
     // The later option wins.
     to.set = to.set & !clear | set;
@@ -86,8 +159,14 @@ impl Options {
                 "" | "defaults" => {}
                 "bind" => options.bind = Some(options.bind.unwrap_or(Scope::Single)),
                 "rbind" => options.bind = Some(Scope::Tree),
-                "idmap" | "ridmap" | "tmpcopyup" => {
-                    return Err(Error::Spec { what: format!("mount option \"{option}\" is not supported") });
+                "idmap" => options.idmap = Some(Scope::Single),
+                "ridmap" => options.idmap = Some(Scope::Tree),
+                "tmpcopyup" => options.copy_up = true,
+                // Words of mount(8) that change nothing for a new mount.
+                "async" | "nomand" | "nolazytime" | "noiversion" | "silent" | "loud" | "acl" | "noacl" => {}
+                "remount" => {
+                    let what = format!("mounts: \"remount\" of {} is refused", mount.destination().display());
+                    return Err(Error::Spec { what });
                 }
                 word => {
                     if let Some(bits) = attribute(word) {

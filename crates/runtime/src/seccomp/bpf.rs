@@ -48,7 +48,8 @@ fn branch(code: u16, value: u32, jump_true: u8, jump_false: u8) -> Instruction {
 }
 
 pub(super) fn compile(profile: &LinuxSeccomp) -> Result<Code, Error> {
-    let default = action(profile.default_action(), profile.default_errno_ret())?;
+    let default = action(profile.default_action(), profile.default_errno_ret());
+    check_notify(profile)?;
     let native = native();
     let mut abis = vec![native];
     for arch in profile.architectures().iter().flatten() {
@@ -108,19 +109,30 @@ fn abi(arch: Arch) -> Option<Abi> {
     }
 }
 
-fn action(action: LinuxSeccompAction, errno: Option<u32>) -> Result<u32, Error> {
-    if action == LinuxSeccompAction::ScmpActNotify {
-        return Err(Error::Unsupported { what: "SCMP_ACT_NOTIFY" });
-    }
+fn action(action: LinuxSeccompAction, errno: Option<u32>) -> u32 {
     // Only the low 16 bits carry data; the kernel cuts errnos at 4095.
-    Ok(action.as_u32(errno.map(|errno| errno & 0xffff)))
+    action.as_u32(errno.map(|errno| errno & 0xffff))
+}
+
+/// The process makes this call to hand its listener over; nobody could answer a notification before that.
+fn check_notify(profile: &LinuxSeccomp) -> Result<(), Error> {
+    const HAND_OVER: &str = "sendmsg";
+    let notify = LinuxSeccompAction::ScmpActNotify;
+    let named =
+        profile.syscalls().iter().flatten().filter(|rule| rule.names().iter().any(|name| name == HAND_OVER));
+    let mut named = named.peekable();
+    let by_default = profile.default_action() == notify && named.peek().is_none();
+    if by_default || named.any(|rule| rule.action() == notify) {
+        return Err(Error::Unsupported { what: "SCMP_ACT_NOTIFY for sendmsg" });
+    }
+    Ok(())
 }
 
 /// The rules of every call of one convention, in the profile's order. A rule without conditions ends the list.
 fn rules(profile: &LinuxSeccomp, abi: Abi, default: u32) -> Result<BTreeMap<u32, Vec<Rule>>, Error> {
     let mut rules: BTreeMap<u32, Vec<Rule>> = BTreeMap::new();
     for entry in profile.syscalls().iter().flatten() {
-        let action = action(entry.action(), entry.errno_ret())?;
+        let action = action(entry.action(), entry.errno_ret());
         if action == default {
             continue;
         }
@@ -269,5 +281,7 @@ fn condition(arg: &LinuxSeccompArg) -> Code {
     }
 }
 
+#[cfg(test)]
+mod oracle;
 #[cfg(test)]
 mod tests;

@@ -56,6 +56,12 @@ pub(super) fn number(abi: Abi, name: &str) -> Option<u32> {
     numbers.get(name).and_then(|numbers| numbers[column])
 }
 
+/// Every name of the table.
+#[cfg(test)]
+pub(super) fn names() -> impl Iterator<Item = &'static str> {
+    TABLE.lines().filter(|line| !line.starts_with('#')).filter_map(|line| line.split(' ').next())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -8,7 +8,7 @@ const EPERM: u32 = 0x0005_0001;
 const ENOSYS: u32 = 0x0005_0026;
 
 /// Runs a filter as the kernel does (Documentation/networking/filter.rst).
-fn run(code: &[Instruction], arch: u32, number: u32, arguments: [u64; 6]) -> u32 {
+pub(super) fn run(code: &[Instruction], arch: u32, number: u32, arguments: [u64; 6]) -> u32 {
     let mut data = [0u8; 64];
     data[0..4].copy_from_slice(&number.to_le_bytes());
     data[4..8].copy_from_slice(&arch.to_le_bytes());
