@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
-use skiff_network::{Bridge, Endpoint, NetNs};
+use skiff_network::{Bridge, Endpoint, NetNs, default_pools};
 
 const ROUNDS: u16 = 100;
 
@@ -14,8 +14,8 @@ fn main() {
 }
 
 fn measure() {
-    let bridge = Bridge::create_on_free_subnet("skm0", "skm", 1500, None).unwrap();
-    let subnet = bridge.config().subnet;
+    let bridge = Bridge::create_on_free_subnet("skm0", "skm", 1500, None, &default_pools()).unwrap();
+    let (subnet, gateway) = bridge.config().ipv4().unwrap();
     let (mut create, mut attach, mut enter, mut detach) = (vec![], vec![], vec![], vec![]);
     let mut kept = Vec::new();
     for round in 0..ROUNDS {
@@ -26,8 +26,7 @@ fn measure() {
         let [a, b, ..] = subnet.network().octets();
         let [c, d] = (round + 10).to_be_bytes();
         let name = format!("vskm{round}");
-        let endpoint =
-            Endpoint::new(&name, Ipv4Addr::new(a, b, c, d), subnet.prefix_len(), bridge.config().gateway);
+        let endpoint = Endpoint::new(&name, Ipv4Addr::new(a, b, c, d), subnet.prefix_len(), gateway);
         let started = Instant::now();
         bridge.attach(&endpoint, netns.as_fd()).unwrap();
         attach.push(started.elapsed());

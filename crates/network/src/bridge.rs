@@ -1,28 +1,57 @@
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::BorrowedFd;
 use std::sync::{Mutex, PoisonError};
 
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net};
 use netlink_packet_route::link::InfoKind;
 
+use crate::endpoint::{mac_of, mac_of_ipv6};
 use crate::netlink::Socket;
-use crate::{Endpoint, Error, SubnetLock, links, netns, subnet, sysctl};
+use crate::{AddressPool, Endpoint, Error, SubnetLock, links, netns, subnet, sysctl};
+
+/// What every router of a link may have as its own address there, as Docker gives it.
+const LINK_LOCAL: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
 
 /// How a bridge shall look.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BridgeConfig {
     /// The interface's name, at most 15 bytes.
     pub name: String,
-    /// The subnet of its containers.
-    pub subnet: Ipv4Net,
-    /// The bridge's own address, which containers use as gateway.
-    pub gateway: Ipv4Addr,
+    /// The bridge's own addresses, at most one of each family, with the prefixes of its containers' subnets. Containers
+    /// use them as gateways.
+    pub addresses: Vec<IpNet>,
     /// The MTU of the bridge and of everything attached, in bytes.
     pub mtu: u32,
     /// Who made it, written into the kernel's link so that [`remove_stale_bridges`](crate::remove_stale_bridges) finds it.
     pub owner: String,
     /// Whether the containers may talk to each other.
     pub neighbours: Neighbours,
+}
+
+impl BridgeConfig {
+    /// The IPv4 subnet and the bridge's address in it.
+    pub fn ipv4(&self) -> Option<(Ipv4Net, Ipv4Addr)> {
+        self.addresses.iter().find_map(|net| match net {
+            IpNet::V4(net) => Some((net.trunc(), net.addr())),
+            IpNet::V6(_) => None,
+        })
+    }
+
+    /// The bridge's hardware address, which follows from its first address, or its name.
+    pub(crate) fn mac(&self) -> [u8; 6] {
+        match self.addresses.first().map(IpNet::addr) {
+            Some(IpAddr::V4(ip)) => mac_of(ip),
+            Some(IpAddr::V6(ip)) => mac_of_ipv6(ip),
+            None => {
+                let sum = self.name.bytes().fold(0u32, |sum, byte| sum.wrapping_mul(31) + u32::from(byte));
+                mac_of(sum.into())
+            }
+        }
+    }
+
+    fn has_ipv6(&self) -> bool {
+        self.addresses.iter().any(|net| matches!(net, IpNet::V6(_)))
+    }
 }
 
 /// Whether the containers of a bridge may talk to each other.
@@ -76,7 +105,7 @@ impl Bridge {
         Ok(Self { config: config.clone(), index, socket: Mutex::new(socket) })
     }
 
-    /// Creates a bridge on the first subnet that nothing on the host uses, `preferred` before Docker's default pools.
+    /// Creates a bridge on the first subnet that nothing on the host uses, `preferred` before those of `pools`.
     ///
     /// The choice and the creation are one step for all engines of this host: a lock that dies with its holder (an
     /// abstract socket name) keeps two of them from choosing the same subnet. The gateway is the subnet's first address.
@@ -88,14 +117,14 @@ impl Bridge {
         owner: &str,
         mtu: u32,
         preferred: Option<Ipv4Net>,
+        pools: &[AddressPool],
     ) -> Result<Self, Error> {
         let lock = SubnetLock::acquire()?;
-        let subnet = lock.choose(name, preferred)?;
+        let subnet = lock.choose(name, preferred, pools)?;
         let gateway = subnet.hosts().next().unwrap_or(subnet.addr());
         Self::ensure(&BridgeConfig {
             name: name.into(),
-            subnet,
-            gateway,
+            addresses: Ipv4Net::new(gateway, subnet.prefix_len()).map(IpNet::V4).into_iter().collect(),
             mtu,
             owner: owner.into(),
             neighbours: Neighbours::Reachable,
@@ -119,18 +148,9 @@ impl Bridge {
             let port = links::by_name(&mut socket, &endpoint.host_name)?.index;
             socket.request(links::isolate_port(port, &endpoint.host_name))?;
         }
-        let inside = || {
-            let mut socket = Socket::open()?;
-            let index = links::by_name(&mut socket, &endpoint.container_ifname)?.index;
-            let mut batch = vec![
-                links::set_up(index, &endpoint.container_ifname),
-                links::new_address(index, endpoint.ip, endpoint.prefix_len),
-            ];
-            batch.extend(endpoint.gateway.map(|gateway| links::new_default_route(index, gateway)));
-            socket.batch(batch)
-        };
+        let inside = || links::configure_inside(endpoint);
         match netns::enter(netns, inside) {
-            Ok(Ok(_)) => Ok(()),
+            Ok(Ok(())) => Ok(()),
             Ok(Err(error)) | Err(error) => {
                 // The first error is the one to tell.
                 let _ = self.detach(&endpoint.host_name);
@@ -162,25 +182,34 @@ impl Bridge {
 }
 
 fn configure(socket: &mut Socket, index: u32, config: &BridgeConfig) -> Result<(), Error> {
-    let wanted = Ipv4Net::new(config.gateway, config.subnet.prefix_len()).unwrap_or(config.subnet);
-    let mut present = false;
-    for (_, address) in links::addresses(socket)?.into_iter().filter(|(at, _)| *at == index) {
-        if address == wanted {
-            present = true;
-        } else {
-            socket.request(links::delete_address(index, address.addr(), address.prefix_len()))?;
-        }
+    let mut wanted = config.addresses.clone();
+    if config.has_ipv6() {
+        sysctl::set(&format!("ipv6/conf/{}/disable_ipv6", config.name), "0")?;
+        sysctl::set_if_present(&format!("ipv6/conf/{}/accept_ra", config.name), "0")?;
+        wanted.push(IpNet::new_assert(LINK_LOCAL.into(), 64));
     }
-    if !present {
-        let routes = links::routes(socket)?;
-        if let Some((_, other)) =
-            routes.iter().find(|(at, net)| *at != index && subnet::overlap(*net, config.subnet))
-        {
-            return Err(Error::SubnetInUse { subnet: config.subnet, other: *other });
+    // The kernel's own link-local address stays beside it.
+    let is_kernels = |net: &IpNet| matches!(net, IpNet::V6(net) if net.addr().is_unicast_link_local());
+    let present: Vec<IpNet> = links::addresses(socket)?
+        .into_iter()
+        .filter(|(at, net)| *at == index && (wanted.contains(net) || !is_kernels(net)))
+        .map(|(_, net)| net)
+        .collect();
+    for address in present.iter().filter(|address| !wanted.contains(address)) {
+        socket.request(links::delete_address(index, *address))?;
+    }
+    let missing = wanted.into_iter().filter(|address| !present.contains(address)).collect::<Vec<_>>();
+    let routes = if missing.is_empty() { Vec::new() } else { links::routes(socket)? };
+    for address in missing {
+        let taken = routes.iter().find(|(at, net)| *at != index && subnet::overlap(*net, address.trunc()));
+        if let Some((_, other)) = taken.filter(|_| !is_kernels(&address)) {
+            return Err(Error::SubnetInUse { subnet: address.trunc(), other: *other });
         }
-        socket.request(links::new_address(index, wanted.addr(), wanted.prefix_len()))?;
+        socket.request(links::new_address(index, address))?;
     }
     sysctl::set("ipv4/ip_forward", "1")?;
     sysctl::set_if_present("bridge/bridge-nf-call-iptables", "0")?;
-    sysctl::set_if_present("bridge/bridge-nf-call-arptables", "0")
+    sysctl::set_if_present("bridge/bridge-nf-call-ip6tables", "0")?;
+    sysctl::set_if_present("bridge/bridge-nf-call-arptables", "0")?;
+    if config.has_ipv6() { sysctl::forward_ipv6() } else { Ok(()) }
 }

@@ -1,6 +1,8 @@
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// One container's place on a bridge.
+use ipnet::{IpNet, Ipv4Net};
+
+/// One container's place on a network.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Endpoint {
     /// Name of the outer end of the veth pair (at most 15 bytes). It should be new for every start of a container: the
@@ -8,14 +10,16 @@ pub struct Endpoint {
     pub host_name: String,
     /// Name of the interface inside the container: `eth0`.
     pub container_ifname: String,
-    /// The container's address.
-    pub ip: Ipv4Addr,
-    /// The length of the subnet's prefix.
-    pub prefix_len: u8,
+    /// The container's addresses with the prefixes of their subnets.
+    pub addresses: Vec<IpNet>,
     /// The hardware address of the inner interface.
     pub mac: [u8; 6],
-    /// Where the default route leads; `None` for a network without a way out.
-    pub gateway: Option<Ipv4Addr>,
+    /// Where the default routes lead, one for each family that has a way out.
+    pub gateways: Vec<IpAddr>,
+    /// Families (`true` for IPv6) whose default route leads out of the interface without a gateway.
+    pub device_routes: Vec<bool>,
+    /// Kernel settings of the interface, by their paths below `/proc/sys/net`.
+    pub settings: Vec<(String, String)>,
 }
 
 impl Endpoint {
@@ -24,18 +28,32 @@ impl Endpoint {
         Self {
             host_name: host_name.into(),
             container_ifname: "eth0".into(),
-            ip,
-            prefix_len,
+            addresses: Ipv4Net::new(ip, prefix_len).map(IpNet::V4).into_iter().collect(),
             mac: mac_of(ip),
-            gateway: Some(gateway),
+            gateways: vec![gateway.into()],
+            device_routes: Vec::new(),
+            settings: Vec::new(),
         }
     }
 
-    /// Formats the hardware address as `02:42:ac:11:00:02`.
-    pub fn mac_text(&self) -> String {
-        let [a, b, c, d, e, f] = self.mac;
-        format!("{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}")
+    /// The IPv4 address, if there is one.
+    pub fn ipv4(&self) -> Option<Ipv4Addr> {
+        self.addresses.iter().find_map(|net| match net {
+            IpNet::V4(net) => Some(net.addr()),
+            IpNet::V6(_) => None,
+        })
     }
+
+    /// Whether it has an IPv6 address.
+    pub(crate) fn has_ipv6(&self) -> bool {
+        self.addresses.iter().any(|net| matches!(net, IpNet::V6(_)))
+    }
+}
+
+/// Formats a hardware address as `02:42:ac:11:00:02`.
+pub fn mac_text(mac: [u8; 6]) -> String {
+    let [a, b, c, d, e, f] = mac;
+    format!("{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}")
 }
 
 /// Derives the hardware address of an IPv4 address as Docker does: `02:42` and the four bytes.
@@ -47,6 +65,12 @@ pub fn mac_of(ip: Ipv4Addr) -> [u8; 6] {
     [0x02, 0x42, a, b, c, d]
 }
 
+/// The same for an IPv6 address: the last four bytes stand for it.
+pub fn mac_of_ipv6(ip: Ipv6Addr) -> [u8; 6] {
+    let [.., a, b, c, d] = ip.octets();
+    [0x02, 0x42, a, b, c, d]
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -54,6 +78,6 @@ mod tests {
     #[test]
     fn the_hardware_address_is_the_one_docker_gives() {
         let endpoint = Endpoint::new("veth1", Ipv4Addr::new(172, 17, 0, 2), 16, Ipv4Addr::new(172, 17, 0, 1));
-        assert_eq!(endpoint.mac_text(), "02:42:ac:11:00:02");
+        assert_eq!(mac_text(endpoint.mac), "02:42:ac:11:00:02");
     }
 }

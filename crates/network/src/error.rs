@@ -1,6 +1,6 @@
 use std::io;
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 
 /// What can go wrong while the kernel's network objects are changed.
 #[derive(Debug, thiserror::Error)]
@@ -62,13 +62,19 @@ pub enum Error {
         /// The interface.
         name: String,
     },
+    /// There is no interface to share.
+    #[error("-o parent interface was not found on the host: {name}")]
+    NoParent {
+        /// Its name.
+        name: String,
+    },
     /// Another interface routes (a part of) the subnet already.
     #[error("subnet {subnet} overlaps {other}, which the host uses already")]
     SubnetInUse {
         /// The subnet that was asked for.
-        subnet: Ipv4Net,
+        subnet: IpNet,
         /// The route in its way.
-        other: Ipv4Net,
+        other: IpNet,
     },
     /// No subnet could be chosen.
     #[error(transparent)]
@@ -76,6 +82,12 @@ pub enum Error {
 }
 
 impl Error {
+    /// Whether the kernel said that it knows no such kind of object.
+    pub(crate) fn is_not_supported(&self) -> bool {
+        let code = rustix::io::Errno::OPNOTSUPP.raw_os_error();
+        matches!(self, Self::Refused { source, .. } if source.raw_os_error() == Some(code))
+    }
+
     /// Whether the kernel said that the object does not exist.
     pub fn is_not_found(&self) -> bool {
         matches!(self, Self::Refused { source, .. } if {

@@ -1,11 +1,11 @@
 //! The host's part of the packet filter: who may reach whom, and with which address containers leave.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 
 use crate::Error;
-use crate::nft::{self, Chain, ChainKind, Hook, Protocol, Rule, Table};
+use crate::nft::{Chain, ChainKind, Family, Hook, Protocol, Rule, Socket, Table};
 
 /// Whether the outside can be reached from a network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,18 +18,31 @@ pub enum Outside {
     Closed,
 }
 
-/// A network as the firewall sees it.
+/// A network as the firewall sees it: its part of one family.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Zone {
     /// The bridge's interface.
     pub bridge: String,
     /// The addresses behind it.
-    pub subnet: Ipv4Net,
+    pub subnet: IpNet,
     /// Whether the outside can be reached.
     pub outside: Outside,
+    /// Who gets in without having been asked.
+    pub inside: Inside,
 }
 
-/// The IPv4 table of one engine. Engines side by side have tables of different names and don't disturb each other.
+/// Who gets into a network without having been asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Inside {
+    /// Whoever comes through a published port.
+    Published,
+    /// Whoever wants one of these ports, too.
+    Ports(Vec<(Protocol, SocketAddr)>),
+    /// Everybody.
+    Open,
+}
+
+/// The tables of one engine, one for each family. Engines side by side have tables of different names and don't disturb each other.
 #[derive(Debug, Clone)]
 pub struct Firewall {
     name: String,
@@ -38,8 +51,7 @@ pub struct Firewall {
 /// Source NAT comes after everything that looks at a packet's own addresses.
 const SOURCE_NAT: i32 = 100;
 const FILTER: i32 = 0;
-const DESTINATION_NAT: i32 = -100;
-const MANGLE: i32 = -150;
+pub const DESTINATION_NAT: i32 = -100;
 /// The name of the table inside a container's namespace.
 const RESOLVER_TABLE: &str = "skiff_resolver";
 
@@ -58,42 +70,46 @@ impl Firewall {
     /// # Errors
     /// When the kernel refuses; then the old table stands.
     pub fn apply(&self, zones: &[Zone]) -> Result<(), Error> {
-        nft::replace(&Table { name: self.name.clone(), chains: vec![forward(zones), leave(zones)] })
+        self.replace(zones, |zones| vec![forward(zones), leave(zones)])
     }
 
-    /// Like [`apply`](Self::apply), and hands what leaves the networks to a transparent listener of this host.
-    ///
-    /// # Errors
-    /// When the kernel refuses; then the old table stands.
-    pub fn apply_with_proxy(&self, zones: &[Zone], proxy: Proxy) -> Result<(), Error> {
-        let chains = vec![forward(zones), leave(zones), catch(zones, proxy)];
-        nft::replace(&Table { name: self.name.clone(), chains })
+    /// Writes the table of each family. IPv6 needs one only with networks that have it.
+    fn replace(&self, zones: &[Zone], chains: impl Fn(&[Zone]) -> Vec<Chain>) -> Result<(), Error> {
+        let (four, six): (Vec<Zone>, Vec<Zone>) =
+            zones.iter().cloned().partition(|zone| matches!(zone.subnet, IpNet::V4(_)));
+        let mut socket = Socket::open()?;
+        let table = |family, zones: &[Zone]| Table {
+            name: self.name.clone(),
+            family,
+            owned: false,
+            chains: chains(zones),
+        };
+        if six.is_empty() {
+            // A kernel without the family has no such table either.
+            let _ = socket.delete(Family::Ipv6, &self.name);
+        } else {
+            socket.replace(&table(Family::Ipv6, &six))?;
+        }
+        socket.replace(&table(Family::Ipv4, &four))
     }
 
-    /// Takes the table away; one that is gone already is fine.
+    /// Takes the tables away; those that are gone already are fine.
     ///
     /// # Errors
     /// When the kernel refuses.
     pub fn remove(&self) -> Result<(), Error> {
-        nft::delete(&self.name)
+        let mut socket = Socket::open()?;
+        let _ = socket.delete(Family::Ipv6, &self.name);
+        socket.delete(Family::Ipv4, &self.name)
     }
 
-    /// Whether the table is there.
+    /// Whether the IPv4 table is there.
     ///
     /// # Errors
     /// When the kernel does not answer.
     pub fn exists(&self) -> Result<bool, Error> {
-        nft::exists(&self.name)
+        Socket::open()?.has(Family::Ipv4, &self.name)
     }
-}
-
-/// A transparent listener on this host.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Proxy {
-    /// Its port, TCP and UDP.
-    pub port: u16,
-    /// The mark that its packets get, which a routing rule delivers locally.
-    pub mark: u32,
 }
 
 fn forward(zones: &[Zone]) -> Chain {
@@ -104,7 +120,21 @@ fn forward(zones: &[Zone]) -> Chain {
         rules.push(Rule::new().out_interface(&zone.bridge).not_in_interface(&zone.bridge).drop());
     }
     rules.push(Rule::new().known_flow().accept());
+    // What was led here through a published port.
+    rules.push(Rule::new().translated().accept());
     for zone in zones.iter().filter(|zone| zone.outside != Outside::Closed) {
+        match &zone.inside {
+            Inside::Published => {}
+            Inside::Ports(ports) => rules.extend(ports.iter().map(|(protocol, address)| {
+                Rule::new()
+                    .out_interface(&zone.bridge)
+                    .destination_address(address.ip())
+                    .protocol(*protocol)
+                    .destination_port(address.port())
+                    .accept()
+            })),
+            Inside::Open => continue,
+        }
         rules.push(Rule::new().out_interface(&zone.bridge).not_in_interface(&zone.bridge).drop());
     }
     Chain { name: "forward", kind: ChainKind::Filter, hook: Hook::Forward, priority: FILTER, rules }
@@ -116,26 +146,6 @@ fn leave(zones: &[Zone]) -> Chain {
         .map(|zone| Rule::new().source_subnet(zone.subnet).not_out_interface(&zone.bridge).masquerade())
         .collect();
     Chain { name: "postrouting", kind: ChainKind::Nat, hook: Hook::Postrouting, priority: SOURCE_NAT, rules }
-}
-
-fn catch(zones: &[Zone], proxy: Proxy) -> Chain {
-    let mut rules = Vec::new();
-    for zone in zones.iter().filter(|zone| zone.outside != Outside::Closed) {
-        // Other networks are not the outside: those packets meet the forward chain.
-        for other in zones {
-            rules.push(Rule::new().in_interface(&zone.bridge).destination_subnet(other.subnet).accept());
-        }
-        for protocol in [Protocol::Tcp, Protocol::Udp] {
-            rules.push(
-                Rule::new()
-                    .in_interface(&zone.bridge)
-                    .protocol(protocol)
-                    .destination_elsewhere()
-                    .transparent_proxy(proxy.port, proxy.mark),
-            );
-        }
-    }
-    Chain { name: "prerouting", kind: ChainKind::Filter, hook: Hook::Prerouting, priority: MANGLE, rules }
 }
 
 /// Leads what the calling thread's namespace sends to port 53 of `address` to these ports of the same address.
@@ -168,5 +178,6 @@ pub fn redirect_resolver(address: Ipv4Addr, udp: u16, tcp: u16) -> Result<(), Er
         chain("output", Hook::Output, DESTINATION_NAT, there),
         chain("postrouting", Hook::Postrouting, SOURCE_NAT, back),
     ];
-    nft::replace(&Table { name: RESOLVER_TABLE.to_owned(), chains })
+    let table = Table { name: RESOLVER_TABLE.to_owned(), family: Family::Ipv4, owned: false, chains };
+    Socket::open()?.replace(&table)
 }

@@ -6,8 +6,10 @@
 //! - [`Ipam`] hands out the addresses of one subnet; [`choose_subnet`] finds a subnet that the host does not use.
 //! - [`NetNs`] is a network namespace kept alive by one descriptor only: no bind mount outlives a killed engine.
 //! - [`Bridge`] is a Linux bridge; [`Bridge::attach`] puts a namespace on it through a veth pair.
-//! - [`Firewall`] is the engine's own nftables table: networks apart from each other, and their way out.
-//! - [`dns`] reads and writes the messages of the resolver that containers ask.
+//! - [`Parent`] is an interface of the host that containers share (macvlan, ipvlan).
+//! - [`Firewall`] is the engine's own nftables tables: networks apart from each other, and their way out;
+//!   [`Forwards`] are the published ports in it, as long as the engine lives.
+//! - [`outside`] catches what leaves a machine without a network card, so that a program can carry it.
 //! - [`remove_stale_links`] and [`remove_stale_bridges`] delete what a previous engine left behind.
 //!
 //! # What an attachment costs
@@ -20,24 +22,32 @@
 #![forbid(unsafe_code)]
 
 mod bridge;
-pub mod dns;
 mod endpoint;
 mod error;
 mod firewall;
+mod forwards;
 mod ipam;
 mod links;
 mod netlink;
 mod netns;
 mod nft;
+pub mod outside;
+mod parent;
 mod stale;
 mod subnet;
 mod sysctl;
 
 pub use bridge::{Bridge, BridgeConfig, Neighbours};
-pub use endpoint::{Endpoint, mac_of};
+pub use endpoint::{Endpoint, mac_of, mac_of_ipv6, mac_text};
 pub use error::Error;
-pub use firewall::{Firewall, Outside, Proxy, Zone, redirect_resolver};
-pub use ipam::{Ipam, IpamError};
+pub use firewall::{Firewall, Inside, Outside, Zone, redirect_resolver};
+pub use forwards::{Forward, Forwards};
+pub use ipam::{Ipam, IpamError, Subnet};
 pub use netns::{NetNs, bring_loopback_up};
+pub use nft::Protocol;
+pub use parent::{Ipvlan, IpvlanFlag, Macvlan, Parent, ParentConfig, Sharing};
 pub use stale::{remove_stale_bridges, remove_stale_links};
-pub use subnet::{SubnetError, SubnetLock, choose_subnet, default_pools, host_routes};
+pub use subnet::{
+    AddressPool, SubnetError, SubnetLock, choose_subnet, choose_subnet_ipv6, default_pools, host_routes,
+    unique_local_pool,
+};

@@ -1,6 +1,6 @@
 use std::fs::File;
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::thread;
 
@@ -55,13 +55,13 @@ impl NetNs {
         enter(self.fd.as_fd(), work)
     }
 
-    /// Leads the default route through `gateway` of the interface `ifname`; `None` removes it.
+    /// Leads the IPv4 default route through `gateway` of the interface `ifname`; `None` removes it.
     pub fn set_default_route(&self, route: Option<(&str, Ipv4Addr)>) -> Result<(), Error> {
         let work = || {
             let mut socket = Socket::open()?;
             let request = match route {
                 Some((ifname, gateway)) => {
-                    links::set_default_route(links::by_name(&mut socket, ifname)?.index, gateway)
+                    links::set_default_route(links::by_name(&mut socket, ifname)?.index, gateway.into())
                 }
                 None => links::delete_default_route(),
             };
@@ -76,6 +76,15 @@ impl NetNs {
             }
         };
         self.enter(work)?
+    }
+
+    /// Leads the IPv6 default route through `gateway` of the interface `ifname`. Another one goes with its interface.
+    pub fn set_default_route_ipv6(&self, ifname: &str, gateway: Ipv6Addr) -> Result<(), Error> {
+        self.enter(|| {
+            let mut socket = Socket::open()?;
+            let index = links::by_name(&mut socket, ifname)?.index;
+            socket.request(links::set_default_route(index, gateway.into())).map(drop)
+        })?
     }
 
     /// Gives the descriptor away.

@@ -32,7 +32,7 @@ pub fn remove_stale_links<S: BuildHasher>(
     Ok(removed)
 }
 
-/// Deletes the bridges of an owner whose name is not in `keep`; returns the names of the deleted ones.
+/// Deletes the bridges of an owner, and what it made for other networks, whose name is not in `keep`; returns the names of the deleted ones.
 ///
 /// For networks that a killed engine was about to make or to remove.
 pub fn remove_stale_bridges<S: BuildHasher>(
@@ -42,10 +42,9 @@ pub fn remove_stale_bridges<S: BuildHasher>(
     let mut socket = Socket::open()?;
     let mut removed = Vec::new();
     for link in links::all(&mut socket)? {
-        if link.kind == Some(InfoKind::Bridge)
-            && link.alias.as_deref() == Some(owner)
-            && !keep.contains(&link.name)
-        {
+        let is_made =
+            matches!(link.kind, Some(InfoKind::Bridge | InfoKind::Vlan | InfoKind::Dummy | InfoKind::Veth));
+        if is_made && link.alias.as_deref() == Some(owner) && !keep.contains(&link.name) {
             match socket.request(links::delete(&link.name)) {
                 Ok(_) => removed.push(link.name),
                 Err(error) if error.is_not_found() => {}

@@ -8,7 +8,8 @@ use std::thread;
 use std::time::Duration;
 
 use skiff_network::{
-    Bridge, BridgeConfig, Endpoint, Firewall, Ipam, Neighbours, NetNs, Outside, Zone, redirect_resolver,
+    Bridge, BridgeConfig, Endpoint, Firewall, Inside, Ipam, Neighbours, NetNs, Outside, Zone,
+    redirect_resolver,
 };
 
 struct Network {
@@ -18,12 +19,11 @@ struct Network {
 
 impl Network {
     fn new(name: &str, third: u8) -> Self {
-        let subnet = format!("172.30.{third}.0/24").parse().unwrap();
+        let subnet: ipnet::Ipv4Net = format!("172.30.{third}.0/24").parse().unwrap();
         let ipam = Ipam::new(subnet, None, None).unwrap();
         let bridge = Bridge::ensure(&BridgeConfig {
             name: name.into(),
-            subnet,
-            gateway: ipam.gateway(),
+            addresses: vec![ipnet::IpNet::new_assert(ipam.gateway().into(), 24)],
             mtu: 1500,
             owner: "skf".into(),
             neighbours: Neighbours::Reachable,
@@ -42,7 +42,12 @@ impl Network {
 
     fn zone(&self, outside: Outside) -> Zone {
         let config = self.bridge.config();
-        Zone { bridge: config.name.clone(), subnet: config.subnet, outside }
+        Zone {
+            bridge: config.name.clone(),
+            subnet: config.ipv4().unwrap().0.into(),
+            outside,
+            inside: Inside::Published,
+        }
     }
 }
 
@@ -136,6 +141,7 @@ fn hundreds_of_networks_fit_one_transaction() {
                 bridge: format!("br-{number:012}"),
                 subnet: format!("10.{}.{}.0/24", number / 256, number % 256).parse().unwrap(),
                 outside: if number % 2 == 0 { Outside::Masqueraded } else { Outside::Closed },
+                inside: Inside::Published,
             })
             .collect();
         let firewall = Firewall::new("skf_many");

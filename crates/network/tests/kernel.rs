@@ -9,10 +9,10 @@ use std::os::fd::AsFd;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net};
 use skiff_network::{
-    Bridge, BridgeConfig, Endpoint, Error, Ipam, Neighbours, NetNs, host_routes, remove_stale_bridges,
-    remove_stale_links,
+    Bridge, BridgeConfig, Endpoint, Error, Ipam, Neighbours, NetNs, default_pools, host_routes,
+    remove_stale_bridges, remove_stale_links,
 };
 
 fn net(text: &str) -> Ipv4Net {
@@ -23,8 +23,7 @@ fn config(name: &str, subnet: &str) -> BridgeConfig {
     let subnet = net(subnet);
     BridgeConfig {
         name: name.into(),
-        subnet,
-        gateway: subnet.hosts().next().unwrap(),
+        addresses: vec![IpNet::new_assert(subnet.hosts().next().unwrap().into(), subnet.prefix_len())],
         mtu: 1400,
         owner: "skt".into(),
         neighbours: Neighbours::Reachable,
@@ -71,12 +70,12 @@ fn containers_reach_each_other_and_the_gateway_at_once() {
     isolated(|| {
         let config = config("skt0", "172.30.0.0/16");
         let bridge = Bridge::ensure(&config).unwrap();
-        let mut ipam = Ipam::new(config.subnet, Some(config.gateway), None).unwrap();
+        let mut ipam = Ipam::new(config.ipv4().unwrap().0, None, None).unwrap();
         let (server, at) = attach(&bridge, &mut ipam, "skt0a");
         let (client, _) = attach(&bridge, &mut ipam, "skt0b");
 
         let listener = server.enter(|| TcpListener::bind("0.0.0.0:80")).unwrap().unwrap();
-        let address = SocketAddr::from((at.ip, 80));
+        let address = SocketAddr::from((at.ipv4().unwrap(), 80));
         let talk = |from: &NetNs| {
             let started = Instant::now();
             let mut stream =
@@ -136,8 +135,7 @@ fn ensure_twice_keeps_the_bridge_and_brings_it_into_shape() {
         let before = ip("-o link show skt0");
         Bridge::ensure(&config).unwrap();
         assert_eq!(before.split(' ').next(), ip("-o link show skt0").split(' ').next(), "same index");
-        config.subnet = net("172.31.0.0/24");
-        config.gateway = Ipv4Addr::new(172, 31, 0, 9);
+        config.addresses = vec!["172.31.0.9/24".parse().unwrap()];
         config.mtu = 1300;
         Bridge::ensure(&config).unwrap();
         let text = ip("addr show skt0");
@@ -185,7 +183,10 @@ fn engines_side_by_side_get_different_subnets() {
                 scope.spawn(move || {
                     let name = format!("skt{number}");
                     mine.enter(|| {
-                        Bridge::create_on_free_subnet(&name, "skt", 1500, None).unwrap().config().subnet
+                        let bridge =
+                            Bridge::create_on_free_subnet(&name, "skt", 1500, None, &default_pools())
+                                .unwrap();
+                        IpNet::V4(bridge.config().ipv4().unwrap().0)
                     })
                     .unwrap()
                 })
@@ -195,8 +196,10 @@ fn engines_side_by_side_get_different_subnets() {
         });
         assert_eq!(subnets.len(), 6);
         assert_eq!(host_routes().unwrap().into_iter().collect::<HashSet<_>>(), subnets);
-        let again = Bridge::create_on_free_subnet("skt3", "skt", 1500, Some(net("172.40.0.0/16"))).unwrap();
-        assert_eq!(again.config().subnet, net("172.40.0.0/16"));
+        let again =
+            Bridge::create_on_free_subnet("skt3", "skt", 1500, Some(net("172.40.0.0/16")), &default_pools())
+                .unwrap();
+        assert_eq!(again.config().ipv4().unwrap().0, net("172.40.0.0/16"));
     });
 }
 
@@ -277,12 +280,12 @@ fn isolated_neighbours_reach_the_gateway_and_not_each_other() {
     isolated(|| {
         let config = BridgeConfig { neighbours: Neighbours::Isolated, ..config("skt0", "172.30.0.0/16") };
         let bridge = Bridge::ensure(&config).unwrap();
-        let mut ipam = Ipam::new(config.subnet, Some(config.gateway), None).unwrap();
+        let mut ipam = Ipam::new(config.ipv4().unwrap().0, None, None).unwrap();
         let (server, at) = attach(&bridge, &mut ipam, "skt0a");
         let (client, _) = attach(&bridge, &mut ipam, "skt0b");
         let _listener = server.enter(|| TcpListener::bind("0.0.0.0:80")).unwrap().unwrap();
         let reaches = |from: &NetNs| {
-            let to = SocketAddr::from((at.ip, 80));
+            let to = SocketAddr::from((at.ipv4().unwrap(), 80));
             from.enter(|| TcpStream::connect_timeout(&to, Duration::from_millis(300)).is_ok()).unwrap()
         };
         assert!(!reaches(&client));

@@ -7,5 +7,6 @@ mod attributes;
 mod rule;
 mod transaction;
 
+pub use attributes::Attributes;
 pub use rule::{Protocol, Rule};
-pub use transaction::{Chain, ChainKind, Hook, Table, delete, exists, replace};
+pub use transaction::{Chain, ChainKind, Family, Hook, Socket, Table};

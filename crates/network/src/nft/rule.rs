@@ -1,8 +1,8 @@
 //! Rules: matches from left to right, then what to do.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, SocketAddrV4};
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 
 use super::attributes::Attributes;
 
@@ -29,14 +29,24 @@ const META_L4PROTO: u32 = 16;
 const BASE_NETWORK: u32 = 1;
 const BASE_TRANSPORT: u32 = 2;
 const CT_STATE: u32 = 0;
+const CT_STATUS: u32 = 2;
 /// `ESTABLISHED` and `RELATED` among the bits of `ct state`.
 const KNOWN_FLOW: u32 = 2 | 4;
+/// `DST_NAT` among the bits of `ct status`.
+const TRANSLATED: u32 = 1 << 5;
+const FIB_RESULT_OUT_INTERFACE: u32 = 2;
 const FIB_RESULT_ADDRESS_TYPE: u32 = 3;
-const FIB_DESTINATION: u32 = 2;
 const ADDRESS_IS_LOCAL: u32 = 2;
+const FIB_DESTINATION: u32 = 2;
 const NAT_SOURCE: u32 = 0;
 const NAT_DESTINATION: u32 = 1;
 const FAMILY_IPV4: u32 = 2;
+const FAMILY_IPV6: u32 = 10;
+/// `FIN`, `SYN`, `RST` and `ACK` of a TCP header's flags, and the one that begins a connection.
+const TCP_FLAGS: u8 = 0x17;
+const TCP_SYN: u8 = 0x02;
+const REJECT_UNREACHABLE: u32 = 0;
+const REJECT_RESET: u32 = 1;
 const DROP: u32 = 0;
 const ACCEPT: u32 = 1;
 /// The kernel compares interface names with their padding.
@@ -80,26 +90,26 @@ impl Rule {
 
     /// Matches packets from a subnet.
     #[must_use]
-    pub fn source_subnet(self, subnet: Ipv4Net) -> Self {
-        self.address(12, subnet)
+    pub fn source_subnet(self, subnet: impl Into<IpNet>) -> Self {
+        self.address(Place::Source, CMP_EQ, subnet.into())
     }
 
-    /// Matches packets to a subnet.
+    /// Matches packets to somewhere outside of a subnet.
     #[must_use]
-    pub fn destination_subnet(self, subnet: Ipv4Net) -> Self {
-        self.address(16, subnet)
+    pub fn not_destination_subnet(self, subnet: impl Into<IpNet>) -> Self {
+        self.address(Place::Destination, CMP_NEQ, subnet.into())
     }
 
     /// Matches packets to an address.
     #[must_use]
-    pub fn destination_address(self, ip: Ipv4Addr) -> Self {
-        self.address(16, Ipv4Net::from(ip))
+    pub fn destination_address(self, ip: impl Into<IpAddr>) -> Self {
+        self.address(Place::Destination, CMP_EQ, ip.into().into())
     }
 
     /// Matches packets from an address.
     #[must_use]
-    pub fn source_address(self, ip: Ipv4Addr) -> Self {
-        self.address(12, Ipv4Net::from(ip))
+    pub fn source_address(self, ip: impl Into<IpAddr>) -> Self {
+        self.address(Place::Source, CMP_EQ, ip.into().into())
     }
 
     /// Matches packets of a protocol.
@@ -128,14 +138,26 @@ impl Rule {
             .compare(CMP_NEQ, &[0; 4])
     }
 
-    /// Matches packets whose destination is no address of this namespace's own.
+    /// Matches packets of flows whose destination was translated.
     #[must_use]
-    pub fn destination_elsewhere(self) -> Self {
+    pub fn translated(self) -> Self {
+        self.expression("ct", &Attributes::default().number(1, REG_1).number(2, CT_STATUS))
+            .mask(&TRANSLATED.to_ne_bytes())
+            .compare(CMP_NEQ, &[0; 4])
+    }
+
+    /// Matches packets whose destination is an address of this namespace's own.
+    #[must_use]
+    pub fn destination_here(self) -> Self {
+        self.destination_kind().compare(CMP_EQ, &ADDRESS_IS_LOCAL.to_ne_bytes())
+    }
+
+    fn destination_kind(self) -> Self {
         let fib = Attributes::default()
             .number(1, REG_1)
             .number(2, FIB_RESULT_ADDRESS_TYPE)
             .number(3, FIB_DESTINATION);
-        self.expression("fib", &fib).compare(CMP_NEQ, &ADDRESS_IS_LOCAL.to_ne_bytes())
+        self.expression("fib", &fib)
     }
 
     /// Ends the chain: the packet goes on.
@@ -158,24 +180,70 @@ impl Rule {
 
     /// Sends the packet to another destination.
     #[must_use]
-    pub fn destination_nat(self, ip: Ipv4Addr, port: u16) -> Self {
-        self.nat(NAT_DESTINATION, ip, port)
+    pub fn destination_nat(self, ip: impl Into<IpAddr>, port: u16) -> Self {
+        self.nat(NAT_DESTINATION, ip.into(), port)
     }
 
     /// Gives the packet another source.
     #[must_use]
-    pub fn source_nat(self, ip: Ipv4Addr, port: u16) -> Self {
-        self.nat(NAT_SOURCE, ip, port)
+    pub fn source_nat(self, ip: impl Into<IpAddr>, port: u16) -> Self {
+        self.nat(NAT_SOURCE, ip.into(), port)
     }
 
-    /// Marks the packet and hands it to the transparent listener on this local port.
+    /// Matches packets whose destination is routed through an interface, before they are routed.
     #[must_use]
-    pub fn transparent_proxy(self, port: u16, mark: u32) -> Self {
+    pub fn leads_to(self, name: &str) -> Self {
+        let fib = Attributes::default()
+            .number(1, REG_1)
+            .number(2, FIB_RESULT_OUT_INTERFACE)
+            .number(3, FIB_DESTINATION);
+        self.expression("fib", &fib).compare(CMP_EQ, &padded(name))
+    }
+
+    /// Matches packets with a mark.
+    #[must_use]
+    pub fn mark(self, mark: u32) -> Self {
+        self.meta(META_MARK).compare(CMP_EQ, &mark.to_ne_bytes())
+    }
+
+    /// Marks the packet; the rules after this one see it too.
+    #[must_use]
+    pub fn set_mark(self, mark: u32) -> Self {
         let set_mark = Attributes::default().number(2, META_MARK).number(3, REG_1);
-        let proxy = Attributes::default().number(1, FAMILY_IPV4).number(3, REG_2);
-        self.load(REG_1, &mark.to_ne_bytes())
-            .expression("meta", &set_mark)
-            .load(REG_2, &port.to_be_bytes())
+        self.load(REG_1, &mark.to_ne_bytes()).expression("meta", &set_mark)
+    }
+
+    /// Matches the first packet of a TCP connection; after [`protocol`](Self::protocol).
+    #[must_use]
+    pub fn begins_connection(self) -> Self {
+        self.payload(BASE_TRANSPORT, 13, 1).mask(&[TCP_FLAGS]).compare(CMP_EQ, &[TCP_SYN])
+    }
+
+    /// Holds the packet until the program that reads this queue has decided about it; without one it is dropped.
+    #[must_use]
+    pub fn queue(self, number: u16) -> Self {
+        let queue = Attributes::default().bytes(1, &number.to_be_bytes()).bytes(2, &1u16.to_be_bytes());
+        self.expression("queue", &queue)
+    }
+
+    /// Drops the packet and answers that nobody listens; after [`protocol`](Self::protocol) TCP.
+    #[must_use]
+    pub fn reset(self) -> Self {
+        self.expression("reject", &Attributes::default().number(1, REJECT_RESET))
+    }
+
+    /// Drops the packet and answers with an ICMP message that the destination is unreachable, with this code.
+    #[must_use]
+    pub fn unreachable(self, code: u8) -> Self {
+        self.expression("reject", &Attributes::default().number(1, REJECT_UNREACHABLE).bytes(2, &[code]))
+    }
+
+    /// Hands the packet to the transparent listener on this address of this namespace.
+    #[must_use]
+    pub fn transparent_proxy(self, listener: SocketAddrV4) -> Self {
+        let proxy = Attributes::default().number(1, FAMILY_IPV4).number(2, REG_1).number(3, REG_2);
+        self.load(REG_1, &listener.ip().octets())
+            .load(REG_2, &listener.port().to_be_bytes())
             .expression("tproxy", &proxy)
             .verdict(ACCEPT)
     }
@@ -184,17 +252,24 @@ impl Rule {
         &self.expressions
     }
 
-    fn nat(self, kind: u32, ip: Ipv4Addr, port: u16) -> Self {
-        let nat =
-            Attributes::default().number(1, kind).number(2, FAMILY_IPV4).number(3, REG_1).number(5, REG_2);
-        self.load(REG_1, &ip.octets()).load(REG_2, &port.to_be_bytes()).expression("nat", &nat)
+    fn nat(self, kind: u32, ip: IpAddr, port: u16) -> Self {
+        let family = if ip.is_ipv6() { FAMILY_IPV6 } else { FAMILY_IPV4 };
+        let nat = Attributes::default().number(1, kind).number(2, family).number(3, REG_1).number(5, REG_2);
+        self.load(REG_1, &octets(ip)).load(REG_2, &port.to_be_bytes()).expression("nat", &nat)
     }
 
-    /// The four bytes of an address at `offset` of the IP header.
-    fn address(self, offset: u32, net: Ipv4Net) -> Self {
-        let rule = self.payload(BASE_NETWORK, offset, 4);
-        let rule = if net.prefix_len() < 32 { rule.mask(&net.netmask().octets()) } else { rule };
-        rule.compare(CMP_EQ, &net.network().octets())
+    /// An address of the IP header.
+    fn address(self, place: Place, how: u32, net: IpNet) -> Self {
+        let (offset, length) = match (&net, place) {
+            (IpNet::V4(_), Place::Source) => (12, 4),
+            (IpNet::V4(_), Place::Destination) => (16, 4),
+            (IpNet::V6(_), Place::Source) => (8, 16),
+            (IpNet::V6(_), Place::Destination) => (24, 16),
+        };
+        let rule = self.payload(BASE_NETWORK, offset, length);
+        let rule =
+            if net.prefix_len() < net.max_prefix_len() { rule.mask(&octets(net.netmask())) } else { rule };
+        rule.compare(how, &octets(net.network()))
     }
 
     fn meta(self, key: u32) -> Self {
@@ -238,6 +313,20 @@ impl Rule {
         let element = Attributes::default().text(1, name).nested(2, data);
         self.expressions = std::mem::take(&mut self.expressions).nested(1, &element);
         self
+    }
+}
+
+/// Which address of a packet.
+#[derive(Clone, Copy)]
+enum Place {
+    Source,
+    Destination,
+}
+
+fn octets(ip: IpAddr) -> Vec<u8> {
+    match ip {
+        IpAddr::V4(ip) => ip.octets().into(),
+        IpAddr::V6(ip) => ip.octets().into(),
     }
 }
 

@@ -26,10 +26,21 @@ const GET_TABLE: u16 = 1;
 const DELETE_TABLE: u16 = 2;
 const NEW_CHAIN: u16 = 3;
 const NEW_RULE: u16 = 6;
-const FAMILY_IPV4: u8 = 2;
+/// A table that goes with the socket that made it, and that nobody else can change.
+const FLAG_OWNED: u32 = 2;
 const HEADER: usize = 16;
 /// The kernel answers at once; this is for a kernel that does not.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Which packets a table sees.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Family {
+    /// IPv4.
+    Ipv4 = 2,
+    /// IPv6.
+    Ipv6 = 10,
+}
 
 /// Where a chain sees packets (`enum nf_inet_hooks`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,6 +63,8 @@ pub enum ChainKind {
     Filter,
     /// Change addresses.
     Nat,
+    /// Have packets of this namespace's own processes routed again after a change of their mark.
+    Route,
 }
 
 /// A base chain with its rules.
@@ -74,95 +87,187 @@ pub struct Chain {
 pub struct Table {
     /// Its name.
     pub name: String,
+    /// Which packets it sees.
+    pub family: Family,
+    /// Whether it goes with the socket that made it, so that a killed process leaves nothing behind.
+    pub owned: bool,
     /// Its chains.
     pub chains: Vec<Chain>,
 }
 
-/// Puts a table in the place of the one with its name, if there is one, in one transaction.
-///
-/// # Errors
-/// When the kernel refuses: then nothing has changed.
-pub fn replace(table: &Table) -> Result<(), Error> {
-    let mut batch = Batch::new();
-    let name = Attributes::default().text(1, &table.name);
-    // Deleting a table that is not there is an error; making one that is there is not.
-    batch.add(NEW_TABLE, CREATE, &name);
-    batch.add(DELETE_TABLE, 0, &name);
-    batch.add(NEW_TABLE, CREATE, &name);
-    for chain in &table.chains {
-        let hook = Attributes::default().number(1, chain.hook as u32).bytes(2, &chain.priority.to_be_bytes());
-        let kind = match chain.kind {
-            ChainKind::Filter => "filter",
-            ChainKind::Nat => "nat",
-        };
-        let attributes =
-            Attributes::default().text(1, &table.name).text(3, chain.name).nested(4, &hook).text(7, kind);
-        batch.add(NEW_CHAIN, CREATE, &attributes);
-        for rule in &chain.rules {
+/// A socket of the packet filter. Tables that are [owned](Table::owned) go with it.
+#[derive(Debug)]
+pub struct Socket {
+    fd: OwnedFd,
+    /// The number of the last message.
+    sequence: u32,
+}
+
+impl Socket {
+    /// Opens one in the calling thread's namespace.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn open() -> Result<Self, Error> {
+        let failed = |op| move |errno: rustix::io::Errno| Error::Socket { op, source: errno.into() };
+        let fd = rustix::net::socket_with(
+            AddressFamily::NETLINK,
+            SocketType::RAW,
+            SocketFlags::CLOEXEC,
+            Some(NETFILTER),
+        )
+        .map_err(failed("open"))?;
+        rustix::net::bind(&fd, &SocketAddrNetlink::new(0, 0)).map_err(failed("bind"))?;
+        set_socket_timeout(&fd, Timeout::Recv, Some(PATIENCE)).map_err(failed("configure"))?;
+        Ok(Self { fd, sequence: 0 })
+    }
+
+    /// Puts a table in the place of the one with its name, if there is one, in one transaction.
+    ///
+    /// # Errors
+    /// When the kernel refuses: then nothing has changed.
+    pub fn replace(&mut self, table: &Table) -> Result<(), Error> {
+        let mut batch = Batch::new(table.family);
+        let name = Attributes::default().text(1, &table.name);
+        let new = if table.owned { name.clone().number(2, FLAG_OWNED) } else { name.clone() };
+        // Deleting a table that is not there is an error; making one that is there is not.
+        batch.add(NEW_TABLE, CREATE, &new);
+        batch.add(DELETE_TABLE, 0, &name);
+        batch.add(NEW_TABLE, CREATE, &new);
+        for chain in &table.chains {
+            let hook =
+                Attributes::default().number(1, chain.hook as u32).bytes(2, &chain.priority.to_be_bytes());
+            let kind = match chain.kind {
+                ChainKind::Filter => "filter",
+                ChainKind::Nat => "nat",
+                ChainKind::Route => "route",
+            };
             let attributes =
-                Attributes::default().text(1, &table.name).text(2, chain.name).nested(4, rule.expressions());
-            batch.add(NEW_RULE, CREATE | APPEND, &attributes);
+                Attributes::default().text(1, &table.name).text(3, chain.name).nested(4, &hook).text(7, kind);
+            batch.add(NEW_CHAIN, CREATE, &attributes);
+            for rule in &chain.rules {
+                let attributes = Attributes::default()
+                    .text(1, &table.name)
+                    .text(2, chain.name)
+                    .nested(4, rule.expressions());
+                batch.add(NEW_RULE, CREATE | APPEND, &attributes);
+            }
+        }
+        self.send(batch, "write firewall table", &table.name)
+    }
+
+    /// Deletes a table; one that is gone already is fine.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn delete(&mut self, family: Family, name: &str) -> Result<(), Error> {
+        let mut batch = Batch::new(family);
+        batch.add(DELETE_TABLE, 0, &Attributes::default().text(1, name));
+        match self.send(batch, "delete firewall table", name) {
+            Err(error) if !error.is_not_found() => Err(error),
+            _ => Ok(()),
         }
     }
-    batch.send("write firewall table", &table.name)
-}
 
-/// Deletes a table; one that is gone already is fine.
-///
-/// # Errors
-/// When the kernel refuses.
-pub fn delete(name: &str) -> Result<(), Error> {
-    let mut batch = Batch::new();
-    batch.add(DELETE_TABLE, 0, &Attributes::default().text(1, name));
-    match batch.send("delete firewall table", name) {
-        Err(error) if !error.is_not_found() => Err(error),
-        _ => Ok(()),
+    /// Whether a table of this name is there.
+    ///
+    /// # Errors
+    /// When the kernel does not answer.
+    pub fn has(&mut self, family: Family, name: &str) -> Result<bool, Error> {
+        let mut bytes = Vec::new();
+        let attributes = Attributes::default().text(1, name);
+        let first = self.sequence.wrapping_add(1);
+        self.sequence = first;
+        let family = family as u8;
+        append(
+            &mut bytes,
+            SUBSYSTEM << 8 | GET_TABLE,
+            REQUEST | ACK,
+            first,
+            family,
+            0,
+            attributes.as_bytes(),
+        );
+        match self.exchange(&bytes, first, first, "find firewall table", name) {
+            Ok(()) => Ok(true),
+            Err(error) if error.is_not_found() => Ok(false),
+            Err(error) => Err(error),
+        }
     }
-}
 
-/// Whether a table of this name is there.
-///
-/// # Errors
-/// When the kernel does not answer.
-pub fn exists(name: &str) -> Result<bool, Error> {
-    let mut bytes = Vec::new();
-    let attributes = Attributes::default().text(1, name);
-    append(&mut bytes, SUBSYSTEM << 8 | GET_TABLE, REQUEST | ACK, 1, FAMILY_IPV4, 0, attributes.as_bytes());
-    match exchange(&bytes, 1, "find firewall table", name) {
-        Ok(()) => Ok(true),
-        Err(error) if error.is_not_found() => Ok(false),
-        Err(error) => Err(error),
+    fn send(&mut self, batch: Batch, op: &'static str, object: &str) -> Result<(), Error> {
+        let mut bytes = Vec::new();
+        let first = self.sequence.wrapping_add(1);
+        let mut sequence = first;
+        append(&mut bytes, BATCH_BEGIN, REQUEST, sequence, 0, SUBSYSTEM, &[]);
+        let end = batch.messages.len() - 1;
+        for (index, (message, flags, attributes)) in batch.messages.iter().enumerate() {
+            sequence = sequence.wrapping_add(1);
+            // Errors are always answered, and before the last message is: one acknowledgement is enough.
+            let ack = if index == end { ACK } else { 0 };
+            let (kind, family) = (SUBSYSTEM << 8 | message, batch.family as u8);
+            append(&mut bytes, kind, REQUEST | flags | ack, sequence, family, 0, attributes.as_bytes());
+        }
+        append(&mut bytes, BATCH_END, REQUEST, sequence.wrapping_add(1), 0, SUBSYSTEM, &[]);
+        self.sequence = sequence.wrapping_add(1);
+        self.exchange(&bytes, first, sequence, op, object)
+    }
+
+    /// Sends, and reads until the message `last` is answered. What answers messages before `first` is passed over: a
+    /// refused batch may leave more than one error behind.
+    fn exchange(
+        &self,
+        bytes: &[u8],
+        first: u32,
+        last: u32,
+        op: &'static str,
+        object: &str,
+    ) -> Result<(), Error> {
+        let failed = |op| move |errno: rustix::io::Errno| Error::Socket { op, source: errno.into() };
+        // A table of many networks is one datagram.
+        let room = bytes.len() * 2;
+        if room > 100 * 1024 {
+            let _ = rustix::net::sockopt::set_socket_send_buffer_size_force(&self.fd, room);
+        }
+        rustix::net::send(&self.fd, bytes, SendFlags::empty()).map_err(failed("send"))?;
+        let mut buffer = vec![0; 32 * 1024];
+        loop {
+            let (length, _) = rustix::net::recv(&self.fd, &mut buffer[..], RecvFlags::empty())
+                .map_err(failed("receive"))?;
+            let mut rest = &buffer[..length];
+            while let Some((kind, sequence, payload, after)) = split(rest) {
+                rest = after;
+                if sequence.wrapping_sub(first) > last.wrapping_sub(first) {
+                    continue;
+                }
+                let code =
+                    payload.get(..4).map(|code| i32::from_ne_bytes(code.try_into().expect("four bytes")));
+                match (kind, code) {
+                    (ERROR, Some(code)) if code != 0 => {
+                        let source = io::Error::from_raw_os_error(-code);
+                        return Err(Error::Refused { op, object: object.to_owned(), source });
+                    }
+                    (ERROR, _) if sequence == last => return Ok(()),
+                    _ => {}
+                }
+            }
+        }
     }
 }
 
 /// Messages that take effect together.
 struct Batch {
+    family: Family,
     messages: Vec<(u16, u16, Attributes)>,
 }
 
 impl Batch {
-    fn new() -> Self {
-        Self { messages: Vec::new() }
+    fn new(family: Family) -> Self {
+        Self { family, messages: Vec::new() }
     }
 
     fn add(&mut self, message: u16, flags: u16, attributes: &Attributes) {
         self.messages.push((message, flags, attributes.clone()));
-    }
-
-    fn send(self, op: &'static str, object: &str) -> Result<(), Error> {
-        let mut bytes = Vec::new();
-        let mut sequence = 0;
-        append(&mut bytes, BATCH_BEGIN, REQUEST, sequence, 0, SUBSYSTEM, &[]);
-        let last = self.messages.len() - 1;
-        for (index, (message, flags, attributes)) in self.messages.iter().enumerate() {
-            sequence += 1;
-            // Errors are always answered, and before the last message is: one acknowledgement is enough.
-            let ack = if index == last { ACK } else { 0 };
-            let kind = SUBSYSTEM << 8 | message;
-            append(&mut bytes, kind, REQUEST | flags | ack, sequence, FAMILY_IPV4, 0, attributes.as_bytes());
-        }
-        append(&mut bytes, BATCH_END, REQUEST, sequence + 1, 0, SUBSYSTEM, &[]);
-        exchange(&bytes, sequence, op, object)
     }
 }
 
@@ -185,44 +290,6 @@ fn append(
     bytes.extend([family, 0]);
     bytes.extend(resource.to_be_bytes());
     bytes.extend(attributes);
-}
-
-/// Sends, and reads until the message `last` is answered.
-fn exchange(bytes: &[u8], last: u32, op: &'static str, object: &str) -> Result<(), Error> {
-    let failed = |op| move |errno: rustix::io::Errno| Error::Socket { op, source: errno.into() };
-    let socket: OwnedFd = rustix::net::socket_with(
-        AddressFamily::NETLINK,
-        SocketType::RAW,
-        SocketFlags::CLOEXEC,
-        Some(NETFILTER),
-    )
-    .map_err(failed("open"))?;
-    rustix::net::bind(&socket, &SocketAddrNetlink::new(0, 0)).map_err(failed("bind"))?;
-    set_socket_timeout(&socket, Timeout::Recv, Some(PATIENCE)).map_err(failed("configure"))?;
-    // A table of many networks is one datagram.
-    let room = bytes.len() * 2;
-    if room > 100 * 1024 {
-        let _ = rustix::net::sockopt::set_socket_send_buffer_size_force(&socket, room);
-    }
-    rustix::net::send(&socket, bytes, SendFlags::empty()).map_err(failed("send"))?;
-    let mut buffer = vec![0; 32 * 1024];
-    loop {
-        let (length, _) =
-            rustix::net::recv(&socket, &mut buffer[..], RecvFlags::empty()).map_err(failed("receive"))?;
-        let mut rest = &buffer[..length];
-        while let Some((kind, sequence, payload, after)) = split(rest) {
-            rest = after;
-            let code = payload.get(..4).map(|code| i32::from_ne_bytes(code.try_into().expect("four bytes")));
-            match (kind, code) {
-                (ERROR, Some(code)) if code != 0 => {
-                    let source = io::Error::from_raw_os_error(-code);
-                    return Err(Error::Refused { op, object: object.to_owned(), source });
-                }
-                (ERROR, _) if sequence == last => return Ok(()),
-                _ => {}
-            }
-        }
-    }
 }
 
 /// The kind, sequence number and payload of the first message, and what follows it.

@@ -1,0 +1,43 @@
+//! The way out of a machine without a network card: packets that would leave are caught and given to a program.
+//!
+//! ```text
+//!  container ─► bridge ─┐ prerouting                                      ┌─► transparent listener, TCP
+//!                       ├─ leads to the tunnel? ─ SYN: held in a queue ───┤
+//!  own process ─► out ──┘   (own ones: marked,      until decided         ├─► transparent listener, UDP
+//!                            routed to loopback)                          │
+//!                            anything else ───────────────────────────────┴─► the tunnel: ICMP echo
+//! ```
+//!
+//! - [`Catcher`] is the packet filter's part, [`Way`] the interface and the routes, [`SynQueue`] the held SYNs.
+//! - A SYN is answered only when it is known whether the connection exists: let through to the listener, reset, answered
+//!   with the ICMP error that the real network gave, or dropped, so that the client tries again ([`Verdict`]).
+//! - [`packet`] reads and writes what goes through the tunnel.
+
+mod catch;
+pub mod packet;
+mod queue;
+mod way;
+
+use std::net::{Ipv4Addr, SocketAddrV4};
+
+pub use catch::Catcher;
+pub use queue::{Held, SynQueue, Verdict};
+pub use way::Way;
+
+/// The tunnel's interface.
+pub const INTERFACE: &str = "skiff0";
+/// The subnet of the tunnel. Docker Desktop uses the same, so that what was written for its addresses works.
+pub const SUBNET: (Ipv4Addr, u8) = (Ipv4Addr::new(192, 168, 65, 0), 24);
+/// This machine's own address there, from which its own processes leave.
+pub const OWN_ADDRESS: Ipv4Addr = Ipv4Addr::new(192, 168, 65, 1);
+/// The name server that everybody here can ask.
+pub const NAME_SERVER: Ipv4Addr = Ipv4Addr::new(192, 168, 65, 7);
+/// Where the transparent listeners are. Containers on this machine's own network may want any usual port.
+pub const LISTENER: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(127, 0, 0, 1), 9);
+
+/// The mark of packets that belong to the listeners.
+const MARK: u32 = 0x5cff_0001;
+/// The routing table that delivers marked packets here.
+const TABLE: u32 = 0x5cff;
+/// The queue of held SYNs.
+const QUEUE: u16 = 0x5cff;
