@@ -1,5 +1,7 @@
 //! Dockerfile instructions that change an image's configuration (`docker import --change`).
 
+use std::collections::HashMap;
+
 use serde_json::{Map, Value};
 
 use crate::error::Error;
@@ -9,15 +11,42 @@ pub(crate) fn apply(config: &mut Map<String, Value>, change: &str) -> Result<(),
     let change = change.trim();
     let (instruction, rest) = change.split_once(char::is_whitespace).unwrap_or((change, ""));
     let (name, rest) = (instruction.to_ascii_uppercase(), rest.trim());
-    let wrong = |reason: &str| Error::Invalid { message: format!("invalid change \"{change}\": {reason}") };
-    if rest.is_empty() && name != "CMD" && name != "ENTRYPOINT" {
-        return Err(wrong("an argument is required"));
+    let wrong = |message: String| Error::Invalid { message };
+    if change.is_empty() || change.starts_with('#') {
+        return Err(wrong("file with no instructions".to_owned()));
     }
+    let arguments = match name.as_str() {
+        "CMD" | "ENTRYPOINT" => "",
+        "ENV" | "EXPOSE" | "HEALTHCHECK" | "LABEL" | "ONBUILD" | "VOLUME" => "at least one argument",
+        "STOPSIGNAL" | "USER" | "WORKDIR" => "exactly one argument",
+        _ => return Err(wrong(format!("{name} is not a valid change command"))),
+    };
+    if rest.is_empty() && !arguments.is_empty() {
+        return Err(wrong(format!("{name} requires {arguments}")));
+    }
+    let known: HashMap<String, String> = config
+        .get("Env")
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten()
+        .filter_map(|entry| entry.as_str()?.split_once('='))
+        .map(|(key, value)| (key.to_owned(), value.to_owned()))
+        .collect();
+    let (words, unquote) = (|text: &str| words(text, &known), |text: &str| words(text, &known).join(" "));
+    let pairs =
+        |text: &str| pairs(text, &known).ok_or_else(|| wrong(format!("{name} must have two arguments")));
     match name.as_str() {
         "CMD" => set(config, "Cmd", command(rest)),
         "ENTRYPOINT" => set(config, "Entrypoint", command(rest)),
         "USER" => set(config, "User", Value::from(unquote(rest))),
-        "STOPSIGNAL" => set(config, "StopSignal", Value::from(unquote(rest))),
+        "STOPSIGNAL" => {
+            let signal = unquote(rest);
+            if !is_signal(&signal) {
+                return Err(wrong(format!("invalid signal: {signal}")));
+            }
+            set(config, "StopSignal", Value::from(signal));
+        }
+        "HEALTHCHECK" => set(config, "Healthcheck", health_check(rest).map_err(wrong)?),
         "WORKDIR" => {
             let directory = unquote(rest);
             let before = config.get("WorkingDir").and_then(Value::as_str).unwrap_or("/");
@@ -28,7 +57,7 @@ pub(crate) fn apply(config: &mut Map<String, Value>, change: &str) -> Result<(),
             set(config, "WorkingDir", Value::from(directory));
         }
         "ENV" => {
-            for (key, value) in pairs(rest).ok_or_else(|| wrong("can't find = in it"))? {
+            for (key, value) in pairs(rest)? {
                 let env = config.entry("Env").or_insert_with(|| Value::Array(Vec::new()));
                 if let Some(list) = env.as_array_mut() {
                     list.retain(|old| {
@@ -39,7 +68,7 @@ pub(crate) fn apply(config: &mut Map<String, Value>, change: &str) -> Result<(),
             }
         }
         "LABEL" => {
-            for (key, value) in pairs(rest).ok_or_else(|| wrong("can't find = in it"))? {
+            for (key, value) in pairs(rest)? {
                 object(config, "Labels").insert(key, Value::from(value));
             }
         }
@@ -57,7 +86,7 @@ pub(crate) fn apply(config: &mut Map<String, Value>, change: &str) -> Result<(),
                             object(config, "ExposedPorts").insert(format!("{number}/{protocol}"), empty());
                         }
                     }
-                    _ => return Err(wrong(&format!("invalid port \"{port}\""))),
+                    _ => return Err(wrong(format!("Invalid containerPort: {port}"))),
                 }
             }
         }
@@ -67,16 +96,102 @@ pub(crate) fn apply(config: &mut Map<String, Value>, change: &str) -> Result<(),
             }
         }
         "ONBUILD" => {
+            let trigger = rest.split_whitespace().next().unwrap_or_default().to_ascii_uppercase();
+            match trigger.as_str() {
+                "ONBUILD" => {
+                    return Err(wrong("Chaining ONBUILD via `ONBUILD ONBUILD` isn't allowed".to_owned()));
+                }
+                "FROM" | "MAINTAINER" => {
+                    return Err(wrong(format!("{trigger} isn't allowed as an ONBUILD trigger")));
+                }
+                _ => {}
+            }
             let list = config.entry("OnBuild").or_insert_with(|| Value::Array(Vec::new()));
             if let Some(list) = list.as_array_mut() {
                 list.push(Value::from(rest));
             }
         }
-        _ => {
-            return Err(Error::Invalid { message: format!("{} is not a valid change command", name) });
-        }
+        _ => {}
     }
     Ok(())
+}
+
+fn is_signal(text: &str) -> bool {
+    const NAMES: [&str; 34] = [
+        "ABRT", "ALRM", "BUS", "CHLD", "CLD", "CONT", "FPE", "HUP", "ILL", "INT", "IO", "IOT", "KILL",
+        "PIPE", "POLL", "PROF", "PWR", "QUIT", "SEGV", "STKFLT", "STOP", "SYS", "TERM", "TRAP", "TSTP",
+        "TTIN", "TTOU", "URG", "USR1", "USR2", "VTALRM", "WINCH", "XCPU", "XFSZ",
+    ];
+    let name = text.to_ascii_uppercase();
+    let name = name.strip_prefix("SIG").unwrap_or(&name);
+    match text.parse::<u8>() {
+        Ok(number) => (1..=64).contains(&number),
+        Err(_) => NAMES.contains(&name) || name.starts_with("RTMIN") || name.starts_with("RTMAX"),
+    }
+}
+
+/// `NONE`, or flags and a command.
+fn health_check(text: &str) -> Result<Value, String> {
+    let (mut check, mut rest) = (Map::new(), text);
+    while let Some(flag) = rest.strip_prefix("--") {
+        let (flag, after) = flag.split_once(char::is_whitespace).unwrap_or((flag, ""));
+        rest = after.trim_start();
+        let (key, value) = flag.split_once('=').unwrap_or((flag, ""));
+        let name = match key {
+            "interval" => "Interval",
+            "timeout" => "Timeout",
+            "start-period" => "StartPeriod",
+            "start-interval" => "StartInterval",
+            "retries" => "Retries",
+            _ => return Err(format!("unknown flag: {key}")),
+        };
+        let number = match key {
+            "retries" => value.parse::<i64>().ok().filter(|number| *number >= 0),
+            _ => duration(value).filter(|length| *length == 0 || *length >= 1_000_000),
+        };
+        let number = number.ok_or_else(|| format!("invalid value \"{value}\" for --{key}"))?;
+        check.insert(name.to_owned(), Value::from(number));
+    }
+    let (kind, command) = rest.split_once(char::is_whitespace).unwrap_or((rest, ""));
+    let command = command.trim();
+    let test = match kind.to_ascii_uppercase().as_str() {
+        "NONE" if command.is_empty() => vec!["NONE".to_owned()],
+        "NONE" => return Err("HEALTHCHECK NONE takes no arguments".to_owned()),
+        "CMD" if command.is_empty() => return Err("Missing command after HEALTHCHECK CMD".to_owned()),
+        "CMD" => match json_array(command) {
+            Some(words) => [vec!["CMD".to_owned()], words].concat(),
+            None => vec!["CMD-SHELL".to_owned(), command.to_owned()],
+        },
+        other => return Err(format!("Unknown type \"{other}\" in HEALTHCHECK (try CMD)")),
+    };
+    check.insert("Test".to_owned(), Value::from(test));
+    Ok(Value::Object(check))
+}
+
+/// Go's form of a length of time (`1m30s`, `500ms`) in nanoseconds.
+fn duration(text: &str) -> Option<i64> {
+    let (mut total, mut rest) = (0.0, text);
+    if text.is_empty() {
+        return None;
+    }
+    while !rest.is_empty() && rest != "0" {
+        let end = rest.find(|letter: char| !letter.is_ascii_digit() && letter != '.')?;
+        let (number, after) = rest.split_at(end);
+        let end = after.find(|letter: char| letter.is_ascii_digit()).unwrap_or(after.len());
+        let (unit, after) = after.split_at(end);
+        let unit = match unit {
+            "ns" => 1.0,
+            "us" | "µs" => 1e3,
+            "ms" => 1e6,
+            "s" => 1e9,
+            "m" => 60e9,
+            "h" => 3600e9,
+            _ => return None,
+        };
+        total += number.parse::<f64>().ok()? * unit;
+        rest = after;
+    }
+    Some(total as i64)
 }
 
 fn set(config: &mut Map<String, Value>, key: &str, value: Value) {
@@ -109,28 +224,42 @@ fn json_array(text: &str) -> Option<Vec<String>> {
 }
 
 /// Reads `key=value …` with quotes, or the old form `key value`.
-fn pairs(text: &str) -> Option<Vec<(String, String)>> {
-    let words = words(text);
-    if !words.first()?.contains('=') {
+fn pairs(text: &str, known: &HashMap<String, String>) -> Option<Vec<(String, String)>> {
+    let all = words(text, known);
+    if !all.first()?.contains('=') {
         let (key, value) = text.split_once(char::is_whitespace)?;
-        return Some(vec![(unquote(key), value.trim().to_owned())]);
+        return Some(vec![(words(key, known).join(" "), value.trim().to_owned())]);
     }
-    words
-        .into_iter()
+    all.into_iter()
         .map(|word| word.split_once('=').map(|(k, v)| (k.to_owned(), v.to_owned())))
         .map(|pair| pair.filter(|(key, _)| !key.is_empty()))
         .collect()
 }
 
-/// Splits at white space; quotes and backslashes protect it.
-fn words(text: &str) -> Vec<String> {
+/// Splits at white space; quotes and backslashes protect it. Variables of the configuration are replaced.
+fn words(text: &str, known: &HashMap<String, String>) -> Vec<String> {
     let (mut words, mut word, mut open, mut quote) = (Vec::new(), String::new(), false, None);
-    let mut characters = text.chars();
+    let mut characters = text.chars().peekable();
     while let Some(c) = characters.next() {
         match (c, quote) {
             ('\\', None | Some('"')) => {
                 open = true;
                 word.extend(characters.next());
+            }
+            ('$', None | Some('"')) => {
+                open = true;
+                let mut name = String::new();
+                if characters.next_if_eq(&'{').is_some() {
+                    name.extend(characters.by_ref().take_while(|c| *c != '}'));
+                } else {
+                    while let Some(c) = characters.next_if(|c| c.is_ascii_alphanumeric() || *c == '_') {
+                        name.push(c);
+                    }
+                    if name.is_empty() {
+                        word.push('$');
+                    }
+                }
+                word.push_str(&variable(&name, known));
             }
             ('"' | '\'', None) => {
                 open = true;
@@ -155,8 +284,16 @@ fn words(text: &str) -> Vec<String> {
     words
 }
 
-fn unquote(text: &str) -> String {
-    words(text).join(" ")
+/// The value of `NAME`, `NAME:-instead` or `NAME:+when-set`.
+fn variable(text: &str, known: &HashMap<String, String>) -> String {
+    let value = |name: &str| known.get(name).filter(|value| !value.is_empty()).cloned();
+    if let Some((name, instead)) = text.split_once(":-") {
+        return value(name).unwrap_or_else(|| instead.to_owned());
+    }
+    if let Some((name, set)) = text.split_once(":+") {
+        return value(name).map(|_| set.to_owned()).unwrap_or_default();
+    }
+    value(text).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -206,9 +343,43 @@ mod tests {
     fn wrong_instructions_are_named() {
         let error = |change: &str| apply(&mut Map::new(), change).unwrap_err().to_string();
         assert_eq!(error("RUN x"), "RUN is not a valid change command");
-        assert!(error("EXPOSE x").contains("invalid port"));
-        assert!(error("ENV").contains("argument"));
-        assert!(error("ENV x").contains("="));
+        assert_eq!(error("EXPOSE x"), "Invalid containerPort: x");
+        assert_eq!(error("ENV"), "ENV requires at least one argument");
+        assert_eq!(error("ENV x"), "ENV must have two arguments");
+        assert_eq!(error("WORKDIR"), "WORKDIR requires exactly one argument");
+        assert_eq!(error("BAD"), "BAD is not a valid change command");
+        assert_eq!(error("# x"), "file with no instructions");
+        assert_eq!(error("STOPSIGNAL BAD"), "invalid signal: BAD");
+        assert_eq!(error("HEALTHCHECK x y"), "Unknown type \"X\" in HEALTHCHECK (try CMD)");
+        assert_eq!(error("HEALTHCHECK CMD"), "Missing command after HEALTHCHECK CMD");
+        assert_eq!(error("HEALTHCHECK --bad=1 CMD x"), "unknown flag: bad");
+        assert_eq!(error("HEALTHCHECK --interval=5 CMD x"), "invalid value \"5\" for --interval");
+        assert_eq!(error("ONBUILD FROM x"), "FROM isn't allowed as an ONBUILD trigger");
+    }
+
+    #[test]
+    fn health_checks_signals_and_variables_are_understood() {
+        let config = applied(&[
+            "HEALTHCHECK --interval=1m30s --timeout=500ms --retries=3 CMD [\"a\", \"b\"]",
+            "STOPSIGNAL sigint",
+            "ENV A=1 B='$A'",
+            "ENV C=$A-${B}-${NONE:-d} D=\\$A",
+            "LABEL l=\"$C\"",
+        ]);
+        let wanted = json!({
+            "Healthcheck": {
+                "Interval": 90_000_000_000_i64, "Timeout": 500_000_000, "Retries": 3, "Test": ["CMD", "a", "b"],
+            },
+            "StopSignal": "sigint",
+            "Env": ["A=1", "B=$A", "C=1-$A-d", "D=$A"],
+            "Labels": {"l": "1-$A-d"},
+        });
+        assert_eq!(config, wanted);
+        assert_eq!(
+            applied(&["HEALTHCHECK CMD x || y"]),
+            json!({"Healthcheck": {"Test": ["CMD-SHELL", "x || y"]}})
+        );
+        assert_eq!(applied(&["HEALTHCHECK none"]), json!({"Healthcheck": {"Test": ["NONE"]}}));
     }
 
     proptest! {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::layer::Limits;
-use crate::registry::{Dial, TcpDial};
+use crate::registry::{Dial, TcpDial, Trust};
 
 /// Settings of a [`Store`](crate::Store).
 #[derive(Clone)]
@@ -21,6 +21,11 @@ pub struct Config {
     pub dial: Arc<dyn Dial>,
     /// PEM files with certificate authorities beside the built-in ones; missing files are skipped.
     pub ca_files: Vec<PathBuf>,
+    /// Certificate authorities that are found out later.
+    pub trust: Trust,
+    /// A directory like `/etc/docker/certs.d`: one directory for each registry, `host:port` or `host`, with its authorities
+    /// (`*.crt`) and what we show it (`*.cert` with `*.key`).
+    pub certs_dir: Option<PathBuf>,
     /// How long to wait for what.
     pub timeouts: Timeouts,
     /// What a layer may at most contain.
@@ -56,9 +61,21 @@ impl Config {
             mirrors: Vec::new(),
             insecure: Vec::new(),
             dial: Arc::new(TcpDial),
-            ca_files: vec![PathBuf::from("/etc/ssl/certs/ca-certificates.crt")],
+            ca_files: ca_files(),
+            trust: Trust::default(),
+            certs_dir: Some(PathBuf::from("/etc/docker/certs.d")),
             timeouts: Timeouts::default(),
             limits: Limits::default(),
         }
     }
+}
+
+/// The file that `SSL_CERT_FILE` names, or where the distributions have theirs.
+fn ca_files() -> Vec<PathBuf> {
+    if let Some(file) = std::env::var_os("SSL_CERT_FILE").filter(|file| !file.is_empty()) {
+        return vec![file.into()];
+    }
+    ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem"]
+        .map(PathBuf::from)
+        .into()
 }

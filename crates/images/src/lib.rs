@@ -10,6 +10,7 @@
 #![forbid(unsafe_code)]
 
 pub mod archive;
+mod build;
 mod changes;
 mod chunks;
 mod config;
@@ -32,6 +33,7 @@ mod save;
 mod store;
 mod tree;
 
+pub use build::{NewBuilt, Tree};
 pub use config::{Config, Timeouts};
 pub use derive::{NewLayer, apply_changes};
 pub use digest::{Digest, DigestError};
@@ -40,8 +42,9 @@ pub use image::{HistoryEntry, Image};
 pub use load::Loaded;
 pub use platform::Platform;
 pub use progress::{Progress, ProgressDetail, ProgressEvent, Silent};
+pub use pull::Described;
 pub use push::Pushed;
 pub use reference::{DEFAULT_DOMAIN, ParseError, Reference, Target};
-pub use registry::{Auth, Dial, Io, LoggedIn, Secret, TcpDial};
+pub use registry::{Auth, Dial, Download, DownloadAnswer, Io, LoggedIn, ProxyDial, Secret, TcpDial, Trust};
 pub use save::Save;
-pub use store::{InUse, Removed, Store};
+pub use store::{Held, InUse, Kept, Removed, Store};

@@ -11,12 +11,13 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use crate::archive::{Header, Writer};
+use crate::build::NewBuilt;
 use crate::digest::Digest;
 use crate::error::Error;
 use crate::image::ParsedConfig;
 use crate::layer::Decoder;
 use crate::reference::{Reference, Target};
-use crate::store::{Inner, LayerLease, Store};
+use crate::store::{Held, Inner, LayerLease, Store};
 
 const BUFFER: usize = 256 << 10;
 const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
@@ -35,6 +36,8 @@ struct Chosen {
     parsed: ParsedConfig,
     /// Complete forms, with tags.
     names: Vec<Reference>,
+    /// The configuration of one that is not in the store.
+    config: Option<Vec<u8>>,
 }
 
 impl std::fmt::Debug for Save {
@@ -75,6 +78,26 @@ impl Store {
     }
 }
 
+impl Store {
+    /// Prepares the archive of an image that is none of the store's. Blocks.
+    ///
+    /// # Errors
+    /// As [`Store::add_image`].
+    pub fn save_built(&self, new: NewBuilt, layers: &Held) -> Result<Save, Error> {
+        let names = new.names.iter().map(|name| Ok(Reference::parse(name)?.or_latest()));
+        let names = names.collect::<Result<Vec<_>, Error>>()?;
+        let parsed = ParsedConfig::parse(&new.config)?;
+        if !parsed.diff_ids.iter().eq(layers.layers()) {
+            return Err(Error::Invalid { message: "the configuration names other layers".to_owned() });
+        }
+        let missing = || Error::Invalid { message: "a layer is not in the store".to_owned() };
+        let leases = parsed.diff_ids.iter().map(|layer| self.inner.lease(layer).ok_or_else(missing));
+        let leases = leases.collect::<Result<Vec<_>, Error>>()?;
+        let image = Chosen { parsed, names, config: Some(new.config) };
+        Ok(Save { inner: Arc::clone(&self.inner), images: vec![image], _leases: leases })
+    }
+}
+
 impl Save {
     /// The ids of the images, in order.
     pub fn ids(&self) -> Vec<String> {
@@ -90,7 +113,7 @@ impl Save {
                 for layer in &parsed.diff_ids {
                     self._leases.push(self.inner.lease(layer).ok_or_else(missing)?);
                 }
-                self.images.push(Chosen { parsed, names: Vec::new() });
+                self.images.push(Chosen { parsed, names: Vec::new(), config: None });
                 self.images.len() - 1
             }
         };
@@ -136,8 +159,10 @@ impl<W: Write> Saving<W> {
     /// Writes what one image needs; returns its lines of `index.json` and `manifest.json`.
     fn image(&mut self, inner: &Inner, image: &Chosen) -> io::Result<(Vec<Value>, Value)> {
         let ParsedConfig { id, diff_ids, .. } = &image.parsed;
-        let path = inner.layout.blob(id);
-        let config = std::fs::read(&path)?;
+        let config = match &image.config {
+            Some(config) => config.clone(),
+            None => std::fs::read(inner.layout.blob(id))?,
+        };
         for layer in diff_ids {
             self.layer(inner, layer)?;
         }

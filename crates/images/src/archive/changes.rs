@@ -151,7 +151,7 @@ fn differs((new, a): (&OwnedFd, &Stat), (old, b): (&OwnedFd, &Stat)) -> bool {
         || FileType::from_raw_mode(a.st_mode) != FileType::Symlink && xattrs(new) != xattrs(old)
 }
 
-fn opaque(directory: &OwnedFd) -> bool {
+pub(super) fn opaque(directory: &OwnedFd) -> bool {
     let mut value = [0; 1];
     let found = rustix::fs::getxattr(link_to(directory), c"trusted.overlay.opaque", &mut value[..]);
     found.is_ok_and(|length| length == 1 && value[0] == b'y')

@@ -63,6 +63,12 @@ pub fn extract(source: impl BufRead, root: &OwnedFd, options: Extract<'_>) -> Re
     Ok(())
 }
 
+/// Says whether the bytes begin as a tar archive does, compressed or not.
+pub fn is_tar(source: impl BufRead) -> bool {
+    Decoder::new(source)
+        .is_ok_and(|decoder| TarReader::new(decoder).next().is_ok_and(|entry| entry.is_some()))
+}
+
 struct Extraction<'a> {
     root: &'a OwnedFd,
     options: Extract<'a>,

@@ -9,13 +9,24 @@
 //! regular files is ever opened for reading.
 
 mod changes;
+mod entries;
 mod extract;
 mod pack;
 mod resolve;
 mod writer;
 
+pub use crate::layer::{Entry as TarEntry, Kind as TarKind};
 pub use changes::{Change, ChangeKind, changes};
-pub use extract::{Extract, Overwrite, extract, make_directories};
+pub use entries::read_entries;
+pub use extract::{Extract, Overwrite, extract, is_tar, make_directories};
 pub use pack::{Mounts, Packer};
 pub use resolve::{open_inside, resolve};
 pub(crate) use writer::{Header, Writer};
+
+/// Removes `name` in the directory `parent`, whatever it is, without following links; a missing one is fine.
+///
+/// # Errors
+/// What the system answers.
+pub fn remove_tree(parent: impl std::os::fd::AsFd, name: &[u8]) -> rustix::io::Result<()> {
+    crate::tree::remove(parent, name)
+}

@@ -30,12 +30,25 @@ pub enum Mounts {
     LeftOut,
 }
 
+/// What a tree is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Form {
+    Files,
+    /// The upper directory of an overlay.
+    Overlay,
+}
+
+fn is_whiteout(status: &Stat) -> bool {
+    FileType::from_raw_mode(status.st_mode) == FileType::CharacterDevice && status.st_rdev == 0
+}
+
 /// Writes trees as tar entries.
 pub struct Packer<W> {
     out: Writer<W>,
     /// The first path of each file with several names.
     linked: HashMap<(u64, u64), Vec<u8>>,
     buffer: Vec<u8>,
+    size: u64,
 }
 
 struct Level {
@@ -48,7 +61,12 @@ struct Level {
 impl<W: Write> Packer<W> {
     /// Writes to `out`.
     pub fn new(out: W) -> Self {
-        Self { out: Writer::new(out), linked: HashMap::new(), buffer: vec![0; BUFFER] }
+        Self { out: Writer::new(out), linked: HashMap::new(), buffer: vec![0; BUFFER], size: 0 }
+    }
+
+    /// Bytes of all files so far, without headers.
+    pub fn size(&self) -> u64 {
+        self.size
     }
 
     /// Writes the end of the archive and returns what was written to.
@@ -67,6 +85,18 @@ impl<W: Write> Packer<W> {
     /// # Errors
     /// When reading fails, or writing.
     pub fn add(&mut self, node: OwnedFd, path: &[u8], mounts: Mounts) -> io::Result<()> {
+        self.walk(node, path, mounts, Form::Files)
+    }
+
+    /// Adds all that is in the upper directory of an overlay, as a layer has it: its marks as whiteouts.
+    ///
+    /// # Errors
+    /// As [`Packer::add`].
+    pub fn add_upper(&mut self, upper: OwnedFd) -> io::Result<()> {
+        self.walk(upper, b"", Mounts::LeftOut, Form::Overlay)
+    }
+
+    fn walk(&mut self, node: OwnedFd, path: &[u8], mounts: Mounts, form: Form) -> io::Result<()> {
         let status = rustix::fs::fstat(&node)?;
         let device = status.st_dev;
         if !path.is_empty() {
@@ -76,7 +106,9 @@ impl<W: Write> Packer<W> {
         if FileType::from_raw_mode(status.st_mode) == FileType::Directory {
             levels.push(Level::open(node.as_fd(), path.to_vec())?);
         }
-        while let Some(level) = levels.last_mut() {
+        loop {
+            let depth = levels.len();
+            let Some(level) = levels.last_mut() else { break };
             let Some(name) = level.names.pop() else {
                 levels.pop();
                 continue;
@@ -88,10 +120,18 @@ impl<W: Write> Packer<W> {
             };
             let status = rustix::fs::fstat(&node)?;
             let path = join(&level.path, name.to_bytes());
-            if path.len() > LONGEST_PATH || levels.len() > DEEPEST {
+            if path.len() > LONGEST_PATH || depth > DEEPEST {
                 return Err(io::Error::other("a path is too long for an archive"));
             }
+            if form == Form::Overlay && is_whiteout(&status) {
+                let name = [b".wh.", name.to_bytes()].concat();
+                self.mark(join(&level.path, &name))?;
+                continue;
+            }
             self.entry(&node, &status, &path)?;
+            if form == Form::Overlay && super::changes::opaque(&node) {
+                self.mark(join(&path, b".wh..wh..opq"))?;
+            }
             let enter = mounts == Mounts::Included || status.st_dev == device;
             if enter && FileType::from_raw_mode(status.st_mode) == FileType::Directory {
                 levels.push(Level::open(node.as_fd(), path)?);
@@ -123,6 +163,10 @@ impl<W: Write> Packer<W> {
         Ok(())
     }
 
+    fn mark(&mut self, path: Vec<u8>) -> io::Result<()> {
+        self.out.header(&Header { path, mode: 0, ..Header::file("", 0, 0) })
+    }
+
     fn entry(&mut self, node: &OwnedFd, status: &Stat, path: &[u8]) -> io::Result<()> {
         let Some(mut header) = header(node, status, path)? else { return Ok(()) };
         if header.kind != EntryType::Directory && status.st_nlink > 1 {
@@ -144,6 +188,7 @@ impl<W: Write> Packer<W> {
         let flags = OFlags::RDONLY | OFlags::NOCTTY | OFlags::CLOEXEC;
         let mut file = File::from(rustix::fs::open(link_to(node), flags, Mode::empty())?);
         self.out.header(&header)?;
+        self.size += header.size;
         let mut left = header.size;
         while left > 0 {
             let want = left.min(BUFFER as u64) as usize;

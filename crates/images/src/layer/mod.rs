@@ -22,7 +22,8 @@ use crate::digest::Digest;
 
 pub(crate) use applier::{OUTSIDE, clean};
 pub(crate) use decompress::{Compression, Decoder};
-pub(crate) use tarstream::{Entry, Kind, TarReader, XATTR_PREFIX};
+pub use tarstream::{Entry, Kind};
+pub(crate) use tarstream::{TarReader, XATTR_PREFIX};
 
 /// What a layer may at most contain.
 #[derive(Debug, Clone, Copy)]

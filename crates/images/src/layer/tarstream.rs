@@ -17,29 +17,45 @@ pub(crate) const XATTR_PREFIX: &[u8] = b"SCHILY.xattr.";
 
 /// What an entry is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub enum Kind {
+    /// A regular file.
     File,
+    /// A directory.
     Directory,
+    /// A symbolic link.
     Symlink,
+    /// One more name of a file.
     HardLink,
+    /// A character device.
     Char,
+    /// A block device.
     Block,
+    /// A named pipe.
     Fifo,
 }
 
 /// One entry, without its data.
 #[derive(Debug, Clone)]
-pub(crate) struct Entry {
+pub struct Entry {
+    /// Its path, as the archive has it.
     pub path: Vec<u8>,
+    /// What a link leads to.
     pub link: Vec<u8>,
+    /// What it is.
     pub kind: Kind,
+    /// Permissions and the three bits above them.
     pub mode: u32,
+    /// The owner.
     pub uid: u32,
+    /// The group.
     pub gid: u32,
+    /// Seconds since 1970 and nanoseconds.
     pub mtime: (i64, u32),
     /// Size of the file once stored, holes included.
     pub size: u64,
+    /// Major and minor number of a device.
     pub device: (u32, u32),
+    /// Extended attributes.
     pub xattrs: Vec<(Vec<u8>, Vec<u8>)>,
     /// Offset and length of each piece of data, for a sparse file.
     pub sparse: Option<Vec<(u64, u64)>>,

@@ -28,7 +28,7 @@ use crate::store::{Inner, LayerLease, LayerRecord, NewImage, Store};
 
 const READ_SIZE: usize = 256 << 10;
 /// Uncompressed layers are kept compressed; the fastest level halves them at the speed of a disk.
-const ZSTD_LEVEL: i32 = 1;
+pub(crate) const ZSTD_LEVEL: i32 = 1;
 
 /// One image that came out of an archive.
 #[derive(Debug, Clone)]
@@ -217,7 +217,7 @@ pub(crate) fn store_layer(
 }
 
 /// Puts a finished blob where a commit will look for it.
-fn keep_blob(inner: &Inner, path: &Path, digest: &Digest) -> Result<(), Error> {
+pub(crate) fn keep_blob(inner: &Inner, path: &Path, digest: &Digest) -> Result<(), Error> {
     let partial = inner.layout.partial(digest);
     match std::fs::hard_link(path, &partial) {
         Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {

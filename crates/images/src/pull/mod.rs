@@ -15,7 +15,7 @@ use crate::platform::Platform;
 use crate::progress::{Progress, ProgressEvent};
 use crate::reference::Reference;
 use crate::registry::{Auth, Endpoint, Purpose, Repository};
-use crate::store::{NewImage, Store};
+use crate::store::{Held, LayerLease, NewImage, Store};
 
 /// How long a failed pull waits for its own threads to put things away.
 const SETTLE: Duration = Duration::from_secs(5);
@@ -35,6 +35,74 @@ impl Store {
         auth: Option<Auth>,
         progress: &dyn Progress,
     ) -> Result<Image, Error> {
+        let pulled = self.pull_somehow(reference, platform, auth, progress, Naming::Named).await?;
+        self.get(&pulled.id)
+    }
+
+    /// Pulls an image's layers without making it an image of the store: they are there for as long as the answer is held.
+    ///
+    /// # Errors
+    /// As [`Store::pull`].
+    pub async fn pull_layers_of(
+        &self,
+        reference: &str,
+        platform: Option<&str>,
+        auth: Option<Auth>,
+        progress: &dyn Progress,
+    ) -> Result<Held, Error> {
+        let pulled = self.pull_somehow(reference, platform, auth, progress, Naming::Unnamed).await?;
+        Ok(pulled.held)
+    }
+
+    /// Finds out what a name means at its registry (or a mirror), without layers.
+    ///
+    /// # Errors
+    /// As [`Store::pull`].
+    pub async fn describe(
+        &self,
+        reference: &str,
+        platform: Option<&str>,
+        auth: Option<Auth>,
+    ) -> Result<Described, Error> {
+        let reference = Reference::parse(reference)?.or_latest();
+        let wanted = reference.clone().prefer_digest();
+        let platform = Store::platform(platform)?;
+        let mut endpoints = self.inner.client.endpoints(&reference);
+        let origin = endpoints.pop().ok_or(Error::Interrupted)?;
+        for mirror in &endpoints {
+            match self.describe_from(mirror, &wanted, &platform, None).await {
+                Ok(described) => return Ok(described),
+                Err(error) => {
+                    tracing::warn!(mirror = mirror.authority, image = %wanted, %error, "mirror did not serve the image");
+                }
+            }
+        }
+        self.describe_from(&origin, &wanted, &platform, auth).await
+    }
+
+    async fn describe_from(
+        &self,
+        endpoint: &Endpoint,
+        wanted: &Reference,
+        platform: &Platform,
+        auth: Option<Auth>,
+    ) -> Result<Described, Error> {
+        let repository = self.inner.client.repository(endpoint, wanted, auth, Purpose::Pull).await?;
+        let Found { manifests, manifest } = find_manifest(&repository, wanted, platform).await?;
+        let (digest, _) = manifests.into_iter().next().ok_or(Error::Interrupted)?;
+        let config = self.config_bytes(&repository, &manifest).await?;
+        let layers = ParsedConfig::parse(&config)?.diff_ids;
+        Ok(Described { digest, config, layers })
+    }
+
+    async fn pull_somehow(
+        &self,
+        reference: &str,
+        platform: Option<&str>,
+        auth: Option<Auth>,
+        progress: &dyn Progress,
+        naming: Naming,
+    ) -> Result<PulledImage, Error> {
         let reference = Reference::parse(reference)?.or_latest();
         let wanted = reference.clone().prefer_digest();
         let platform = Store::platform(platform)?;
@@ -42,14 +110,14 @@ impl Store {
         // The registry itself is the last one, and its error is the one to show.
         let origin = endpoints.pop().ok_or(Error::Interrupted)?;
         for mirror in &endpoints {
-            match self.pull_from(mirror, &wanted, &platform, None, progress).await {
+            match self.pull_from(mirror, &wanted, &platform, None, progress, naming).await {
                 Ok(image) => return Ok(image),
                 Err(error) => {
                     tracing::warn!(mirror = mirror.authority, image = %wanted, %error, "mirror did not serve the image");
                 }
             }
         }
-        self.pull_from(&origin, &wanted, &platform, auth, progress).await
+        self.pull_from(&origin, &wanted, &platform, auth, progress, naming).await
     }
 
     async fn pull_from(
@@ -59,7 +127,8 @@ impl Store {
         platform: &Platform,
         auth: Option<Auth>,
         progress: &dyn Progress,
-    ) -> Result<Image, Error> {
+        naming: Naming,
+    ) -> Result<PulledImage, Error> {
         let repository = self.inner.client.repository(endpoint, wanted, auth, Purpose::Pull).await?;
         let Found { manifests, manifest } = find_manifest(&repository, wanted, platform).await?;
         let top = manifests.first().map(|(digest, _)| digest.clone()).ok_or(Error::Interrupted)?;
@@ -107,6 +176,9 @@ impl Store {
                 return Err(error);
             }
         };
+        if naming == Naming::Unnamed {
+            return Ok(PulledImage { id, held: held_in_order(&parsed, leases) });
+        }
         let new = NewImage {
             config,
             parsed,
@@ -120,7 +192,7 @@ impl Store {
         progress.event(ProgressEvent::line(format!("Digest: {top}")));
         let what = if up_to_date { "Image is up to date for" } else { "Downloaded newer image for" };
         progress.event(ProgressEvent::line(format!("Status: {what} {}", wanted.familiar())));
-        self.get(&id)
+        Ok(PulledImage { id, held: Held::nothing() })
     }
 
     async fn pull_layers(
@@ -129,7 +201,7 @@ impl Store {
         manifest: &ImageManifest,
         parsed: &ParsedConfig,
         progress: &dyn Progress,
-    ) -> Result<Vec<crate::store::LayerLease>, Error> {
+    ) -> Result<Vec<LayerLease>, Error> {
         // One layer may be in an image several times, the empty one in particular.
         let mut seen = HashSet::new();
         let layers: Vec<_> = manifest
@@ -168,6 +240,40 @@ impl Store {
         let done = tokio::task::spawn_blocking(move || inner.commit_image(new)).await;
         done.map_err(|_| Error::Interrupted)?
     }
+}
+
+/// What a name means at a registry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Described {
+    /// The digest of what the name leads to: a manifest, or a list of them.
+    pub digest: Digest,
+    /// The image's configuration, byte for byte.
+    pub config: Vec<u8>,
+    /// The diff ids of its layers, lowest first.
+    pub layers: Vec<Digest>,
+}
+
+/// Whether a pull makes an image of the store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Naming {
+    Named,
+    Unnamed,
+}
+
+struct PulledImage {
+    id: String,
+    held: Held,
+}
+
+/// Layers in the image's order, where one may be several times but is leased once.
+fn held_in_order(parsed: &ParsedConfig, leases: Vec<LayerLease>) -> Held {
+    let leases = Held::new(leases);
+    let place = |layer: &Digest| leases.layers().position(|have| have == layer);
+    let mut held = Held::nothing();
+    for at in parsed.diff_ids.iter().filter_map(place) {
+        held = held.with(&leases.above(at).first());
+    }
+    held
 }
 
 struct Found {

@@ -13,8 +13,10 @@ use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::client::legacy::connect::{Connected, Connection};
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
+use skiff_proxy::Proxies;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio_rustls::TlsConnector;
+
+use super::tls::Tls;
 
 /// A connection of any kind.
 pub trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -24,8 +26,9 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
 pub trait Dial: Send + Sync + 'static {
     /// Connects to a host, which may be a name or an address without brackets.
     ///
-    /// A name that does not exist is reported as [`io::ErrorKind::NotFound`].
-    fn dial<'a>(&'a self, host: &'a str, port: u16) -> BoxFuture<'a, io::Result<Box<dyn Io>>>;
+    /// `tls` says what will be spoken: that may decide about the way. A name that does not exist is reported as
+    /// [`io::ErrorKind::NotFound`].
+    fn dial<'a>(&'a self, tls: bool, host: &'a str, port: u16) -> BoxFuture<'a, io::Result<Box<dyn Io>>>;
 }
 
 /// Dials with ordinary sockets and the system's resolver.
@@ -33,7 +36,7 @@ pub trait Dial: Send + Sync + 'static {
 pub struct TcpDial;
 
 impl Dial for TcpDial {
-    fn dial<'a>(&'a self, host: &'a str, port: u16) -> BoxFuture<'a, io::Result<Box<dyn Io>>> {
+    fn dial<'a>(&'a self, _tls: bool, host: &'a str, port: u16) -> BoxFuture<'a, io::Result<Box<dyn Io>>> {
         Box::pin(async move {
             let addresses: Vec<_> = tokio::net::lookup_host((host, port))
                 .await
@@ -50,6 +53,38 @@ impl Dial for TcpDial {
                 }
             }
             Err(last)
+        })
+    }
+}
+
+/// Dials by the proxies that are set for the servers, and directly where none is.
+#[derive(Debug, Clone)]
+pub struct ProxyDial<D> {
+    direct: D,
+    proxies: Proxies,
+}
+
+impl<D: Dial> ProxyDial<D> {
+    /// Takes the proxies from this process's environment, as dockerd does.
+    pub fn from_env(direct: D) -> Self {
+        Self { direct, proxies: Proxies::from_env() }
+    }
+
+    /// Takes these proxies.
+    pub fn new(direct: D, proxies: Proxies) -> Self {
+        Self { direct, proxies }
+    }
+}
+
+impl<D: Dial> Dial for ProxyDial<D> {
+    fn dial<'a>(&'a self, tls: bool, host: &'a str, port: u16) -> BoxFuture<'a, io::Result<Box<dyn Io>>> {
+        Box::pin(async move {
+            let Some(proxy) = self.proxies.for_server(tls, host, port) else {
+                return self.direct.dial(tls, host, port).await;
+            };
+            let mut stream = self.direct.dial(false, &proxy.host, proxy.port).await?;
+            proxy.tunnel(&mut stream, host, port).await?;
+            Ok(stream)
         })
     }
 }
@@ -86,10 +121,8 @@ impl ConnectError {
 #[derive(Clone)]
 pub(crate) struct Connector {
     pub dial: Arc<dyn Dial>,
-    pub tls: TlsConnector,
-    /// Accepts any certificate; used for insecure registries only.
-    pub lax_tls: TlsConnector,
-    /// Tells the registries for which `lax_tls` is used.
+    pub tls: Tls,
+    /// Tells the registries of which any certificate is accepted.
     pub insecure: Arc<dyn Fn(&str) -> bool + Send + Sync>,
     pub timeout: Duration,
 }
@@ -97,7 +130,7 @@ pub(crate) struct Connector {
 impl Connector {
     /// Connects, with TLS or without.
     pub async fn connect(&self, tls: bool, host: &str, port: u16) -> Result<Box<dyn Io>, ConnectError> {
-        let stream = tokio::time::timeout(self.timeout, self.dial.dial(host, port))
+        let stream = tokio::time::timeout(self.timeout, self.dial.dial(tls, host, port))
             .await
             .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
             .map_err(|error| ConnectError::dial(host, port, &error))?;
@@ -106,7 +139,11 @@ impl Connector {
         }
         let name =
             ServerName::try_from(host.to_owned()).map_err(|e| ConnectError::Tls { reason: e.to_string() })?;
-        let connector = if (self.insecure)(host) { &self.lax_tls } else { &self.tls };
+        let connector = if (self.insecure)(host) {
+            self.tls.lax()
+        } else {
+            self.tls.for_registry(host, port).map_err(|e| ConnectError::Tls { reason: e.to_string() })?
+        };
         match tokio::time::timeout(self.timeout, connector.connect(name, stream)).await {
             Ok(Ok(stream)) => Ok(Box::new(stream)),
             Ok(Err(error)) => Err(ConnectError::Tls { reason: error.to_string() }),

@@ -7,6 +7,7 @@ mod answer;
 mod auth;
 mod body;
 mod connect;
+mod download;
 mod endpoint;
 mod login;
 mod outgoing;
@@ -29,12 +30,15 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 pub use auth::{Auth, Secret};
 pub(crate) use body::BlobBody;
 use connect::{ConnectError, Connector};
-pub use connect::{Dial, Io, TcpDial};
+pub use connect::{Dial, Io, ProxyDial, TcpDial};
+pub use download::{Answer as DownloadAnswer, Download};
 pub(crate) use endpoint::Endpoint;
 use endpoint::{Endpoints, Protocol, host_of};
 pub use login::LoggedIn;
 use outgoing::OutgoingBody;
 pub(crate) use outgoing::{Outgoing, Sent};
+use tls::Tls;
+pub use tls::Trust;
 use token::TokenKey;
 use uri::{authority, content_range_start, resolve, same_origin, shown_url};
 
@@ -93,13 +97,12 @@ pub(crate) struct FetchedManifest {
 
 impl Client {
     pub fn new(config: &Config) -> Result<Arc<Client>, Error> {
-        let (tls, lax_tls) = tls::connectors(&config.ca_files)?;
+        let tls = Tls::new(config)?;
         let endpoints = Endpoints::new(&config.mirrors, &config.insecure)?;
         let rules = endpoints.clone();
         let connector = Connector {
             dial: Arc::clone(&config.dial),
             tls,
-            lax_tls,
             insecure: Arc::new(move |host| rules.is_insecure(host)),
             timeout: config.timeouts.connect,
         };

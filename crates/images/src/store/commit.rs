@@ -121,6 +121,10 @@ impl Inner {
             state.committed.layers.insert(layer, record);
         }
         state.committed.seeds.extend(change.put_seeds);
+        for key in &change.delete_kept {
+            state.committed.kept.remove(key);
+        }
+        state.committed.kept.extend(change.put_kept);
     }
 }
 

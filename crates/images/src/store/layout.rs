@@ -82,6 +82,11 @@ impl Layout {
         if blob.exists() { blob } else { self.partial(digest) }
     }
 
+    /// Returns the staging directory.
+    pub fn staging(&self) -> PathBuf {
+        self.root.join("staging")
+    }
+
     /// Returns an unused path in the staging directory.
     pub fn stage(&self) -> Staged {
         let number = self.next.fetch_add(1, Ordering::Relaxed);

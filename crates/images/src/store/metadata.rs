@@ -1,6 +1,6 @@
 //! The database `images.redb`: which images, names, layers and seeds are committed.
 //!
-//! Four tables of JSON records. Everything is read once at open and kept in memory by the store; every change
+//! Five tables of JSON records. Everything is read once at open and kept in memory by the store; every change
 //! is one transaction, on disk before it is answered.
 
 use std::collections::{BTreeMap, HashMap};
@@ -8,12 +8,15 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
-use redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
+use redb::{
+    Database, DatabaseError, ReadableDatabase, ReadableTable, TableDefinition, TableError, WriteTransaction,
+};
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::kept::Kept;
 use crate::digest::Digest;
 use crate::error::Error;
 
@@ -23,6 +26,8 @@ const IMAGES: Table = TableDefinition::new("images");
 const NAMES: Table = TableDefinition::new("names");
 const LAYERS: Table = TableDefinition::new("layers");
 const SEEDS: Table = TableDefinition::new("seeds");
+/// Came later than the others: an older database has none.
+const KEPT: Table = TableDefinition::new("kept");
 const SCHEMA: &str = "1";
 
 /// What is kept of an image; its id is the key.
@@ -60,6 +65,7 @@ pub(crate) struct Committed {
     pub names: BTreeMap<String, String>,
     pub layers: HashMap<Digest, LayerRecord>,
     pub seeds: HashMap<String, String>,
+    pub kept: HashMap<String, Kept>,
 }
 
 /// One change of the metadata; all of it happens or nothing.
@@ -72,6 +78,8 @@ pub(crate) struct Change {
     pub put_layers: Vec<(Digest, LayerRecord)>,
     pub delete_layers: Vec<Digest>,
     pub put_seeds: Vec<(String, String)>,
+    pub put_kept: Vec<(String, Kept)>,
+    pub delete_kept: Vec<String>,
 }
 
 impl Change {
@@ -83,6 +91,8 @@ impl Change {
             && self.put_layers.is_empty()
             && self.delete_layers.is_empty()
             && self.put_seeds.is_empty()
+            && self.put_kept.is_empty()
+            && self.delete_kept.is_empty()
     }
 }
 
@@ -170,7 +180,7 @@ fn make_database(path: &Path) -> Result<(), Error> {
     let database = Database::create(path).map_err(failed)?;
     let transaction = database.begin_write().map_err(failed)?;
     transaction.open_table(META).map_err(failed)?.insert("schema", SCHEMA).map_err(failed)?;
-    for table in [IMAGES, NAMES, LAYERS, SEEDS] {
+    for table in [IMAGES, NAMES, LAYERS, SEEDS, KEPT] {
         transaction.open_table(table).map_err(failed)?;
     }
     transaction.commit().map_err(failed)
@@ -179,7 +189,10 @@ fn make_database(path: &Path) -> Result<(), Error> {
 fn read(database: &Database) -> Result<Committed, Error> {
     let transaction = database.begin_read().map_err(failed)?;
     let rows = |table: Table| -> Result<Vec<(String, String)>, Error> {
-        let table = transaction.open_table(table).map_err(failed)?;
+        let table = match transaction.open_table(table) {
+            Err(TableError::TableDoesNotExist(_)) => return Ok(Vec::new()),
+            table => table.map_err(failed)?,
+        };
         let mut rows = Vec::new();
         for row in table.iter().map_err(failed)? {
             let (key, value) = row.map_err(failed)?;
@@ -201,6 +214,9 @@ fn read(database: &Database) -> Result<Committed, Error> {
     }
     committed.names = rows(NAMES)?.into_iter().collect();
     committed.seeds = rows(SEEDS)?.into_iter().collect();
+    for (key, value) in rows(KEPT)? {
+        committed.kept.insert(key.clone(), record(&key, &value)?);
+    }
     Ok(committed)
 }
 
@@ -213,6 +229,8 @@ fn write(database: &Database, change: &Change) -> Result<(), Error> {
     table(&transaction, NAMES, &change.delete_names, change.put_names.clone())?;
     table(&transaction, LAYERS, &gone_layers, layers)?;
     table(&transaction, SEEDS, &[], change.put_seeds.clone())?;
+    let kept = change.put_kept.iter().map(|(k, v)| (k.clone(), json(v))).collect();
+    table(&transaction, KEPT, &change.delete_kept, kept)?;
     transaction.commit().map_err(failed)
 }
 

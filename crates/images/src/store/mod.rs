@@ -9,6 +9,7 @@
 //! database does not name does not exist for anybody, and is swept at open.
 
 mod commit;
+mod kept;
 mod layout;
 mod lease;
 mod metadata;
@@ -23,6 +24,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::Semaphore;
 
 pub(crate) use commit::NewImage;
+pub use kept::{Held, Kept};
 pub(crate) use layout::{Layout, Staged as StagedPath};
 pub(crate) use lease::{LayerLease, WorkGuard};
 pub(crate) use metadata::LayerRecord;
@@ -144,7 +146,10 @@ impl Store {
             false => state.find(id, &Target::parse(id)?)?,
         };
         let record = &state.committed.images[&id];
-        Ok(record.layers.iter().rev().map(|layer| self.inner.layout.layer(layer)).collect())
+        // An overlay takes no directory twice; the upper of two hides the other.
+        let mut seen = HashSet::new();
+        let layers = record.layers.iter().rev().filter(|layer| seen.insert(*layer));
+        Ok(layers.map(|layer| self.inner.layout.layer(layer)).collect())
     }
 
     /// Returns the lines of `docker history`.
@@ -256,6 +261,11 @@ impl State {
             .map(|(id, _)| id.clone());
         let first = found.next()?;
         found.next().is_none().then_some(first)
+    }
+
+    /// Says whether a record of somebody else's keeps a layer.
+    fn is_kept(&self, layer: &Digest) -> bool {
+        self.committed.kept.values().any(|kept| kept.layers.contains(layer))
     }
 
     /// Lists every blob that a committed image needs.

@@ -61,7 +61,9 @@ impl Inner {
 
     /// Returns the blob that a layer came as.
     pub fn blob_of(&self, diff_id: &Digest) -> Option<Digest> {
-        self.state().committed.layers.get(diff_id)?.blob.clone()
+        let state = self.state();
+        let record = state.committed.layers.get(diff_id).or_else(|| state.pending.get(diff_id));
+        record?.blob.clone()
     }
 
     /// Returns digest and size of a layer's compressed form, if it was made since the start.

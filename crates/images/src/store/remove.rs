@@ -1,5 +1,6 @@
 //! Removing names and images, with Docker's rules about what stands in the way.
 
+use std::collections::HashSet;
 use std::sync::PoisonError;
 
 use super::metadata::{Change, ImageRecord};
@@ -165,7 +166,7 @@ impl Store {
     }
 
     /// Deletes what the database does not name any more; a crash in between is made good at the next open.
-    fn delete_files(&self, gone: &Gone) -> Result<(), Error> {
+    pub(super) fn delete_files(&self, gone: &Gone) -> Result<(), Error> {
         for layer in &gone.layers {
             // Somebody may hold the layer for an image that is about to be committed.
             let staged = {
@@ -207,9 +208,9 @@ impl Plan {
     }
 }
 
-/// Files that go with an image.
+/// Files that go with an image or a record.
 #[derive(Default)]
-struct Gone {
+pub(super) struct Gone {
     layers: Vec<Digest>,
     records: Vec<super::LayerRecord>,
     blobs: Vec<Digest>,
@@ -229,7 +230,10 @@ impl State {
         let Some(record) = self.committed.images.get(id) else { return gone };
         let others = || self.committed.images.iter().filter(|(other, _)| *other != id).map(|(_, r)| r);
         for layer in &record.layers {
-            if gone.layers.contains(layer) || others().any(|r| r.layers.contains(layer)) {
+            if gone.layers.contains(layer)
+                || others().any(|r| r.layers.contains(layer))
+                || self.is_kept(layer)
+            {
                 continue;
             }
             if let Some(layer_record) = self.committed.layers.get(layer) {
@@ -242,6 +246,32 @@ impl State {
         gone.blobs.extend(record.manifests.iter().cloned());
         gone.blobs.extend(id.parse::<Digest>());
         change.delete_images.push(id.to_owned());
+        gone
+    }
+
+    /// Plans the end of the layers that only the records of `change.delete_kept` have kept.
+    pub(super) fn plan_release(&self, change: &mut Change) -> Gone {
+        let mut gone = Gone::default();
+        if change.delete_kept.is_empty() {
+            return gone;
+        }
+        let mut needed: HashSet<&Digest> = self.committed.images.values().flat_map(|r| &r.layers).collect();
+        let others = self.committed.kept.iter().filter(|(key, _)| !change.delete_kept.contains(key));
+        needed.extend(others.flat_map(|(_, kept)| &kept.layers));
+        needed.extend(change.put_kept.iter().flat_map(|(_, kept)| &kept.layers));
+        for key in &change.delete_kept {
+            for layer in self.committed.kept.get(key).map(|kept| &kept.layers).into_iter().flatten() {
+                if needed.contains(layer) || gone.layers.contains(layer) {
+                    continue;
+                }
+                if let Some(record) = self.committed.layers.get(layer) {
+                    gone.layers.push(layer.clone());
+                    gone.records.push(record.clone());
+                    gone.blobs.extend(record.blob.clone());
+                }
+            }
+        }
+        change.delete_layers.extend(gone.layers.iter().cloned());
         gone
     }
 

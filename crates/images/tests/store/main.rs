@@ -6,6 +6,7 @@ mod content;
 mod crash;
 mod hostile;
 mod load;
+mod outside;
 mod proxy;
 mod pull;
 mod push;

@@ -13,7 +13,7 @@ use crate::workspace::{Events, Workspace};
 
 const MIB: usize = 1 << 20;
 
-fn two_layers(seed: u64) -> TestImage {
+pub fn two_layers(seed: u64) -> TestImage {
     let layers = vec![
         Layer::new(tar_of(&[("etc/one", b"1"), ("etc/both", b"low")]), Packing::Gzip),
         Layer::new(tar_of(&[("etc/both", b"top"), ("data", &noise(seed, 3 * MIB))]), Packing::Zstd),
@@ -250,10 +250,15 @@ async fn failures_have_the_words_of_docker() {
 struct LoopbackOnly(std::sync::Mutex<Vec<String>>);
 
 impl Dial for LoopbackOnly {
-    fn dial<'a>(&'a self, host: &'a str, port: u16) -> BoxFuture<'a, std::io::Result<Box<dyn Io>>> {
+    fn dial<'a>(
+        &'a self,
+        tls: bool,
+        host: &'a str,
+        port: u16,
+    ) -> BoxFuture<'a, std::io::Result<Box<dyn Io>>> {
         self.0.lock().unwrap().push(host.to_owned());
         if host == "127.0.0.1" {
-            return TcpDial.dial(host, port);
+            return TcpDial.dial(tls, host, port);
         }
         Box::pin(async { Err(std::io::ErrorKind::NotFound.into()) })
     }
