@@ -1,0 +1,197 @@
+//! What becomes of a result: an image of the store, an archive of an image, a tar of files.
+//!
+//! The local exporter, which sends files one by one, is the door's own: it reads from [`Ref::mount`](crate::Ref::mount).
+
+mod config;
+mod inline;
+
+use std::io::Write;
+use std::sync::Arc;
+
+use bollard_buildkit_proto::moby::buildkit::v1;
+use skiff_images::archive::{Mounts, Packer};
+use skiff_images::{Held, NewBuilt, Reference};
+
+pub(crate) use inline::{Entry as CacheEntry, read as read_inline};
+
+use crate::error::{Error, Result};
+use crate::frontend::{BuildResult, IMAGE_CONFIG_KEY, Refs};
+use crate::solver::{Job, Ref, Reporter, Value, blocking, random_id};
+
+/// Seconds since 1970 as RFC 3339.
+pub(crate) fn time_text(seconds: u64) -> String {
+    config::text(i64::try_from(seconds).unwrap_or(i64::MAX))
+}
+
+/// What an image gets beside its layers and configuration.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ImageOptions {
+    /// Its names; a name that another image has moves.
+    pub names: Vec<String>,
+    /// Seconds since 1970 that every time of the image's configuration becomes (`SOURCE_DATE_EPOCH`).
+    pub source_date_epoch: Option<i64>,
+    /// Whether the configuration tells later builds about the cache (`BUILDKIT_INLINE_CACHE`).
+    pub inline_cache: bool,
+}
+
+/// An exported image.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ExportedImage {
+    /// The image's id, which is the digest of its configuration (`containerimage.config.digest`).
+    pub id: String,
+    /// What `containerimage.digest` says: with Docker's classic store the same as the id.
+    pub manifest: String,
+    /// Its names, complete.
+    pub names: Vec<String>,
+}
+
+/// The form of an image archive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Archive {
+    /// An OCI layout.
+    Oci,
+    /// What `docker load` reads, and OCI tools too.
+    Docker,
+}
+
+/// Commits a result as an image of the store: the `moby`, `image` and classic exporters.
+///
+/// The configuration is `containerimage.config` of the metadata with the layers filled in: `rootfs`, and times in the
+/// history that frontends leave to us. Shows the vertex `exporting to image`.
+///
+/// # Errors
+/// Names that are none; errors of making the result; a result for several platforms.
+pub async fn image(job: &Job, result: &BuildResult, options: ImageOptions) -> Result<ExportedImage> {
+    let names = complete(&options.names)?;
+    let (reference, key) = single(result)?;
+    let value = reference.value().await?;
+    let vertex = vertex("exporting to image");
+    let reporter = Reporter::new(Arc::clone(job.listener()), vertex);
+    reporter.started();
+    let done = async {
+        let (config, held) = configuration(job, result, &value, &key, &options).await?;
+        reporter.status("exporting layers", 0, 0, true);
+        let images = job.solver().images().clone();
+        let new = NewBuilt { config, names: names.clone() };
+        let image = blocking(move || Ok(images.add_image(new, &held)?)).await?;
+        reporter.status(&format!("writing image {}", image.id), 0, 0, true);
+        for name in &names {
+            reporter.status(&format!("naming to {name}"), 0, 0, true);
+        }
+        Ok(ExportedImage { manifest: image.id.clone(), id: image.id, names })
+    }
+    .await;
+    match &done {
+        Ok(_) => reporter.completed(false),
+        Err(error) => reporter.failed(error),
+    }
+    done
+}
+
+/// Writes a result as an image archive. Blocks while writing, on a thread of its own.
+///
+/// # Errors
+/// As [`image`]; when `out` fails.
+pub async fn archive(
+    job: &Job,
+    result: &BuildResult,
+    options: ImageOptions,
+    form: Archive,
+    out: impl Write + Send + 'static,
+) -> Result<ExportedImage> {
+    let names = complete(&options.names)?;
+    let (reference, key) = single(result)?;
+    let value = reference.value().await?;
+    let what = match form {
+        Archive::Oci => "exporting to oci image format",
+        Archive::Docker => "exporting to docker image format",
+    };
+    let reporter = Reporter::new(Arc::clone(job.listener()), vertex(what));
+    reporter.started();
+    let done = async {
+        let (config, held) = configuration(job, result, &value, &key, &options).await?;
+        let images = job.solver().images().clone();
+        let shown = names.clone();
+        // Not an image of the store: only what is written needs its layers.
+        let id = skiff_images::Digest::of(&config).to_string();
+        blocking(move || {
+            let save = images.save_built(NewBuilt { config, names: shown }, &held)?;
+            save.write(out).map_err(|error| Error::failed(format!("write the archive: {error}")))
+        })
+        .await?;
+        Ok(ExportedImage { manifest: id.clone(), id, names })
+    }
+    .await;
+    match &done {
+        Ok(_) => reporter.completed(false),
+        Err(error) => reporter.failed(error),
+    }
+    done
+}
+
+/// Writes the files of a reference as a tar. Blocks while writing, on a thread of its own.
+///
+/// # Errors
+/// Errors of making the reference; when `out` fails.
+pub async fn tar(reference: &Ref, out: impl Write + Send + 'static) -> Result<()> {
+    let mounted = reference.mount().await?;
+    blocking(move || {
+        let failed = |error: std::io::Error| Error::failed(format!("write the files: {error}"));
+        let mut packer = Packer::new(out);
+        let root = mounted.root().try_clone_to_owned().map_err(failed)?;
+        packer.add(root, b"", Mounts::Included).map_err(failed)?;
+        packer.finish().map(drop).map_err(failed)
+    })
+    .await
+}
+
+fn vertex(name: &str) -> v1::Vertex {
+    let digest = crate::graph::digest(format!("{name} {}", random_id()).as_bytes());
+    v1::Vertex { digest, name: name.to_owned(), ..v1::Vertex::default() }
+}
+
+fn complete(names: &[String]) -> Result<Vec<String>> {
+    let name = |name: &String| -> Result<String> {
+        let reference = Reference::parse(name).map_err(skiff_images::Error::from)?;
+        if reference.digest().is_some() {
+            return Err(Error::invalid("refusing to create a tag with a digest reference"));
+        }
+        Ok(reference.or_latest().to_string())
+    };
+    names.iter().map(name).collect()
+}
+
+/// The only reference of a result, and the key of its configuration.
+fn single(result: &BuildResult) -> Result<(Ref, String)> {
+    match &result.refs {
+        Refs::Single(reference) => Ok((reference.clone(), IMAGE_CONFIG_KEY.to_owned())),
+        Refs::Map(map) => match map.iter().next() {
+            Some((platform, reference)) if map.len() == 1 => {
+                let own = format!("{IMAGE_CONFIG_KEY}/{platform}");
+                let key = if result.metadata.contains_key(&own) { own } else { IMAGE_CONFIG_KEY.to_owned() };
+                Ok((reference.clone(), key))
+            }
+            _ => Err(Error::invalid("docker exporter does not currently support exporting manifest lists")),
+        },
+        Refs::None => Err(Error::invalid("no result to export")),
+    }
+}
+
+async fn configuration(
+    job: &Job,
+    result: &BuildResult,
+    value: &Value,
+    key: &str,
+    options: &ImageOptions,
+) -> Result<(Vec<u8>, Held)> {
+    let Value::Layers(snapshot) = value else {
+        return Err(Error::invalid("a local source is no image"));
+    };
+    let held = job.realize(snapshot).await?;
+    let given = result.metadata.get(key).map(Vec::as_slice);
+    let layers: Vec<String> = held.layers().map(ToString::to_string).collect();
+    let created = job.layer_times(&layers);
+    let inline = options.inline_cache.then(|| inline::write(&job.cache_entries(&layers))).flatten();
+    let config = config::complete(given, &layers, &created, options.source_date_epoch, inline)?;
+    Ok((config, held))
+}
