@@ -1,0 +1,255 @@
+//! Exporters: what becomes of a build's result, and what the client is told about it.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use skiff_build::export::{self, Archive, ExportedImage, ImageOptions};
+use skiff_build::{BuildResult, Error, Job, Progress, Ref, Refs, Result};
+
+use crate::session::Session;
+use crate::shown::Shown;
+
+/// How often the progress of a transfer is told.
+const TELL: Duration = Duration::from_millis(100);
+
+/// One exporter of a build.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Exporter {
+    kind: Kind,
+    image: ImageOptions,
+    /// Its place in the client's list, which its files are sent under.
+    index: usize,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// An image of the store.
+    Image,
+    /// A directory at the client.
+    Local,
+    /// A tar of the files, at the client.
+    Tar,
+    /// An image archive, at the client.
+    Archive(Archive),
+}
+
+impl Exporter {
+    /// Reads an exporter of a request; `None` for the one that exports nothing.
+    ///
+    /// # Errors
+    /// For an unknown kind, in BuildKit's words; for attributes that can't be done.
+    pub fn read(kind: &str, attributes: &HashMap<String, String>, index: usize) -> Result<Option<Self>> {
+        let kind = match kind {
+            "" | "cacheonly" => return Ok(None),
+            "moby" | "image" => Kind::Image,
+            "local" => Kind::Local,
+            "tar" => Kind::Tar,
+            "oci" => Kind::Archive(Archive::Oci),
+            "docker" => Kind::Archive(Archive::Docker),
+            other => return Err(Error::not_found(format!("exporter \"{other}\" could not be found"))),
+        };
+        let flag = |name: &str| -> Result<bool> {
+            match attributes.get(name).map(String::as_str) {
+                None | Some("") => Ok(false),
+                Some(text) => go_bool(text)
+                    .ok_or_else(|| Error::invalid(format!("non-bool value specified for {name}: {text}"))),
+            }
+        };
+        // With this driver the client itself pushes what was built: `push` alone is not for us.
+        if kind == Kind::Image && flag("push-by-digest")? {
+            return Err(Error::invalid("push-by-digest is not supported: push the image by its name"));
+        }
+        if flag("rewrite-timestamp")? {
+            return Err(Error::invalid(
+                "rewrite-timestamp is not supported: the times of files stay what they are",
+            ));
+        }
+        let names = attributes.get("name").map_or("", String::as_str);
+        let epoch = attributes.get("source-date-epoch").filter(|text| !text.is_empty());
+        let source_date_epoch = epoch
+            .map(|text| text.parse::<i64>())
+            .transpose()
+            .map_err(|_| Error::invalid("invalid SOURCE_DATE_EPOCH"))?;
+        let image = ImageOptions {
+            names: names.split(',').filter(|name| !name.is_empty()).map(str::to_owned).collect(),
+            source_date_epoch,
+            ..ImageOptions::default()
+        };
+        Ok(Some(Self { kind, image, index }))
+    }
+
+    /// Lets the image tell later builds about the cache.
+    pub fn with_inline_cache(mut self) -> Self {
+        self.image.inline_cache = true;
+        self
+    }
+
+    /// Whether it needs the client to take files.
+    pub fn wants_session(&self) -> bool {
+        self.kind != Kind::Image
+    }
+
+    /// Exports a result; returns what the client is told.
+    ///
+    /// # Errors
+    /// Those of making the result; a client that does not take it.
+    pub async fn run(
+        self,
+        job: &Job,
+        progress: Arc<dyn Progress>,
+        session: Option<Arc<Session>>,
+        result: &BuildResult,
+    ) -> Result<HashMap<String, String>> {
+        let session =
+            || session.clone().ok_or_else(|| Error::invalid("this exporter needs a session of the client"));
+        match self.kind {
+            Kind::Image => {
+                let names = self.image.names.clone();
+                let image = export::image(job, result, self.image).await?;
+                Ok(about(&image, &names))
+            }
+            Kind::Archive(form) => {
+                let (session, names) = (session()?, self.image.names.clone());
+                let (writer, mut end) = session.open_file(self.index);
+                let image = match export::archive(job, result, self.image, form, writer).await {
+                    Ok(image) => image,
+                    Err(error) => return Err(end.reason().await.unwrap_or(error)),
+                };
+                end.finish().await?;
+                Ok(about(&image, &names))
+            }
+            Kind::Tar => {
+                let session = session()?;
+                let Some(reference) = single(result)? else { return Ok(HashMap::new()) };
+                reference.evaluate().await?;
+                Shown::during(progress, "exporting to client tarball", async |shown: Shown| {
+                    let (writer, mut end) = session.open_file(self.index);
+                    let sent = Arc::new(AtomicU64::new(0));
+                    let writer = Counted {
+                        inner: writer,
+                        sent: sent.clone(),
+                        told: Instant::now(),
+                        shown: shown.clone(),
+                    };
+                    if let Err(error) = export::tar(&reference, writer).await {
+                        return Err(end.reason().await.unwrap_or(error));
+                    }
+                    end.finish().await?;
+                    shown.bytes("sending tarball", sent.load(Ordering::Relaxed), true);
+                    Ok(HashMap::new())
+                })
+                .await
+            }
+            Kind::Local => {
+                let session = session()?;
+                let Some(reference) = single(result)? else { return Ok(HashMap::new()) };
+                let mounted = reference.mount().await?;
+                let root =
+                    mounted.root().try_clone_to_owned().map_err(|error| Error::failed(error.to_string()))?;
+                Shown::during(progress, "exporting to client directory", async |shown: Shown| {
+                    let sent = Arc::new(AtomicU64::new(0));
+                    let (told, counted, teller) =
+                        (std::sync::Mutex::new(Instant::now()), sent.clone(), shown.clone());
+                    let on_sent = Arc::new(move |bytes| {
+                        counted.store(bytes, Ordering::Relaxed);
+                        let mut told = told.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+                        if told.elapsed() >= TELL {
+                            *told = Instant::now();
+                            teller.bytes("copying files", bytes, false);
+                        }
+                    });
+                    session.send_files(root, self.index, on_sent).await?;
+                    shown.bytes("copying files", sent.load(Ordering::Relaxed), true);
+                    Ok(HashMap::new())
+                })
+                .await
+            }
+        }
+    }
+}
+
+/// What clients are told about an image. Its digest is its id: images of this store are known by their configuration,
+/// as dockerd's are.
+fn about(image: &ExportedImage, names: &[String]) -> HashMap<String, String> {
+    let mut about = HashMap::from([
+        ("containerimage.config.digest".to_owned(), image.id.clone()),
+        ("containerimage.digest".to_owned(), image.id.clone()),
+    ]);
+    let names = if image.names.is_empty() { names } else { &image.names };
+    if !names.is_empty() {
+        about.insert("image.name".to_owned(), names.join(","));
+    }
+    about
+}
+
+fn single(result: &BuildResult) -> Result<Option<Ref>> {
+    match &result.refs {
+        Refs::None => Ok(None),
+        Refs::Single(reference) => Ok(Some(reference.clone())),
+        Refs::Map(refs) if refs.len() <= 1 => Ok(refs.values().next().cloned()),
+        Refs::Map(_) => Err(Error::invalid("files of several platforms can't be exported at once")),
+    }
+}
+
+/// Go's `strconv.ParseBool`.
+fn go_bool(text: &str) -> Option<bool> {
+    match text {
+        "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true),
+        "0" | "f" | "F" | "false" | "FALSE" | "False" => Some(false),
+        _ => None,
+    }
+}
+
+/// Counts what is written, and tells.
+struct Counted<W> {
+    inner: W,
+    sent: Arc<AtomicU64>,
+    told: Instant,
+    shown: Shown,
+}
+
+impl<W: std::io::Write> std::io::Write for Counted<W> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let written = self.inner.write(bytes)?;
+        let sent = self.sent.fetch_add(written as u64, Ordering::Relaxed) + written as u64;
+        if self.told.elapsed() >= TELL {
+            self.told = Instant::now();
+            self.shown.bytes("sending tarball", sent, false);
+        }
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.inner.flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(kind: &str, attributes: &[(&str, &str)]) -> Result<Option<Exporter>> {
+        let attributes =
+            attributes.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        Exporter::read(kind, &attributes, 0)
+    }
+
+    #[test]
+    fn exporters_are_read_or_refused_in_buildkits_words() {
+        assert_eq!(read("", &[]).unwrap(), None);
+        let image = read("moby", &[("name", "a:1,b:2"), ("unpack", "true")]).unwrap().unwrap();
+        assert_eq!(image.image.names, ["a:1", "b:2"]);
+        assert!(!image.wants_session());
+        assert!(read("local", &[("dest", "out")]).unwrap().unwrap().wants_session());
+        assert_eq!(read("sky", &[]).unwrap_err().to_string(), "exporter \"sky\" could not be found");
+        assert!(read("image", &[("push", "true")]).is_ok(), "clients of this driver push by themselves");
+        assert!(read("image", &[("push-by-digest", "true")]).is_err());
+        assert_eq!(
+            read("image", &[("push-by-digest", "maybe")]).unwrap_err().to_string(),
+            "non-bool value specified for push-by-digest: maybe"
+        );
+        assert!(read("oci", &[("source-date-epoch", "x")]).is_err());
+    }
+}
