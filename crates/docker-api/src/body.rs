@@ -1,17 +1,21 @@
 //! Bodies of requests and answers.
 
 use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::{Stream, StreamExt, TryStreamExt};
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, EXPECT};
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, BodyStream, Full, LengthLimitError, Limited, StreamBody};
-use hyper::body::Frame;
+use hyper::body::{Frame, SizeHint};
 use serde::Serialize;
 use serde::de::{Deserialize, DeserializeOwned};
 use serde_json::Value;
+use tokio::runtime::Handle;
 use tokio_util::io::StreamReader;
 
 use crate::backend::{BodyReader, ByteStream};
@@ -31,6 +35,58 @@ const JSON_LIMIT: usize = 8 << 20;
 const READ_AHEAD_LIMIT: u64 = 64 << 10;
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
+
+/// How long a client that sends what nobody wants is listened to.
+const LINGER: Duration = Duration::from_secs(5);
+
+/// A body on its way in that is read on when nobody wants it any more: a client that is still sending would see a broken
+/// connection instead of the answer.
+pub(crate) struct Incoming {
+    body: Option<hyper::body::Incoming>,
+    /// The client sends nothing before it is asked to.
+    waits: bool,
+}
+
+impl Incoming {
+    pub fn new(body: hyper::body::Incoming, head: &HeaderMap) -> Incoming {
+        Incoming { body: Some(body), waits: head.contains_key(EXPECT) }
+    }
+}
+
+impl hyper::body::Body for Incoming {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        match &mut self.body {
+            Some(body) => Pin::new(body).poll_frame(context),
+            None => Poll::Ready(None),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.as_ref().is_none_or(hyper::body::Body::is_end_stream)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.as_ref().map(hyper::body::Body::size_hint).unwrap_or_default()
+    }
+}
+
+impl Drop for Incoming {
+    fn drop(&mut self) {
+        let ended = self.waits || hyper::body::Body::is_end_stream(self);
+        if let (Some(mut body), false, Ok(runtime)) = (self.body.take(), ended, Handle::try_current()) {
+            runtime.spawn(async move {
+                let rest = async { while let Some(Ok(_)) = body.frame().await {} };
+                let _ = tokio::time::timeout(LINGER, rest).await;
+            });
+        }
+    }
+}
 
 /// Makes a body of bytes at hand.
 pub(crate) fn full(bytes: impl Into<Bytes>) -> Body {

@@ -4,6 +4,8 @@
 //! optional field of a model `None`: the server fills in the empty lists, nulls and zero values that dockerd's JSON
 //! has (see `shape`), and adds the fields that older API versions expect.
 
+mod build;
+mod buildkit;
 mod containers;
 mod exec;
 mod images;
@@ -12,6 +14,10 @@ mod stream;
 mod system;
 mod volumes;
 
+pub use build::{Build, BuildCacheRecord, BuildImage, BuildUlimit, PruneBuilds, PrunedBuilds};
+pub use buildkit::{
+    BuildKit, BuildKitBuild, BuildOutput, GrpcBody, RawConnection, RawStream, SessionOffer, TakeConnection,
+};
 pub use containers::{
     AttachOptions, CommitContainer, Containers, CreateContainer, ListContainers, LogsOptions, PathChange,
     PathStat, PutArchive, RemoveContainer, StatsOptions, StatsStream, StopOptions, Tail, WaitCondition,
@@ -19,8 +25,8 @@ pub use containers::{
 };
 pub use exec::{Exec, StartExec};
 pub use images::{
-    Auth, Images, ImportImage, ListImages, Progress, ProgressDetail, ProgressStream, PullImage, PushImage,
-    RemoveImage,
+    Auth, ErrorDetail, Images, ImportImage, ListImages, Progress, ProgressDetail, ProgressStream, PullImage,
+    PushImage, RemoveImage,
 };
 pub use networks::{InspectNetwork, Networks};
 pub use stream::{
@@ -48,6 +54,6 @@ pub struct UnixTime {
 }
 
 /// Everything the server asks of an engine; implemented by whatever implements all the resources.
-pub trait Backend: System + Images + Containers + Exec + Networks + Volumes {}
+pub trait Backend: Build + BuildKit + System + Images + Containers + Exec + Networks + Volumes {}
 
-impl<T: System + Images + Containers + Exec + Networks + Volumes> Backend for T {}
+impl<T: Build + BuildKit + System + Images + Containers + Exec + Networks + Volumes> Backend for T {}

@@ -50,6 +50,8 @@ pub struct DiskUsage {
     pub containers: Option<Vec<ContainerSummary>>,
     /// Volumes, with usage data; `None` when not asked for.
     pub volumes: Option<Vec<Volume>>,
+    /// The build cache; `None` when not asked for.
+    pub build_cache: Option<Vec<super::BuildCacheRecord>>,
 }
 
 /// The engine's own calls.

@@ -3,7 +3,8 @@
 //! ```text
 //!  client ◄──► Gate ◄──► hyper (HTTP/1.1) ──► route::dispatch ──► backend
 //!               │                                  │
-//!               └──────── hijack::copy ◄───────────┘  after an upgrade
+//!               ├──────── hijack::copy ◄───────────┤  after an upgrade to a container's stdio
+//!               └──────── hyper (HTTP/2) ◄─────────┘  after an upgrade to h2c, or from the first byte on: `grpc`
 //! ```
 //!
 //! Old clients attach without an `Upgrade` header and expect a bare `200` followed by raw bytes. hyper hands over a
@@ -11,6 +12,7 @@
 //! as a `CONNECT`.
 
 mod gate;
+mod grpc;
 mod head;
 mod service;
 
@@ -20,6 +22,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream};
 use tokio::net::{TcpStream, UnixStream};
 
+pub(crate) use grpc::serve as serve_grpc;
 pub(crate) use service::serve;
 
 /// A connection that a client may be served on.

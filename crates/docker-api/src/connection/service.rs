@@ -1,6 +1,7 @@
 //! HTTP on one connection: hands requests to the routes and gives answers their common headers.
 
 use std::convert::Infallible;
+use std::io;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -14,10 +15,13 @@ use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
 use serde_json::json;
+use tokio::io::AsyncReadExt;
 use tracing::Instrument;
 
 use super::Connection;
 use super::gate::{Gate, Verdict};
+use super::grpc;
+use crate::backend::TakeConnection;
 use crate::body::{self, Body, BoxError};
 use crate::error::{ApiError, Result};
 use crate::hijack::{self, websocket::WebSocket};
@@ -40,6 +44,10 @@ pub(crate) async fn serve<C: Connection>(server: Server, connection: C) -> Resul
     let mut builder = auto::Builder::new(TokioExecutor::new());
     // Names as Go writes them: some scripts look for `Api-Version` and no other spelling.
     builder.http1().title_case_headers(true);
+    builder
+        .http2()
+        .initial_stream_window_size(grpc::STREAM_WINDOW)
+        .initial_connection_window_size(grpc::CONNECTION_WINDOW);
     builder.serve_connection_with_upgrades(TokioIo::new(gate), service).await
 }
 
@@ -48,10 +56,15 @@ async fn answer<C: Connection>(
     verdict: Arc<Verdict>,
     mut request: Request<Incoming>,
 ) -> Response<Body> {
+    if grpc::is_call(&request) {
+        // No task of its own: a call whose client goes away is cancelled.
+        return grpc::answer(&*server.backend, request).await;
+    }
     let bare = request.method() == Method::CONNECT;
     let upgrade = (bare || request.headers().contains_key(UPGRADE)).then(|| hyper::upgrade::on(&mut request));
     let span = tracing::debug_span!("request", op = %request.method(), path = request.uri().path());
     let (head, body) = request.into_parts();
+    let body = body::Incoming::new(body, &head.headers);
     let body = body::read_ahead(body.map_err(BoxError::from).boxed_unsync()).await;
     let backend = server.backend.clone();
     // A task of its own: an operation once begun is finished, also when the client goes away.
@@ -67,7 +80,12 @@ async fn answer<C: Connection>(
             tokio::spawn(take_over::<C>(upgrade, hijack));
             return decorate(response, &server);
         }
-        (Ok(Answer::Hijack(_)), None) => {
+        (Ok(Answer::Upgrade(take)), Some(upgrade)) => {
+            verdict.hijacked();
+            tokio::spawn(upgraded::<C>(upgrade, take));
+            return decorate(switching_to_http2(), &server);
+        }
+        (Ok(Answer::Hijack(_) | Answer::Upgrade(_)), None) => {
             error_response(&ApiError::bad_request("error attaching: this connection cannot be hijacked"))
         }
         (Ok(Answer::Http(response)), upgrade) => {
@@ -111,6 +129,14 @@ fn switching_protocols(hijack: &Hijack) -> Response<Body> {
     response
 }
 
+fn switching_to_http2() -> Response<Body> {
+    let mut response = body::empty(StatusCode::SWITCHING_PROTOCOLS);
+    let headers = response.headers_mut();
+    headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+    headers.insert(UPGRADE, HeaderValue::from_static("h2c"));
+    response
+}
+
 fn bare_ok() -> Response<Body> {
     let mut response = body::empty(StatusCode::OK);
     response.headers_mut().insert(CONTENT_TYPE, route::RAW_STREAM);
@@ -118,28 +144,38 @@ fn bare_ok() -> Response<Body> {
 }
 
 async fn take_over<C: Connection>(upgrade: OnUpgrade, hijack: Hijack) {
+    let Some((connection, early)) = taken::<C>(upgrade).await else { return };
+    match hijack.websocket.as_ref().map(|handshake| handshake.frames) {
+        Some(frames) => hijack::run(WebSocket::new(connection, early, frames), Bytes::new(), hijack).await,
+        None => hijack::run(connection, early, hijack).await,
+    }
+}
+
+async fn upgraded<C: Connection>(upgrade: OnUpgrade, take: TakeConnection) {
+    if let Some((connection, early)) = taken::<C>(upgrade).await {
+        let (reader, writer) = tokio::io::split(connection);
+        let reader = AsyncReadExt::chain(io::Cursor::new(early), reader);
+        take(Box::new(tokio::io::join(reader, writer))).await;
+    }
+}
+
+/// The connection below hyper, and what was read of it and belongs to the new protocol.
+async fn taken<C: Connection>(upgrade: OnUpgrade) -> Option<(C, Bytes)> {
     let upgraded = match upgrade.await {
         Ok(upgraded) => upgraded,
         Err(error) => {
-            tracing::debug!(%error, "client left before it was attached");
-            return;
+            tracing::debug!(%error, "client left before its connection was upgraded");
+            return None;
         }
     };
-    match auto::upgrade::downcast::<TokioIo<Gate<C>>>(upgraded) {
-        Ok(parts) => {
-            let (connection, rest) = parts.io.into_inner().into_inner();
-            // hyper may have read ahead of what the gate still holds.
-            let early = if rest.is_empty() { parts.read_buf } else { [parts.read_buf, rest].concat().into() };
-            match hijack.websocket.as_ref().map(|handshake| handshake.frames) {
-                Some(frames) => {
-                    let socket = WebSocket::new(connection, early, frames);
-                    hijack::run(socket, Bytes::new(), hijack).await;
-                }
-                None => hijack::run(connection, early, hijack).await,
-            }
-        }
-        Err(_) => tracing::error!("an upgraded connection isn't the one that was served"),
-    }
+    let Ok(parts) = auto::upgrade::downcast::<TokioIo<Gate<C>>>(upgraded) else {
+        tracing::error!("an upgraded connection isn't the one that was served");
+        return None;
+    };
+    let (connection, rest) = parts.io.into_inner().into_inner();
+    // hyper may have read ahead of what the gate still holds.
+    let early = if rest.is_empty() { parts.read_buf } else { [parts.read_buf, rest].concat().into() };
+    Some((connection, early))
 }
 
 fn error_response(error: &ApiError) -> Response<Body> {

@@ -17,20 +17,16 @@ pub(crate) fn header(kind: StreamKind, length: u32) -> [u8; HEADER] {
     [kind as u8, 0, 0, 0, a, b, c, d]
 }
 
-/// Turns a chunk into frames: usually one, none for no bytes.
+/// Turns a piece of a log into a frame for each line, as dockerd has it: clients that read frame by frame see lines.
 pub(crate) fn frames(chunk: Chunk) -> impl Iterator<Item = Bytes> {
-    let Chunk { kind, mut bytes } = chunk;
-    std::iter::from_fn(move || {
-        if bytes.is_empty() {
-            return None;
-        }
-        let length = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
-        let payload = bytes.split_to(length as usize);
-        let mut frame = BytesMut::with_capacity(HEADER + payload.len());
-        frame.put_slice(&header(kind, length));
-        frame.put(payload);
-        Some(frame.freeze())
-    })
+    let Chunk { kind, bytes } = chunk;
+    let mut all = BytesMut::with_capacity(bytes.len() + bytes.len() / 4 + HEADER);
+    for line in bytes.split_inclusive(|&byte| byte == b'\n') {
+        // A piece comes from one read and is far shorter than 4 GiB.
+        all.put_slice(&header(kind, u32::try_from(line.len()).unwrap_or(u32::MAX)));
+        all.put_slice(line);
+    }
+    (!all.is_empty()).then(|| all.freeze()).into_iter()
 }
 
 #[cfg(test)]
@@ -45,7 +41,10 @@ mod tests {
     }
 
     #[test]
-    fn no_bytes_are_no_frame() {
+    fn each_line_of_a_log_has_a_frame() {
+        let chunk = Chunk { kind: StreamKind::Stdout, bytes: Bytes::from_static(b"a\nbc\nd") };
+        let framed: Vec<Bytes> = frames(chunk).collect();
+        assert_eq!(framed, [&b"\x01\0\0\0\0\0\0\x02a\n\x01\0\0\0\0\0\0\x03bc\n\x01\0\0\0\0\0\0\x01d"[..]]);
         assert_eq!(frames(Chunk { kind: StreamKind::Stdout, bytes: Bytes::new() }).count(), 0);
     }
 }

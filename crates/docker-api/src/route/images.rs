@@ -17,7 +17,7 @@ const LIST_FILTERS: &[&str] = &["before", "dangling", "label", "label!", "refere
 const PRUNE_FILTERS: &[&str] = &["dangling", "label", "label!", "until"];
 
 /// Clients differ on padding.
-const BASE64: GeneralPurpose = GeneralPurpose::new(
+pub(super) const BASE64: GeneralPurpose = GeneralPurpose::new(
     &URL_SAFE,
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
@@ -177,7 +177,7 @@ fn last_line(error: &ApiError) -> Option<Value> {
     Some(json!({ "errorDetail": { "message": error.message }, "error": error.message }))
 }
 
-async fn progress(lines: ProgressStream) -> Result<Answer> {
+pub(super) async fn progress(lines: ProgressStream) -> Result<Answer> {
     Ok(body::json_lines(lines, last_line).await?.into())
 }
 

@@ -1,6 +1,8 @@
 //! From a request to a backend call: one file per resource, one `match` on method and path in each.
 
 mod archive;
+mod build;
+mod buildkit;
 mod containers;
 mod create;
 mod exec;
@@ -18,7 +20,7 @@ use http::{HeaderMap, Method, Response};
 use percent_encoding::percent_decode_str;
 use serde::de::DeserializeOwned;
 
-use crate::backend::{AttachStreams, Backend, BodyReader};
+use crate::backend::{AttachStreams, Backend, BodyReader, TakeConnection};
 use crate::body::{self, Body};
 use crate::error::{ApiError, Result};
 use crate::hijack::websocket::Handshake;
@@ -33,6 +35,8 @@ pub(crate) enum Answer {
     Http(Response<Body>),
     /// The connection becomes a container's stdio.
     Hijack(Hijack),
+    /// The connection becomes HTTP/2.
+    Upgrade(TakeConnection),
 }
 
 /// A connection about to become a container's stdio.
@@ -132,6 +136,13 @@ pub(crate) async fn dispatch(backend: Arc<dyn Backend>, head: Parts, body: Body)
         ["distribution", name @ .., "json"] if !name.is_empty() && call.method == Method::GET => {
             images::distribution(call, &name.join("/")).await
         }
+        ["build"] if call.method == Method::POST && call.query.get("version") == Some("2") => {
+            buildkit::build(call).await
+        }
+        ["build", "cancel"] if call.method == Method::POST => buildkit::cancel(call).await,
+        ["build", rest @ ..] => build::route(call, rest).await,
+        ["grpc"] if call.method == Method::POST => buildkit::grpc(call),
+        ["session"] if call.method == Method::POST => buildkit::session(call),
         ["networks", rest @ ..] => networks::route(call, rest).await,
         ["volumes", rest @ ..] => volumes::route(call, rest).await,
         path @ ["swarm" | "nodes" | "services" | "tasks" | "secrets" | "configs", ..] => {

@@ -3,7 +3,6 @@
 use futures_util::StreamExt;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, PRAGMA};
 use http::{HeaderName, HeaderValue, Method, Response, StatusCode};
-use serde_json::json;
 
 use super::{Answer, Call, page_not_found};
 use crate::backend::{DiskUsageKinds, EventsOptions, UnixTime};
@@ -42,13 +41,6 @@ pub(super) async fn route(call: Call, path: &[&str]) -> Result<Answer> {
         }
         ("GET", ["events"]) => events(call).await,
         ("GET", ["system", "df"]) => disk_usage(call).await,
-        // There is no build cache; `docker system prune` asks all the same.
-        ("POST", ["build", "prune"]) => {
-            Ok(body::json(StatusCode::OK, &json!({ "CachesDeleted": null, "SpaceReclaimed": 0 }))?.into())
-        }
-        ("POST", ["build" | "session" | "grpc"]) => {
-            Err(ApiError::not_implemented("this engine cannot build images yet"))
-        }
         _ => Err(page_not_found()),
     }
 }
@@ -61,8 +53,8 @@ fn ping(method: &Method) -> Response<body::Body> {
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache, no-store, must-revalidate"));
     headers.insert(PRAGMA, HeaderValue::from_static("no-cache"));
-    // 1 is the classic builder; 2 would send clients to BuildKit's endpoints.
-    headers.insert(HeaderName::from_static("builder-version"), HeaderValue::from_static("1"));
+    // 1 is the classic builder; 2 sends clients to BuildKit's endpoints.
+    headers.insert(HeaderName::from_static("builder-version"), HeaderValue::from_static("2"));
     headers.insert(HeaderName::from_static("swarm"), HeaderValue::from_static("inactive"));
     response
 }

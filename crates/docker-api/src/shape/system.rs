@@ -6,7 +6,7 @@ use bollard_stubs::models::{EventMessage, SystemInfo, SystemVersion};
 use serde_json::{Map, Value, json};
 
 use super::{containers, fields, fill, images, volumes};
-use crate::backend::{DiskUsage, DiskUsageKinds};
+use crate::backend::{BuildCacheRecord, DiskUsage, DiskUsageKinds};
 use crate::error::Result;
 use crate::version::ApiVersion;
 
@@ -139,9 +139,32 @@ pub(crate) fn disk_usage(usage: DiskUsage, kinds: DiskUsageKinds, version: ApiVe
     shaped.insert("Images".to_owned(), images.unwrap_or_default());
     shaped.insert("Containers".to_owned(), containers.unwrap_or_default());
     shaped.insert("Volumes".to_owned(), volumes.transpose()?.unwrap_or_default());
-    shaped.insert("BuildCache".to_owned(), if kinds.build_cache { json!([]) } else { Value::Null });
+    let cache = usage.build_cache.filter(|_| kinds.build_cache);
+    let size: u64 = cache.iter().flatten().map(|record| record.size).sum();
+    let cache = cache.map(|records| records.iter().map(build_cache).collect());
+    shaped.insert("BuildCache".to_owned(), cache.map_or(Value::Null, Value::Array));
     if version < ApiVersion::minor(42) {
-        shaped.insert("BuilderSize".to_owned(), 0.into());
+        shaped.insert("BuilderSize".to_owned(), size.into());
     }
     Ok(shaped.into())
+}
+
+fn build_cache(record: &BuildCacheRecord) -> Value {
+    let mut shaped = json!({
+        "ID": record.id,
+        "Type": record.kind,
+        "Description": record.description,
+        "InUse": record.in_use,
+        "Shared": record.shared,
+        "Size": record.size,
+        "CreatedAt": record.created,
+        "LastUsedAt": record.last_used,
+        "UsageCount": record.usage_count,
+    });
+    if !record.parents.is_empty() {
+        shaped["Parents"] = json!(record.parents);
+        // What clients before 1.42 know: one parent.
+        shaped["Parent"] = json!(record.parents[0]);
+    }
+    shaped
 }

@@ -173,7 +173,71 @@ impl System for Fake {
             volumes: kinds.volumes.then(|| {
                 vec![Volume { usage_data: Some(VolumeUsageData { size: 3, ref_count: 1 }), ..volume() }]
             }),
+            build_cache: kinds.build_cache.then(Vec::new),
         })
+    }
+}
+
+#[async_trait]
+impl Build for Fake {
+    async fn build_image(&self, request: BuildImage, mut context: BodyReader) -> Result<ProgressStream> {
+        let mut bytes = Vec::new();
+        context.read_to_end(&mut bytes).await.unwrap();
+        self.note(format!("{request:?} {}", bytes.len()));
+        Ok(self.progress())
+    }
+
+    async fn prune_builds(&self, request: PruneBuilds) -> Result<PrunedBuilds> {
+        self.note(format!("{request:?}"));
+        Ok(PrunedBuilds { deleted: vec!["a".to_owned()], reclaimed: 3 })
+    }
+}
+
+#[async_trait]
+impl BuildKit for Fake {
+    /// Repeats what it is sent, with the call's path as a header.
+    async fn grpc(&self, request: http::Request<GrpcBody>) -> http::Response<GrpcBody> {
+        let path = request.uri().path().to_owned();
+        self.note(format!("grpc {path}"));
+        let response = http::Response::builder().header("x-path", path);
+        response.body(request.into_body()).unwrap()
+    }
+
+    /// Says hello and repeats what it hears.
+    fn open_session(&self, offer: SessionOffer) -> Result<TakeConnection> {
+        if offer.id == "taken" {
+            return Err(ApiError::bad_request("session taken already exists"));
+        }
+        self.note(format!("{offer:?}"));
+        Ok(Box::new(|connection| {
+            Box::pin(async move {
+                let (mut reader, mut writer) = tokio::io::split(connection);
+                tokio::io::AsyncWriteExt::write_all(&mut writer, b"hello ").await.unwrap();
+                tokio::io::copy(&mut reader, &mut writer).await.unwrap();
+                tokio::io::AsyncWriteExt::shutdown(&mut writer).await.unwrap();
+            })
+        }))
+    }
+
+    async fn build(&self, request: BuildKitBuild, mut context: BodyReader) -> Result<ProgressStream> {
+        let mut bytes = Vec::new();
+        context.read_to_end(&mut bytes).await.map_err(|error| ApiError::internal(error.to_string()))?;
+        self.note(format!("{request:?} {}", bytes.len()));
+        let trace = Progress {
+            id: Some("moby.buildkit.trace".to_owned()),
+            aux: Some("AAAA".into()),
+            ..Progress::default()
+        };
+        let mut lines = vec![Ok(trace)];
+        if self.fail_late {
+            lines.push(Err(ApiError::internal("failed to solve")));
+        }
+        Ok(futures_util::stream::iter(lines).boxed())
+    }
+
+    async fn cancel_build(&self, id: &str) -> Result<()> {
+        self.note(format!("cancel build {id}"));
+        Ok(())
     }
 }
 

@@ -1,6 +1,7 @@
 //! The server before a fake backend, over real sockets.
 
 mod archive;
+mod buildkit;
 mod client;
 mod containers;
 mod docker_cli;
