@@ -5,9 +5,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use ipnet::Ipv4Net;
+use skiff_network::AddressPool;
 
 use crate::network::Forwarder;
 use crate::publish::Publisher;
+use crate::sources::Sources;
 
 /// The default network.
 #[derive(Debug, Clone)]
@@ -40,8 +42,8 @@ pub enum PacketFilter {
 pub enum Egress {
     /// With the machine's own addresses, by its packet filter.
     Masquerade,
-    /// With their own: something else on this machine takes care of them.
-    Routed,
+    /// They are caught: a program on this machine carries what they send ([`skiff_network::outside`]).
+    Caught,
 }
 
 /// What an engine is opened with.
@@ -59,12 +61,20 @@ pub struct Config {
     pub supervisor: skiff_supervisor::Client,
     /// Who binds host addresses for published ports.
     pub publisher: Arc<dyn Publisher>,
+    /// Who knows where the host paths of bind mounts are.
+    pub sources: Arc<dyn Sources>,
     /// The host address of a published port that names none.
     pub publish_default_ip: IpAddr,
     /// The default network.
     pub bridge: BridgeNetwork,
+    /// Whether containers may share interfaces of this machine (macvlan, ipvlan): a guest has none to share.
+    pub shares_interfaces: bool,
+    /// Where subnets of new networks come from, in order.
+    pub address_pools: Vec<AddressPool>,
     /// How containers reach the outside.
     pub egress: Egress,
+    /// What `host-gateway` stands for; without one, the default network's gateway.
+    pub host_gateway: Option<IpAddr>,
     /// When the machine's packet filter is set up.
     pub packet_filter: PacketFilter,
     /// Who answers what containers ask their resolver about the world.

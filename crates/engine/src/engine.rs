@@ -1,10 +1,11 @@
 //! The engine itself: what its parts share.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use serde::{Deserialize, Serialize};
 
+use crate::build::Steps;
 use crate::config::Config;
 use crate::container::Container;
 use crate::error::{Error, Result};
@@ -32,6 +33,10 @@ pub(crate) struct Inner {
     pub networks: Networks,
     pub volumes: Volumes,
     pub execs: Execs,
+    /// Steps of builds that run.
+    pub steps: Steps,
+    /// Opened with the first build: a start need not wait for it.
+    pub solver: Mutex<Option<skiff_build::Solver>>,
     /// Whether containers get cgroups, which can be paused.
     pub cgroups: bool,
     /// Whether these have limits.
@@ -70,6 +75,7 @@ impl Engine {
         let runtime = tokio::runtime::Handle::current();
         let engine = blocking(move || Self::open_blocking(config, runtime)).await?;
         engine.recover().await?;
+        engine.watch_outside();
         Ok(engine)
     }
 
@@ -101,6 +107,8 @@ impl Engine {
             volumes,
             execs: Execs::default(),
             cgroups,
+            steps: Steps::default(),
+            solver: Mutex::default(),
             limits,
             stop: tokio::sync::watch::channel(None).0,
             runtime,

@@ -30,6 +30,8 @@ pub enum Kind {
     Volume,
     /// A network.
     Network,
+    /// The build cache.
+    Builder,
     /// The engine itself.
     Daemon,
 }
@@ -41,6 +43,7 @@ impl Kind {
             Self::Image => "image",
             Self::Volume => "volume",
             Self::Network => "network",
+            Self::Builder => "builder",
             Self::Daemon => "daemon",
         }
     }
@@ -94,6 +97,7 @@ impl From<Event> for EventMessage {
             Kind::Image => EventMessageTypeEnum::IMAGE,
             Kind::Volume => EventMessageTypeEnum::VOLUME,
             Kind::Network => EventMessageTypeEnum::NETWORK,
+            Kind::Builder => EventMessageTypeEnum::BUILDER,
             Kind::Daemon => EventMessageTypeEnum::DAEMON,
         };
         Self {

@@ -488,6 +488,16 @@ impl Engine {
         }
     }
 
+    /// Tells of an image that was built, and of its names.
+    pub(crate) fn image_built(&self, id: &str, tags: &[String]) {
+        let labels = self.find_image(id).map(|image| image.labels).unwrap_or_default();
+        for tag in tags {
+            let shown =
+                Reference::parse(tag).map_or_else(|_| tag.clone(), |name| name.or_latest().familiar());
+            self.image_event(id, "tag", &shown, &labels);
+        }
+    }
+
     pub(crate) fn image_event(&self, id: &str, action: &str, name: &str, labels: &HashMap<String, String>) {
         let mut attributes = labels.clone();
         attributes.insert("name".to_owned(), name.to_owned());

@@ -16,6 +16,7 @@
 
 #![forbid(unsafe_code)]
 
+mod build;
 mod clock;
 mod config;
 mod container;
@@ -37,11 +38,13 @@ mod publish;
 mod recover;
 mod registry;
 mod signals;
+mod sources;
 mod spec;
 mod state;
 mod system;
 mod volumes;
 
+pub use build::{BuildCacheRecord, BuildProgress, PruneBuilds, PrunedBuilds};
 pub use config::{BridgeNetwork, Config, Egress, PacketFilter};
 pub use engine::Engine;
 pub use error::{Code, Error, Result};
@@ -51,10 +54,11 @@ pub use filters::Filters;
 pub use images::{ImageProgress, ImportImage, ListImages, ProgressStream, PullImage, PushImage};
 pub use log::reader::ChunkStream;
 pub use log::{Chunk, Stream};
-pub use network::{Forwarder, LocalForwarder};
+pub use network::{Forwarder, LocalForwarder, ask_servers};
 pub use options::{
     AttachOptions, AttachStreams, CreateContainer, InputWriter, ListContainers, Logs, LogsOptions,
     RemoveContainer, StartExec, StatsOptions, StatsStream, StopOptions, TerminalSize, WaitCondition, Waiting,
 };
 pub use publish::{LocalPublisher, Protocol, PublishError, PublishRequest, PublishedPort, Publisher};
+pub use sources::{LocalSources, Source, SourceError, Sources};
 pub use system::{DiskUsage, DiskUsageKinds};

@@ -30,7 +30,6 @@ use crate::exec::is_exec;
 use crate::log::Ends;
 use crate::network::Resolver;
 use crate::process::{self, Process};
-use crate::publish::{PublishRequest, PublishedPort};
 use crate::state::{MountKind, Record, Status, Table};
 
 /// The exit code of a container whose machine went away.
@@ -53,7 +52,15 @@ impl Engine {
         for container in self.0.registry.all() {
             let record = container.record();
             if record.state.is_running() {
-                self.publish_again(&container).await;
+                let targets = self.targets(&record.endpoints);
+                let ports = match &targets {
+                    Some(targets) => self.publish_again(&record, targets).await,
+                    None => Vec::new(),
+                };
+                if let Some(run) = container.run().as_mut() {
+                    run.ports = ports;
+                    run.ports_lead_to = targets;
+                }
             } else if record.state.status == Status::Restarting
                 || new_session && exit::starts_with_engine(&record)
             {
@@ -129,7 +136,7 @@ impl Engine {
         let record = container.change(|record| {
             let state = &mut record.state;
             if !state.is_running() {
-                *container.before() = Some(state.clone());
+                record.before = Some(state.clone());
             }
             if state.status == Status::Restarting {
                 record.restart_count += 1;
@@ -299,34 +306,6 @@ impl Engine {
         }
         std::fs::write(&path, &session).map_err(|error| Error::file("write", &path, &error))?;
         Ok(true)
-    }
-
-    /// Binds the ports of a container that runs already.
-    async fn publish_again(&self, container: &Arc<Container>) {
-        let record = container.record();
-        let Some(way) = record.endpoints.iter().find(|endpoint| endpoint.default_route) else { return };
-        let mut guards: Vec<Box<dyn PublishedPort>> = Vec::new();
-        for (port, bindings) in &record.ports {
-            let Ok((number, protocol)) = crate::container::parse_port(port) else { continue };
-            for binding in bindings.iter().flatten() {
-                let ip = binding.host_ip.as_deref().and_then(|ip| ip.parse().ok());
-                let host_port = binding.host_port.as_deref().and_then(|port| port.parse().ok());
-                let (Some(host_ip), Some(host_port)) = (ip, host_port) else { continue };
-                let target = (way.ip, number).into();
-                let request =
-                    PublishRequest { host_ip, host_port, protocol, container: record.name.clone(), target };
-                match self.0.config.publisher.publish(request).await {
-                    Ok(guard) => guards.push(guard),
-                    Err(error) => {
-                        tracing::warn!(%error, container = record.id, port = host_port, "port can't be published again");
-                    }
-                }
-            }
-        }
-        if let Some(run) = container.run().as_mut() {
-            run.ports = guards;
-            run.ports_lead_to = Some(way.ip);
-        }
     }
 
     /// Hears from the supervisor from now on.

@@ -1,6 +1,7 @@
 //! `info`, `version` and `system df`.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 
 use bollard_stubs::models::{
     Commit, ContainerSummary, ImageSummary, IndexInfo, LocalNodeState, PluginsInfo, RegistryServiceConfig,
@@ -43,6 +44,18 @@ pub struct DiskUsage {
 }
 
 impl Engine {
+    /// The engine's id, which stays the same over restarts.
+    #[must_use]
+    pub fn id(&self) -> &str {
+        &self.0.facts.id
+    }
+
+    /// What `host-gateway` stands for in containers, where there is such an address.
+    #[must_use]
+    pub fn host_gateway(&self) -> Option<IpAddr> {
+        self.0.networks.host_gateway()
+    }
+
     /// The engine's version; the API's is the server's to add.
     pub async fn version(&self) -> Result<SystemVersion> {
         let own = &self.0.config.version;

@@ -58,6 +58,7 @@ impl Engine {
             let image = self.0.config.images.get(&mount.source).map_err(|error| image_error(&error))?;
             mount.source = image.id;
         }
+        self.check_sources(&all_mounts)?;
 
         let id = names::random_id();
         let mut networking = networking;
@@ -87,6 +88,7 @@ impl Engine {
             ports: Default::default(),
             restart_count: 0,
             stopped_by_user: false,
+            before: None,
         };
         let made = self.make(&record);
         let container = match made {

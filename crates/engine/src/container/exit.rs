@@ -27,6 +27,8 @@ impl Engine {
     /// The supervisor's report that a container has ended. Blocks.
     pub(crate) fn container_exited(&self, key: &str, status: &ExitStatus) {
         let Some(container) = self.0.registry.by_id(key) else {
+            // A step of a build, or nobody's.
+            self.0.steps.ended(key, status.code);
             self.forget(key);
             return;
         };
@@ -51,7 +53,7 @@ impl Engine {
         self.stop_health(container);
         container.log.drain();
         let run = container.run().take();
-        let before = container.before().take();
+        let before = container.record().before.clone();
         if let Some(before) = before.filter(|_| code == skiff_runtime::NEVER_RAN) {
             return self.undo_start(container, run, before);
         }
@@ -72,6 +74,7 @@ impl Engine {
                 // As with Docker: nobody vouches for what does not run.
                 health.status = HealthStatus::Unhealthy;
             }
+            record.before = None;
             record.endpoints.clear();
             record.ports.clear();
         });
@@ -81,6 +84,7 @@ impl Engine {
         }
         // Ports, stdin and volumes are free before anybody is told, and so are networks for their removal.
         drop(run);
+        self.close_ports(&record.id);
         for endpoint in &endpoints {
             if let Ok(network) = self.network_of(endpoint) {
                 network.leave(endpoint);
@@ -137,6 +141,7 @@ impl Engine {
         let record = container.change(|record| {
             record.restart_count -= i64::from(restarts);
             record.state = before;
+            record.before = None;
             record.endpoints.clear();
             record.ports.clear();
         });

@@ -120,8 +120,14 @@ impl Engine {
                 .find(|endpoint| settings.network_id.as_ref() == Some(&endpoint.network));
             let text = |value: Option<String>| Some(value.unwrap_or_default());
             settings.endpoint_id = text(endpoint.map(|endpoint| endpoint.id.clone()));
-            settings.ip_address = text(endpoint.map(|endpoint| endpoint.ip.to_string()));
+            settings.ip_address = text(endpoint.and_then(|endpoint| endpoint.ip.map(|ip| ip.to_string())));
             settings.ip_prefix_len = Some(endpoint.map_or(0, |endpoint| i64::from(endpoint.prefix_len)));
+            settings.global_ipv6_address =
+                text(endpoint.and_then(|endpoint| endpoint.ip6.map(|ip| ip.to_string())));
+            settings.global_ipv6_prefix_len =
+                Some(endpoint.map_or(0, |endpoint| i64::from(endpoint.prefix_len6)));
+            settings.ipv6_gateway =
+                text(endpoint.and_then(|endpoint| endpoint.gateway6.map(|ip| ip.to_string())));
             settings.gateway = text(endpoint.and_then(|endpoint| endpoint.gateway.map(|ip| ip.to_string())));
             settings.mac_address =
                 text(endpoint.map(|endpoint| endpoint.mac.clone()).or(settings.mac_address));

@@ -24,7 +24,6 @@ mod update;
 mod validate;
 mod wait;
 
-use std::net::Ipv4Addr;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicU32};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -36,10 +35,12 @@ use crate::error::{Error, Result};
 use crate::log::Log;
 use crate::network::Resolver;
 use crate::publish::PublishedPort;
-use crate::state::{Record, State, Status};
+use crate::state::{Record, Status};
 
 pub(crate) use attach::Writer;
+pub(crate) use ports::Targets;
 pub(crate) use remove::until;
+pub(crate) use start::runtime_error;
 pub(crate) use status::status_text;
 pub(crate) use validate::parse_port;
 
@@ -58,8 +59,6 @@ pub(crate) struct Container {
     run: Mutex<Option<Run>>,
     /// Restarts in a row, each after a short run: what the back-off counts.
     pub hasty: AtomicU32,
-    /// What it was before a start whose end nobody knows, because its engine was killed.
-    before: Mutex<Option<State>>,
     /// Set while a client restarts it: then its end is not the end, and it is not removed.
     pub kept: AtomicBool,
     /// The task that checks its health.
@@ -99,7 +98,7 @@ pub(crate) struct Run {
     /// Dropped with the run: the host's addresses are free again.
     pub ports: Vec<Box<dyn PublishedPort>>,
     /// The container's address that the ports lead to.
-    pub ports_lead_to: Option<Ipv4Addr>,
+    pub ports_lead_to: Option<Targets>,
     /// Who answers its questions for names, if it is on a user-defined network.
     pub resolver: Option<Resolver>,
 }
@@ -126,7 +125,6 @@ impl Container {
             record: Mutex::new(Arc::new(record)),
             run: Mutex::default(),
             hasty: AtomicU32::new(0),
-            before: Mutex::default(),
             kept: AtomicBool::new(false),
             monitor: Mutex::default(),
         })
@@ -150,11 +148,6 @@ impl Container {
 
     pub fn monitor(&self) -> MutexGuard<'_, Option<AbortHandle>> {
         lock(&self.monitor)
-    }
-
-    /// What it was before a start whose end nobody knows.
-    pub fn before(&self) -> MutexGuard<'_, Option<State>> {
-        lock(&self.before)
     }
 
     /// The running first process.

@@ -30,6 +30,7 @@ pub fn all(
         add(from_model(model, volumes)?)?;
     }
     for (destination, options) in host.tmpfs.iter().flatten() {
+        check_tmpfs(options)?;
         let mut mount = blank(MountKind::Tmpfs, destination)?;
         mount.options = ["noexec", "nosuid", "nodev"].map(str::to_owned).to_vec();
         mount.options.extend(options.split(',').filter(|option| !option.is_empty()).map(str::to_owned));
@@ -173,6 +174,60 @@ fn parse_bind(text: &str, volumes: &dyn Fn(&str) -> std::path::PathBuf) -> Resul
     Ok(mount)
 }
 
+/// Checks the options of a tmpfs as dockerd does: flags of mounts, and what the file system itself takes.
+fn check_tmpfs(options: &str) -> Result<()> {
+    const FLAGS: [&str; 37] = [
+        "defaults",
+        "ro",
+        "rw",
+        "suid",
+        "nosuid",
+        "dev",
+        "nodev",
+        "exec",
+        "noexec",
+        "sync",
+        "async",
+        "dirsync",
+        "remount",
+        "mand",
+        "nomand",
+        "atime",
+        "noatime",
+        "diratime",
+        "nodiratime",
+        "bind",
+        "rbind",
+        "unbindable",
+        "runbindable",
+        "private",
+        "rprivate",
+        "shared",
+        "rshared",
+        "slave",
+        "rslave",
+        "relatime",
+        "norelatime",
+        "strictatime",
+        "nostrictatime",
+        "size",
+        "mode",
+        "uid",
+        "gid",
+    ];
+    let data = ["nr_inodes", "nr_blocks", "mpol"];
+    for option in options.split(',').filter(|option| !option.is_empty()) {
+        let (name, value) =
+            option.split_once('=').map_or((option, None), |(name, value)| (name, Some(value)));
+        let takes_value = data.contains(&name) || FLAGS[33..].contains(&name);
+        let known = takes_value || FLAGS.contains(&name);
+        if !known || takes_value != value.is_some() || value == Some("") {
+            return Err(Error::invalid(format!("invalid tmpfs option {name:?}")));
+        }
+    }
+    Ok(())
+}
+
 /// Checks the options of a bind: known ones, and one of a kind.
 fn check_mode(mode: &str) -> Result<()> {
     let invalid = || Error::invalid(format!("invalid mode: {mode}"));
@@ -237,9 +292,6 @@ fn from_model(model: &MountModel, volumes: &dyn Fn(&str) -> std::path::PathBuf) 
             let options = model.bind_options.clone().unwrap_or_default();
             check_read_only(&options, model.read_only == Some(true)).map_err(Error::invalid)?;
             let make = options.create_mountpoint == Some(true);
-            if !make && !Path::new(source).exists() {
-                return Err(bad("bind", &format!("bind source path does not exist: {source}")));
-            }
             let propagation =
                 options.propagation.map(|propagation| propagation.to_string()).unwrap_or_default();
             Mount {
@@ -354,6 +406,19 @@ mod tests {
         };
         let error = all(&ContainerConfig::default(), &host, &volumes).unwrap_err();
         assert_eq!(error.message, "Duplicate mount point: /x");
+    }
+
+    #[test]
+    fn options_of_a_tmpfs_are_known_ones() {
+        for right in ["", "rw,noexec,size=64m,mode=1777", "uid=1000,gid=0,nr_inodes=5", "exec"] {
+            assert!(check_tmpfs(right).is_ok(), "{right}");
+        }
+        for wrong in ["bad=1", "size", "size=", "exec=1", "huge=always"] {
+            assert_eq!(
+                check_tmpfs(wrong).unwrap_err().message,
+                format!("invalid tmpfs option {:?}", wrong.split('=').next().unwrap())
+            );
+        }
     }
 
     #[test]

@@ -17,6 +17,9 @@ use crate::network::{Link, RESOLVER, is_user_defined};
 use crate::spec::{Share, files, resources};
 use crate::state::{Endpoint, MountKind, Record, Status};
 
+/// Where systemd names the servers behind its own.
+const BEHIND_STUB: &str = "/run/systemd/resolve/resolv.conf";
+
 /// A file or directory in a volume. It is held open from here to its mount: a link that a container puts in its place
 /// meanwhile leads nowhere else.
 fn part_of(volume: &Path, path: &str) -> Result<OwnedFd> {
@@ -36,23 +39,22 @@ fn part_of(volume: &Path, path: &str) -> Result<OwnedFd> {
 
 impl Engine {
     /// Makes missing sources of binds, as Docker does, mounts volumes that are mounts, and fills new ones with what the
-    /// image has there. Returns the sources that are no paths: parts of volumes, and images, by destination.
+    /// image has there. Returns the sources that are no paths of this machine: parts of volumes, images, and shared
+    /// directories of the host, by destination.
     pub(crate) fn prepare_mounts(&self, record: &Record) -> Result<HashMap<String, OwnedFd>> {
         let mut parts = HashMap::new();
         for mount in &record.mounts {
             let source = Path::new(&mount.source);
             match mount.kind {
-                MountKind::Bind if !mount.strict && !source.exists() => {
-                    std::fs::create_dir_all(source).map_err(|error| {
-                        Error::new(
-                            Code::Internal,
-                            format!("error while creating mount source path '{}': {error}", mount.source),
-                        )
-                    })?;
+                MountKind::Bind => {
+                    if let Some(source) = self.open_source(mount)? {
+                        parts.insert(mount.destination.clone(), source);
+                    }
                 }
                 MountKind::Volume => {
                     let name = mount.name.as_deref().unwrap_or("");
-                    self.0.volumes.hold(name, &record.id)?;
+                    let device = self.open_device(name)?;
+                    self.0.volumes.hold(name, &record.id, device.as_ref())?;
                     if mount.copy {
                         let lower = self.lower(record)?;
                         crate::copy_up::copy_up(&lower, &mount.destination, source)?;
@@ -67,7 +69,7 @@ impl Engine {
                     let part = crate::files::image_tree(&lower, mount.subpath.as_deref())?;
                     parts.insert(mount.destination.clone(), part);
                 }
-                MountKind::Bind | MountKind::Tmpfs => {}
+                MountKind::Tmpfs => {}
             }
         }
         Ok(parts)
@@ -90,7 +92,7 @@ impl Engine {
     }
 
     /// Writes the files that are bound into the container.
-    pub(super) fn write_files(&self, record: &Record) -> Result<()> {
+    pub(crate) fn write_files(&self, record: &Record) -> Result<()> {
         let (config, host) = (&record.config, &record.host_config);
         let mode = host.network_mode.as_deref().unwrap_or("");
         if mode.starts_with("container:") {
@@ -111,7 +113,7 @@ impl Engine {
             std::fs::read_to_string("/etc/hosts").unwrap_or_else(|_| files::hosts(&[], &[], None))
         } else {
             let mut own: Vec<String> =
-                record.endpoints.iter().map(|endpoint| own_line(record, endpoint)).collect();
+                record.endpoints.iter().map(|endpoint| own_lines(record, endpoint)).collect();
             own.extend(self.links(record)?.iter().map(Link::host_line));
             files::hosts(&own, extra, self.0.networks.host_gateway())
         };
@@ -119,15 +121,15 @@ impl Engine {
         std::fs::write(&path, text).map_err(|error| Error::file("write", &path, &error))
     }
 
-    /// Adds the line of an endpoint to a running container's `/etc/hosts`. The file is bound into the container: it keeps
+    /// Adds the lines of an endpoint to a running container's `/etc/hosts`. The file is bound into the container: it keeps
     /// its identity, and what was written there by others.
     pub(crate) fn add_host(&self, record: &Record, endpoint: &Endpoint) -> Result<()> {
-        self.edit_hosts(record, |text| text.push_str(&own_line(record, endpoint)))
+        self.edit_hosts(record, |text| text.push_str(&own_lines(record, endpoint)))
     }
 
-    /// Takes the line of an endpoint from a running container's `/etc/hosts`.
+    /// Takes the lines of an endpoint from a running container's `/etc/hosts`.
     pub(crate) fn remove_host(&self, record: &Record, endpoint: &Endpoint) -> Result<()> {
-        let line = own_line(record, endpoint);
+        let line = own_lines(record, endpoint);
         self.edit_hosts(record, |text| *text = text.replacen(&line, "", 1))
     }
 
@@ -141,7 +143,12 @@ impl Engine {
     /// Writes the container's `/etc/resolv.conf`.
     pub(crate) fn write_resolv_conf(&self, record: &Record) -> Result<()> {
         let host = &record.host_config;
-        let inherited = std::fs::read_to_string(&self.0.config.resolv_conf).unwrap_or_default();
+        let own_network = host.network_mode.as_deref() != Some("host");
+        let inherited = if own_network {
+            files::inherited(&self.0.config.resolv_conf, Path::new(BEHIND_STUB))
+        } else {
+            std::fs::read_to_string(&self.0.config.resolv_conf).unwrap_or_default()
+        };
         let empty = Vec::new();
         let dns = files::Dns {
             servers: host.dns.as_ref().unwrap_or(&empty),
@@ -151,7 +158,6 @@ impl Engine {
         let text = if self.has_resolver(record) {
             files::resolv_conf_of_resolver(&inherited, &dns, RESOLVER.into())
         } else {
-            let own_network = host.network_mode.as_deref() != Some("host");
             files::resolv_conf(&inherited, &dns, own_network, &self.0.config.fallback_dns)
         };
         let path = self.0.config.container(&record.id).join("resolv.conf");
@@ -174,7 +180,7 @@ impl Engine {
     }
 
     /// The network namespace to join; `None` is the engine's own.
-    pub(super) fn network_namespace(&self, record: &Record) -> Result<Option<NetNs>> {
+    pub(crate) fn network_namespace(&self, record: &Record) -> Result<Option<NetNs>> {
         let failed =
             |error: skiff_network::Error| Error::internal("failed to set up container networking", &error);
         let mode = record.host_config.network_mode.as_deref().unwrap_or("");
@@ -188,6 +194,7 @@ impl Engine {
         let netns = self.0.networks.namespace().map_err(failed)?;
         for endpoint in &record.endpoints {
             self.network_of(endpoint)?.attach(endpoint, netns.as_fd())?;
+            self.0.networks.want_outside();
         }
         Ok(Some(netns))
     }
@@ -202,7 +209,7 @@ impl Engine {
         }
     }
 
-    fn shared_process(&self, other: &str, kind: &str) -> Result<(i32, Arc<OwnedFd>)> {
+    pub(super) fn shared_process(&self, other: &str, kind: &str) -> Result<(i32, Arc<OwnedFd>)> {
         let container = self.container(other)?;
         let (record, id) = (container.record(), &container.id);
         let cannot = match kind {
@@ -216,7 +223,7 @@ impl Engine {
         }
         let process = container.process().map_err(|_| {
             Error::conflict(match kind {
-                "IPC" => format!("{cannot}container {id} is not running"),
+                "IPC" | "PID" => format!("failed to join {kind} namespace: container {id} is not running"),
                 kind => format!("cannot join {kind} of a non running container: {id}"),
             })
         })?;
@@ -228,7 +235,7 @@ impl Engine {
         Ok(process)
     }
 
-    pub(super) fn make_cgroup(&self, record: &Record) -> Result<Option<Arc<Cgroup>>> {
+    pub(crate) fn make_cgroup(&self, record: &Record) -> Result<Option<Arc<Cgroup>>> {
         // Devices that are not there are told of also where nothing is limited.
         let resources = resources::of(&record.host_config)?;
         let Some(parent) = self.cgroup_parent(record) else { return Ok(None) };
@@ -271,9 +278,9 @@ impl Engine {
     }
 }
 
-/// The line of `/etc/hosts` that an endpoint adds.
-fn own_line(record: &Record, endpoint: &Endpoint) -> String {
+/// The lines of `/etc/hosts` that an endpoint adds, one for each of its addresses.
+fn own_lines(record: &Record, endpoint: &Endpoint) -> String {
     let hostname = record.config.hostname.as_deref().unwrap_or("");
     let domain = record.config.domainname.as_deref().unwrap_or("");
-    files::own_line(endpoint.ip.into(), hostname, domain)
+    endpoint.ips().map(|ip| files::own_line(ip, hostname, domain)).collect()
 }

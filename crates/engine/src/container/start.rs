@@ -112,8 +112,8 @@ impl Engine {
     /// Takes addresses and binds the published ports.
     async fn connect(&self, record: &Record, made: &mut Made) -> Result<()> {
         self.allocate_endpoints(record, &mut made.endpoints).await?;
-        if let Some(way) = made.endpoints.iter().find(|endpoint| endpoint.default_route) {
-            (made.ports, made.published) = self.publish(record, way).await?;
+        if let Some(targets) = self.targets(&made.endpoints) {
+            (made.ports, made.published) = self.publish(record, &targets).await?;
         }
         Ok(())
     }
@@ -133,7 +133,14 @@ impl Engine {
                 }
             });
         }
-        let parts = self.prepare_mounts(&record)?;
+        let mut parts = self.prepare_mounts(&record)?;
+        let ipc = record.host_config.ipc_mode.as_deref().unwrap_or("");
+        if let Some(other) = ipc.strip_prefix("container:")
+            && !record.mounts.iter().any(|mount| mount.destination == "/dev/shm")
+        {
+            let (_, process) = self.shared_process(other, "IPC")?;
+            parts.insert("/dev/shm".to_owned(), crate::files::shared_memory_of(process.as_fd())?);
+        }
         self.write_files(&record)?;
         let netns = self.network_namespace(&record)?;
         if let Some(netns) = &netns
@@ -241,11 +248,12 @@ impl Engine {
             master,
             cgroup: made.cgroup.take(),
             ports: std::mem::take(&mut made.ports),
-            ports_lead_to: made.endpoints.iter().find(|endpoint| endpoint.default_route).map(|way| way.ip),
+            ports_lead_to: self.targets(&made.endpoints),
             resolver: made.resolver.take(),
         });
         record = container.change(|record| {
             let state = &mut record.state;
+            record.before = None;
             state.status = Status::Running;
             state.pid = pid;
             state.started_at = Some(clock::now_ns());
@@ -287,6 +295,7 @@ impl Engine {
         let work = move || {
             container.log.cancel();
             drop((made.ports, made.resolver));
+            engine.close_ports(&container.id);
             engine.release_mounts(&container.record());
             engine.release_endpoints(&made.endpoints);
             if let Some(cgroup) = made.cgroup.and_then(Arc::into_inner)

@@ -101,6 +101,7 @@ impl Engine {
                 return Err(Error::conflict(format!("Error: Exec command {} is already running", exec.id)));
             }
         }
+        self.settle_sources(&container.record()).await;
         let (engine, ours) = (self.clone(), Arc::clone(exec));
         let launched = blocking(move || {
             let mut failed = ours.failed();

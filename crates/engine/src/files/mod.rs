@@ -11,4 +11,4 @@ pub use commit::CommitContainer;
 pub use diff::ContainerChange;
 pub use transfer::ByteStream;
 pub(crate) use transfer::stream;
-pub(crate) use view::image_tree;
+pub(crate) use view::{image_tree, shared_memory_of};

@@ -6,7 +6,7 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -159,6 +159,17 @@ pub(crate) fn image_tree(lower: &[PathBuf], part: Option<&str>) -> Result<OwnedF
         Ok(open_tree(&node, c"", flags)?)
     })
     .map_err(failed)
+}
+
+/// The shared memory of a running container as a tree that can be mounted elsewhere: it can be cloned only where it is.
+pub(crate) fn shared_memory_of(process: BorrowedFd<'_>) -> Result<OwnedFd> {
+    on_own_thread(|| {
+        leave(Namespaces::MOUNT)?;
+        join(process, Namespaces::MOUNT)?;
+        let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+        Ok(open_tree(CWD, c"/dev/shm", flags)?)
+    })
+    .map_err(|error| Error::internal("open the other container's shared memory", &error))
 }
 
 fn attachment(source: PathBuf, destination: String, writable: bool, recursive: bool) -> Result<Attachment> {

@@ -45,7 +45,7 @@ impl Engine {
     /// When a network is missing or has no address.
     pub(crate) async fn allocate_endpoints(&self, record: &Record, taken: &mut Vec<Endpoint>) -> Result<()> {
         let attachments = self.attachments(record)?;
-        for (network, settings) in attachments.iter().filter(|(network, _)| network.is_bridge()) {
+        for (network, settings) in attachments.iter().filter(|(network, _)| network.has_interfaces()) {
             taken.push(self.allocate_endpoint(record, network, settings, taken).await?);
         }
         choose_default_route(&attachments, taken);
@@ -97,18 +97,23 @@ impl Engine {
     }
 }
 
-/// Sends the default route the way of the highest gateway priority; among equals the first name wins, as in Docker.
+/// Sends the default routes the way of the highest gateway priority; among equals the first name wins, as in Docker. Each
+/// family goes its own way where networks lack one.
 pub(super) fn choose_default_route(attachments: &[Attachment], endpoints: &mut [Endpoint]) {
     let rank = |endpoint: &Endpoint| {
         let (network, settings) =
             attachments.iter().find(|(network, _)| network.record().id == endpoint.network)?;
-        endpoint.gateway?;
         Some((-settings.gw_priority.unwrap_or(0), network.record().name.clone()))
     };
-    let best = endpoints.iter().filter_map(|endpoint| Some((rank(endpoint)?, endpoint.id.clone()))).min();
-    let best = best.map(|(_, id)| id);
+    let best = |has_way: fn(&Endpoint) -> bool| {
+        let ways = endpoints.iter().filter(|endpoint| has_way(endpoint));
+        ways.filter_map(|endpoint| Some((rank(endpoint)?, endpoint.id.clone()))).min().map(|(_, id)| id)
+    };
+    let four = best(|endpoint| endpoint.ip.is_some() && endpoint.gateway.is_some());
+    let six = best(|endpoint| endpoint.ip6.is_some() && endpoint.gateway6.is_some());
     for endpoint in endpoints {
-        endpoint.default_route = best.as_ref() == Some(&endpoint.id);
+        endpoint.default_route = four.as_ref() == Some(&endpoint.id);
+        endpoint.default_route6 = six.as_ref() == Some(&endpoint.id);
     }
 }
 

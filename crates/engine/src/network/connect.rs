@@ -48,7 +48,7 @@ impl Engine {
         if record.state.is_running() {
             settings.network_id = Some(network.record().id.clone());
         }
-        if record.state.is_running() && network.is_bridge() {
+        if record.state.is_running() && network.has_interfaces() {
             let endpoint = self.allocate_endpoint(&record, &network, &settings, &record.endpoints).await?;
             let (engine, ours, net) = (self.clone(), Arc::clone(&container), Arc::clone(&network));
             let (wanted, id) = (settings.clone(), endpoint.clone());
@@ -91,7 +91,10 @@ impl Engine {
             let mut endpoints = record.endpoints.clone();
             choose_default_route(&self.attachments(&record)?, &mut endpoints);
             // Its link comes without a route: that is set for all interfaces together.
-            network.attach(&Endpoint { default_route: false, ..endpoint.clone() }, netns.as_fd())?;
+            network.attach(
+                &Endpoint { default_route: false, default_route6: false, ..endpoint.clone() },
+                netns.as_fd(),
+            )?;
             self.route(&netns, &endpoints).map_err(failed)?;
             let changed = container.change(|record| record.endpoints.clone_from(&endpoints));
             self.store(&changed)?;
@@ -151,6 +154,9 @@ impl Engine {
         if let (Some(endpoint), Ok(network)) = (gone, &found) {
             let (engine, ours, net) = (self.clone(), Arc::clone(&container), Arc::clone(network));
             blocking(move || {
+                if !net.is_bridge() {
+                    engine.take_interface(&ours, &endpoint);
+                }
                 net.release(&endpoint);
                 engine.depart(&ours, &endpoint)
             })
@@ -163,6 +169,15 @@ impl Engine {
             self.network_event(network, "disconnect", Some(&record.id));
         }
         Ok(())
+    }
+
+    /// Takes a container's part of a shared interface away, which can't be seen from outside.
+    fn take_interface(&self, container: &Container, endpoint: &Endpoint) {
+        let Ok((pid, _)) = container.process() else { return };
+        let taken = NetNs::of_pid(pid).and_then(|netns| netns.delete_interface(&endpoint.ifname));
+        if let Err(error) = taken {
+            tracing::warn!(error = chain(&error), container = container.id, "interface can't be removed");
+        }
     }
 
     /// Sends the default route of a running container another way, and stores what is left.
@@ -188,15 +203,19 @@ impl Engine {
 
     fn route(&self, netns: &NetNs, endpoints: &[Endpoint]) -> Result<(), skiff_network::Error> {
         let way = endpoints.iter().find(|endpoint| endpoint.default_route);
-        netns.set_default_route(way.and_then(|way| Some((way.ifname.as_str(), way.gateway?))))
+        netns.set_default_route(way.and_then(|way| Some((way.ifname.as_str(), way.gateway?))))?;
+        let six = endpoints.iter().find(|endpoint| endpoint.default_route6);
+        match six.and_then(|way| Some((way.ifname.as_str(), way.gateway6?))) {
+            Some((ifname, gateway)) => netns.set_default_route_ipv6(ifname, gateway),
+            None => Ok(()),
+        }
     }
 
     /// Published ports lead to the address on the network that is the way out: after a change, to the new one.
     async fn publish_by_default_route(&self, container: &Arc<Container>) {
         let record = container.record();
-        let way = record.endpoints.iter().find(|endpoint| endpoint.default_route);
-        let target = way.map(|endpoint| endpoint.ip);
-        let leads_there = container.run().as_ref().is_none_or(|run| run.ports_lead_to == target);
+        let targets = self.targets(&record.endpoints);
+        let leads_there = container.run().as_ref().is_none_or(|run| run.ports_lead_to == targets);
         if record.host_config.port_bindings.as_ref().is_none_or(|ports| ports.is_empty())
             && record.host_config.publish_all_ports != Some(true)
             || leads_there
@@ -206,10 +225,10 @@ impl Engine {
         // The addresses must be free before they are bound again.
         if let Some(run) = container.run().as_mut() {
             run.ports.clear();
-            run.ports_lead_to = target;
+            run.ports_lead_to.clone_from(&targets);
         }
-        let (ports, published) = match way {
-            Some(way) => match self.publish(&record, way).await {
+        let (ports, published) = match targets {
+            Some(targets) => match self.publish(&record, &targets).await {
                 Ok(outcome) => outcome,
                 Err(error) => {
                     tracing::warn!(%error, container = record.id, "ports can't be published again");

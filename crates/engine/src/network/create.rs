@@ -1,15 +1,15 @@
 //! `network create`.
 
-use std::collections::{BTreeMap, HashMap};
-use std::net::{IpAddr, Ipv4Addr};
+use std::collections::HashMap;
 use std::sync::Arc;
 
-use bollard_stubs::models::{IpamConfig, NetworkCreateRequest, NetworkCreateResponse};
-use ipnet::{IpNet, Ipv4Net};
-use skiff_network::{Bridge, SubnetLock};
+use bollard_stubs::models::{NetworkCreateRequest, NetworkCreateResponse};
+use ipnet::IpNet;
+use skiff_network::{Subnet, SubnetLock, choose_subnet, choose_subnet_ipv6};
 
-use super::one::bridge_config;
-use super::{Network, is_user_defined};
+use super::device::{Device, parent_name, shares_interface};
+use super::pools::{Pools, pools};
+use super::{Network, is_user_defined, options};
 use crate::clock;
 use crate::engine::{Engine, blocking};
 use crate::error::{Code, Error, Result};
@@ -18,19 +18,7 @@ use crate::state::{NetworkRecord, Op, Table};
 
 const NO_SWARM: &str = "This node is not a swarm manager. Use \"docker swarm init\" or \"docker swarm join\" to connect \
                         this node to swarm and try again.";
-/// Options of the bridge driver that are true or false.
-const SWITCHES: [&str; 2] =
-    ["com.docker.network.bridge.enable_icc", "com.docker.network.bridge.enable_ip_masquerade"];
 const BRIDGE_NAME: &str = "com.docker.network.bridge.name";
-
-/// The addresses that a request wants.
-#[derive(Debug, Default, PartialEq, Eq)]
-struct Pool {
-    subnet: Option<Ipv4Net>,
-    range: Option<Ipv4Net>,
-    gateway: Option<Ipv4Addr>,
-    reserved: BTreeMap<String, Ipv4Addr>,
-}
 
 impl Engine {
     /// Makes a network.
@@ -51,55 +39,64 @@ impl Engine {
             return Err(Error::conflict(format!("network with name {} already exists", request.name)));
         }
         let ipam = request.ipam.unwrap_or_default();
-        let pool = pool(ipam.config.as_deref().unwrap_or_default())?;
+        let ipv4 = request.enable_ipv4.unwrap_or(true);
+        let ipv6 = request.enable_ipv6.unwrap_or(false);
+        let mut pools = pools(ipam.config.as_deref().unwrap_or_default(), ipv4, ipv6)?;
         let id = names::random_id();
         let mut options = request.options.unwrap_or_default();
         options.retain(|key, _| !key.is_empty());
+        let driver =
+            request.driver.filter(|driver| !driver.is_empty()).unwrap_or_else(|| "bridge".to_owned());
+        let shared = shares_interface(&driver);
+        if shared && !networks.shares_interfaces {
+            return Err(Error::not_implemented(format!(
+                "{driver} networks share an interface of the host, and this engine runs in a guest that has none: use a \
+                 bridge network, or the native backend"
+            )));
+        }
         let bridge = match options.get(BRIDGE_NAME).filter(|name| !name.is_empty()) {
+            _ if shared => parent_name(&id, options.get("parent")),
             Some(name) => name.clone(),
             None => format!("br-{}", names::short(&id)),
         };
-        if let Some(other) = all.iter().find(|other| other.record().bridge == bridge) {
-            return Err(Error::new(
-                Code::Forbidden,
-                format!(
+        if let Some(other) =
+            all.iter().find(|other| other.record().bridge == bridge).map(|other| other.record())
+        {
+            let message = match shared {
+                true => format!("network {} is already using parent interface {bridge}", other.name),
+                false => format!(
                     "cannot create network {id} ({bridge}): conflicts with network {} ({bridge}): networks have same \
                      bridge name",
-                    other.record().id
+                    other.id
                 ),
-            ));
-        }
-        let taken: Vec<Ipv4Net> = all.iter().filter_map(|network| network.record().subnet).collect();
-        if let Some(subnet) = pool.subnet
-            && taken.iter().any(|other| other.contains(&subnet) || subnet.contains(other))
-        {
-            return Err(Error::new(
-                Code::Forbidden,
-                "invalid pool request: Pool overlaps with other one on this address space",
-            ));
+            };
+            return Err(Error::new(Code::Forbidden, message));
         }
         // No other engine may choose the same subnet until the bridge has it.
         let refused = |error: skiff_network::Error| Error::internal("failed to create network", &error);
         let lock = SubnetLock::acquire().map_err(refused)?;
-        let subnet = match pool.subnet {
-            Some(subnet) => subnet,
-            None => lock.choose_beside(&bridge, None, &taken).map_err(|error| match error {
-                skiff_network::Error::Subnet(error) => Error::invalid(error.to_string()),
-                error => refused(error),
-            })?,
-        };
-        let gateway = pool.gateway.or_else(|| subnet.hosts().next()).unwrap_or(subnet.addr());
+        let own = (pools.four.subnet.is_some(), pools.six.subnet.is_some());
+        self.fill(&mut pools, &lock, &all, ipv4, ipv6)?;
+        let isolated = |subnet: IpNet| options::GatewayMode::is_isolated(&options, subnet);
+        let Pools { four, six } = pools;
+        let gateway = four.subnet.filter(|subnet| !isolated(IpNet::V4(*subnet)));
+        let gateway6 = six.subnet.filter(|subnet| !isolated(IpNet::V6(*subnet)));
         let record = NetworkRecord {
             id: id.clone(),
             name: request.name,
             created: clock::now_ns(),
-            driver: "bridge".to_owned(),
+            driver,
             bridge,
-            subnet: Some(subnet),
-            range: pool.range,
-            gateway: Some(gateway),
-            reserved: pool.reserved,
-            own_subnet: pool.subnet.is_some(),
+            subnet: four.subnet,
+            range: four.range,
+            gateway: gateway.map(|subnet| four.gateway.unwrap_or_else(|| subnet.first_usable())),
+            reserved: four.reserved,
+            own_subnet: own.0,
+            subnet6: six.subnet,
+            range6: six.range,
+            gateway6: gateway6.map(|subnet| six.gateway.unwrap_or_else(|| subnet.first_usable())),
+            reserved6: six.reserved,
+            own_subnet6: own.1,
             ipam_options: ipam.options,
             internal: request.internal.unwrap_or(false),
             attachable: request.attachable.unwrap_or(false),
@@ -120,20 +117,55 @@ impl Engine {
         }
     }
 
-    /// Makes the bridge of a record that is stored, and opens the firewall for it.
+    /// Finds subnets where the request names none, and makes sure that those it names are nobody else's.
+    fn fill(
+        &self,
+        pools: &mut Pools,
+        lock: &SubnetLock,
+        others: &[Arc<Network>],
+        ipv4: bool,
+        ipv6: bool,
+    ) -> Result<()> {
+        let taken: Vec<IpNet> = others.iter().flat_map(|network| network.record().subnets()).collect();
+        let overlaps =
+            |subnet: IpNet| taken.iter().any(|other| other.contains(&subnet) || subnet.contains(other));
+        let given = pools.four.subnet.map(IpNet::V4).into_iter().chain(pools.six.subnet.map(IpNet::V6));
+        if given.into_iter().any(overlaps) {
+            return Err(Error::new(
+                Code::Forbidden,
+                "invalid pool request: Pool overlaps with other one on this address space",
+            ));
+        }
+        let occupied =
+            lock.occupied(&taken).map_err(|error| Error::internal("failed to create network", &error))?;
+        let exhausted = |error: skiff_network::SubnetError| Error::invalid(error.to_string());
+        let ours = &self.0.networks.pools;
+        if ipv4 && pools.four.subnet.is_none() {
+            pools.four.subnet = Some(choose_subnet(ours, &occupied).map_err(exhausted)?);
+        }
+        if ipv6 && pools.six.subnet.is_none() {
+            pools.six.subnet = Some(choose_subnet_ipv6(ours, &occupied).map_err(exhausted)?);
+        }
+        Ok(())
+    }
+
+    /// Makes the device of a record that is stored, and opens the firewall for it.
     fn make_network(&self, record: NetworkRecord) -> Result<Arc<Network>> {
         let networks = &self.0.networks;
         let refused = |error: skiff_network::Error| Error::internal("failed to create network", &error);
-        let config = bridge_config(&record, &networks.owner)
-            .ok_or_else(|| Error::invalid("the network has no addresses"))?;
-        let bridge = Bridge::ensure(&config).map_err(|error| match error {
-            skiff_network::Error::InvalidName { name } => {
-                Error::invalid(format!("invalid bridge name: {name}"))
-            }
-            error => refused(error),
-        })?;
+        let device = Device::open(&record, &networks.owner)
+            .ok_or_else(|| Error::invalid("the network has no addresses"))?
+            .map_err(|error| match error {
+                skiff_network::Error::InvalidName { name } => {
+                    Error::invalid(format!("invalid bridge name: {name}"))
+                }
+                error @ skiff_network::Error::NoParent { .. } => {
+                    Error::new(Code::Internal, error.to_string())
+                }
+                error => refused(error),
+            })?;
         let id = record.id.clone();
-        let network = Arc::new(Network::with_bridge(record, Ok(bridge)));
+        let network = Arc::new(Network::with_device(record, Ok(device)));
         networks.insert(Arc::clone(&network));
         if let Err(error) = networks.apply_firewall() {
             tracing::warn!(%error, "firewall can't be changed");
@@ -163,7 +195,7 @@ fn check(request: &NetworkCreateRequest) -> Result<()> {
     }
     let driver = request.driver.as_deref().unwrap_or("");
     match driver {
-        "" | "bridge" => {}
+        "" | "bridge" | "macvlan" | "ipvlan" => {}
         "overlay" => return Err(Error::new(Code::Forbidden, NO_SWARM)),
         "host" | "null" => {
             let message = format!("only one instance of \"{driver}\" network is allowed");
@@ -174,8 +206,8 @@ fn check(request: &NetworkCreateRequest) -> Result<()> {
     if request.ingress == Some(true) || request.scope.as_deref() == Some("swarm") {
         return Err(Error::new(Code::Forbidden, NO_SWARM));
     }
-    if request.enable_ipv6 == Some(true) || request.enable_ipv4 == Some(false) {
-        return Err(Error::not_implemented("networks with IPv6 are not supported"));
+    if request.enable_ipv4 == Some(false) && request.enable_ipv6 != Some(true) {
+        return Err(Error::invalid("IPv4 or IPv6 must be enabled"));
     }
     let from = request.config_from.as_ref().and_then(|from| from.network.as_deref());
     if request.config_only == Some(true) || from.is_some_and(|from| !from.is_empty()) {
@@ -187,99 +219,7 @@ fn check(request: &NetworkCreateRequest) -> Result<()> {
         return Err(Error::not_found(format!("plugin \"{driver}\" not found")));
     }
     let empty = HashMap::new();
-    for (key, value) in request.options.as_ref().unwrap_or(&empty) {
-        let fine = match key.as_str() {
-            key if SWITCHES.contains(&key) => matches!(value.as_str(), "true" | "false" | "1" | "0"),
-            "com.docker.network.driver.mtu" => value.parse::<u16>().is_ok(),
-            "com.docker.network.bridge.host_binding_ipv4" => value.parse::<IpAddr>().is_ok(),
-            _ => true,
-        };
-        if !fine {
-            return Err(Error::invalid(format!("failed to parse {key} value: {value:?}")));
-        }
-    }
-    Ok(())
-}
-
-/// Reads the addresses of a request; every mistake is told, as dockerd does.
-fn pool(configs: &[IpamConfig]) -> Result<Pool> {
-    let mut errors = Vec::new();
-    let mut pools = Vec::new();
-    for config in configs {
-        match one_pool(config, &mut errors) {
-            Some(pool) if errors.is_empty() => pools.push(pool),
-            _ => {}
-        }
-    }
-    if !errors.is_empty() {
-        return Err(Error::invalid(format!("invalid network config:\n{}", errors.join("\n"))));
-    }
-    if pools.len() > 1 {
-        return Err(Error::new(Code::Forbidden, "bridge driver doesn't support multiple subnets"));
-    }
-    Ok(pools.pop().unwrap_or_default())
-}
-
-fn one_pool(config: &IpamConfig, errors: &mut Vec<String>) -> Option<Pool> {
-    let text = config.subnet.as_deref().unwrap_or("");
-    let subnet = match text.parse::<IpNet>() {
-        Ok(IpNet::V4(subnet)) => subnet,
-        Ok(IpNet::V6(_)) => {
-            errors.push(format!("invalid subnet {text}: networks with IPv6 are not supported"));
-            return None;
-        }
-        Err(_) => {
-            errors.push(format!("invalid subnet {text}: invalid CIDR block notation"));
-            return None;
-        }
-    };
-    if subnet != subnet.trunc() {
-        errors.push(format!("invalid subnet {text}: it should be {}", subnet.trunc()));
-        return None;
-    }
-    let mut range = None;
-    if let Some(text) = config.ip_range.as_deref().filter(|text| !text.is_empty()) {
-        match text.parse::<IpNet>() {
-            Ok(IpNet::V4(net)) if net != net.trunc() => {
-                errors.push(format!("invalid ip-range {text}: it should be {}", net.trunc()));
-            }
-            Ok(IpNet::V4(net)) if net.prefix_len() < subnet.prefix_len() => errors.push(format!(
-                "invalid ip-range {text}: CIDR block is bigger than its parent subnet {subnet}"
-            )),
-            Ok(IpNet::V4(net)) if !subnet.contains(&net) => errors
-                .push(format!("invalid ip-range {text}: parent subnet {subnet} doesn't contain ip-range")),
-            Ok(IpNet::V4(net)) => range = Some(net),
-            Ok(IpNet::V6(_)) => {
-                errors.push(format!("invalid ip-range {text}: parent subnet is an IPv4 block"))
-            }
-            Err(_) => errors.push(format!("invalid ip-range {text}: invalid CIDR block notation")),
-        }
-    }
-    let mut address = |what: &str, text: &str| match text.parse::<IpAddr>() {
-        Ok(IpAddr::V4(ip)) if subnet.contains(&ip) => Some(ip),
-        Ok(IpAddr::V4(_)) => {
-            errors
-                .push(format!("invalid {what} {text}: parent subnet {subnet} doesn't contain this address"));
-            None
-        }
-        Ok(IpAddr::V6(_)) => {
-            errors.push(format!("invalid {what} {text}: parent subnet is an IPv4 block"));
-            None
-        }
-        Err(_) => {
-            errors.push(format!("invalid {what} {text}: invalid address"));
-            None
-        }
-    };
-    let gateway = config.gateway.as_deref().filter(|text| !text.is_empty());
-    let gateway = gateway.and_then(|text| address("gateway", text));
-    let mut reserved = BTreeMap::new();
-    for (name, text) in config.auxiliary_addresses.iter().flatten() {
-        if let Some(ip) = address("auxiliary address", text) {
-            reserved.insert(name.clone(), ip);
-        }
-    }
-    Some(Pool { subnet: Some(subnet), range, gateway, reserved })
+    options::check(driver, request.options.as_ref().unwrap_or(&empty), request.internal == Some(true))
 }
 
 #[cfg(test)]
@@ -305,39 +245,5 @@ mod tests {
         let error = refusal(|request| request.driver = Some("host".into()));
         assert_eq!(error.message, "only one instance of \"host\" network is allowed");
         assert_eq!(refusal(|request| request.name = " ".into()).code, Code::InvalidArgument);
-    }
-
-    #[test]
-    fn addresses_must_lie_in_their_subnet() {
-        let config = |subnet: &str, range: &str, gateway: &str| IpamConfig {
-            subnet: Some(subnet.into()),
-            ip_range: Some(range.into()),
-            gateway: Some(gateway.into()),
-            auxiliary_addresses: Some([("router".to_owned(), "10.1.0.9".to_owned())].into()),
-        };
-        let good = pool(&[config("10.1.0.0/16", "10.1.5.0/24", "10.1.0.254")]).unwrap();
-        assert_eq!(good.gateway, Some(Ipv4Addr::new(10, 1, 0, 254)));
-        assert_eq!(good.range, Some("10.1.5.0/24".parse().unwrap()));
-        assert_eq!(good.reserved["router"], Ipv4Addr::new(10, 1, 0, 9));
-        let bad = |configs: &[IpamConfig]| pool(configs).unwrap_err().message;
-        assert_eq!(
-            bad(&[config("10.1.0.0/16", "10.2.5.0/24", "10.2.0.1")]),
-            "invalid network config:\n\
-             invalid ip-range 10.2.5.0/24: parent subnet 10.1.0.0/16 doesn't contain ip-range\n\
-             invalid gateway 10.2.0.1: parent subnet 10.1.0.0/16 doesn't contain this address"
-        );
-        assert_eq!(
-            bad(&[config("10.1.2.3/16", "", "")]),
-            "invalid network config:\ninvalid subnet 10.1.2.3/16: it should be 10.1.0.0/16"
-        );
-        assert_eq!(
-            bad(&[config("nonsense", "", "")]),
-            "invalid network config:\ninvalid subnet nonsense: invalid CIDR block notation"
-        );
-        let two = [
-            config("10.1.0.0/16", "", ""),
-            IpamConfig { auxiliary_addresses: None, ..config("10.2.0.0/16", "", "") },
-        ];
-        assert_eq!(bad(&two), "bridge driver doesn't support multiple subnets");
     }
 }

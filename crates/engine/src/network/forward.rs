@@ -51,25 +51,38 @@ impl LocalForwarder {
 #[async_trait]
 impl Forwarder for LocalForwarder {
     async fn ask(&self, question: &[u8], servers: &[IpAddr], stream: bool) -> io::Result<Vec<u8>> {
-        let own = if servers.is_empty() { self.servers() } else { Vec::new() };
-        let mut refusal = io::Error::other("no name servers");
-        for ip in servers.iter().chain(&own) {
-            let server = SocketAddr::new(*ip, DOMAIN);
-            let answer = async {
-                if stream {
-                    over_stream(server, question).await
-                } else {
-                    over_datagrams(server, question).await
-                }
-            };
-            match timeout(PATIENCE, answer).await {
-                Ok(Ok(answer)) => return Ok(answer),
-                Ok(Err(error)) => refusal = error,
-                Err(_) => refusal = io::ErrorKind::TimedOut.into(),
-            }
+        if servers.is_empty() {
+            return ask_servers(question, &self.servers(), stream).await;
         }
-        Err(refusal)
+        ask_servers(question, servers, stream).await
     }
+}
+
+/// Asks one name server after the other, over UDP or (`stream`) TCP, until one knows.
+///
+/// # Errors
+/// When none answers. A server that failed to find out is the answer only if no other one does better.
+pub async fn ask_servers(question: &[u8], servers: &[IpAddr], stream: bool) -> io::Result<Vec<u8>> {
+    let mut outcome = Err(io::Error::other("no name servers"));
+    for ip in servers {
+        let server = SocketAddr::new(*ip, DOMAIN);
+        let answer = async {
+            if stream { over_stream(server, question).await } else { over_datagrams(server, question).await }
+        };
+        match timeout(PATIENCE, answer).await {
+            Ok(Ok(answer)) if knows(&answer) => return Ok(answer),
+            Ok(Ok(answer)) => outcome = Ok(answer),
+            Ok(Err(error)) if outcome.is_err() => outcome = Err(error),
+            Err(_) if outcome.is_err() => outcome = Err(io::ErrorKind::TimedOut.into()),
+            _ => {}
+        }
+    }
+    outcome
+}
+
+/// Whether a server was able and willing to answer: no failure (2), unknown operation (4) or refusal (5).
+fn knows(answer: &[u8]) -> bool {
+    !matches!(skiff_dns::answer::code(answer), Some(2 | 4 | 5))
 }
 
 /// Asks over UDP; only a message with the question's number is its answer.

@@ -100,7 +100,7 @@ impl Engine {
                     ),
                 ));
             };
-            let ip = endpoint.ip.to_string();
+            let Some(ip) = endpoint.ips().next().map(|ip| ip.to_string()) else { continue };
             links.push(Link { alias: alias.to_owned(), target, ip });
         }
         Ok(links)

@@ -82,13 +82,22 @@ impl Engine {
 
 fn model(network: &Network) -> NetworkModel {
     let record = network.record();
-    let text = |value: &Option<_>| value.as_ref().map(ToString::to_string);
-    let config = record.subnet.map(|subnet| IpamConfig {
+    let aux = |all: Vec<(String, String)>| (!all.is_empty()).then(|| all.into_iter().collect());
+    let four = record.subnet.map(|subnet| IpamConfig {
         subnet: Some(subnet.to_string()),
         ip_range: record.range.map(|range| range.to_string()),
-        gateway: text(&record.gateway),
-        auxiliary_addresses: (!record.reserved.is_empty())
-            .then(|| record.reserved.iter().map(|(name, ip)| (name.clone(), ip.to_string())).collect()),
+        gateway: record.gateway.map(|ip| ip.to_string()),
+        auxiliary_addresses: aux(record.reserved.iter().map(|(n, ip)| (n.clone(), ip.to_string())).collect()),
+    });
+    let six = record.subnet6.map(|subnet| IpamConfig {
+        subnet: Some(subnet.to_string()),
+        ip_range: record.range6.map(|range| range.to_string()),
+        gateway: record.gateway6.map(|ip| ip.to_string()),
+        auxiliary_addresses: aux(record
+            .reserved6
+            .iter()
+            .map(|(n, ip)| (n.clone(), ip.to_string()))
+            .collect()),
     });
     NetworkModel {
         name: Some(record.name.clone()),
@@ -96,11 +105,12 @@ fn model(network: &Network) -> NetworkModel {
         created: Some(clock::rfc3339(Some(record.created))),
         scope: Some("local".to_owned()),
         driver: Some(record.driver.clone()),
-        enable_ipv4: Some(true),
-        enable_ipv6: Some(false),
+        // The built-in networks without addresses say so too, as with dockerd.
+        enable_ipv4: Some(record.subnet.is_some() || record.subnet6.is_none()),
+        enable_ipv6: Some(record.subnet6.is_some()),
         ipam: Some(IpamModel {
             driver: Some("default".to_owned()),
-            config: Some(config.into_iter().collect()),
+            config: Some(four.into_iter().chain(six).collect()),
             options: record.ipam_options.clone(),
         }),
         internal: Some(record.internal),
@@ -117,7 +127,7 @@ fn model(network: &Network) -> NetworkModel {
 /// A running container's place on a network; `None` when it is not on it.
 fn endpoint_resource(network: &Network, record: &Record) -> Option<EndpointResource> {
     let endpoint = record.endpoints.iter().find(|endpoint| endpoint.network == network.record().id);
-    let shares = !network.is_bridge()
+    let shares = !network.has_interfaces()
         && record
             .networking
             .endpoints_config
@@ -131,7 +141,11 @@ fn endpoint_resource(network: &Network, record: &Record) -> Option<EndpointResou
         name: Some(record.name.clone()),
         endpoint_id: text(endpoint.map(|endpoint| endpoint.id.clone())),
         mac_address: text(endpoint.map(|endpoint| endpoint.mac.clone())),
-        ipv4_address: text(endpoint.map(|endpoint| format!("{}/{}", endpoint.ip, endpoint.prefix_len))),
-        ipv6_address: Some(String::new()),
+        ipv4_address: text(
+            endpoint.and_then(|endpoint| Some(format!("{}/{}", endpoint.ip?, endpoint.prefix_len))),
+        ),
+        ipv6_address: text(
+            endpoint.and_then(|endpoint| Some(format!("{}/{}", endpoint.ip6?, endpoint.prefix_len6))),
+        ),
     })
 }

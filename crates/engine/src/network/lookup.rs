@@ -1,17 +1,17 @@
 //! Who has a name, as one container sees it.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
 use super::{is_user_defined, settings};
 use crate::engine::Engine;
 use crate::state::Record;
 
 impl Engine {
-    /// The addresses behind a name on the user-defined networks of a container; `None` when nobody there has it.
+    /// The addresses, IPv4 first, behind a name on the user-defined networks of a container; `None` when nobody there has it.
     ///
     /// A name is a container's, an alias, a short id or a host name, on the network or followed by its name; an alias of
     /// the asking container's own links comes first.
-    pub(super) fn resolve_name(&self, asker: &str, wanted: &str) -> Option<Vec<Ipv4Addr>> {
+    pub(super) fn resolve_name(&self, asker: &str, wanted: &str) -> Option<Vec<IpAddr>> {
         let asker = self.0.registry.by_id(asker)?.record();
         let mut found = Vec::new();
         for (network, settings) in self.attachments(&asker).ok()? {
@@ -35,7 +35,7 @@ impl Engine {
                         .any(|name| name.eq_ignore_ascii_case(bare) || name.eq_ignore_ascii_case(wanted)),
                 };
                 if fits {
-                    found.push(member.ip);
+                    found.extend(&member.ips);
                 }
             }
             // Networks are asked in order; the first that knows the name answers.
@@ -49,14 +49,13 @@ impl Engine {
 
     /// The name of an address on the user-defined networks of a container.
     pub(super) fn resolve_address(&self, asker: &str, ip: IpAddr) -> Option<String> {
-        let IpAddr::V4(ip) = ip else { return None };
         let asker = self.0.registry.by_id(asker)?.record();
         for (network, _) in self.attachments(&asker).ok()? {
             let network_name = &network.record().name;
             if !is_user_defined(network_name) {
                 continue;
             }
-            if let Some(member) = network.members().into_iter().find(|member| member.ip == ip)
+            if let Some(member) = network.members().into_iter().find(|member| member.ips.contains(&ip))
                 && let Some(other) = self.0.registry.by_id(&member.container)
             {
                 return Some(format!("{}.{network_name}", other.record().name));

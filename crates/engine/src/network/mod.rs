@@ -13,31 +13,39 @@
 mod attach;
 mod connect;
 mod create;
+mod device;
 mod forward;
 mod links;
 mod list;
 mod lookup;
 mod one;
+mod options;
+mod outside;
+mod pools;
 mod remove;
 mod resolver;
 mod settings;
 
-use std::collections::{BTreeMap, HashSet};
-use std::net::{IpAddr, Ipv4Addr};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use ipnet::Ipv4Net;
-use skiff_network::{Bridge, Firewall, NetNs, Zone, remove_stale_bridges, remove_stale_links};
+use skiff_network::{
+    AddressPool, Bridge, Firewall, NetNs, Zone, remove_stale_bridges, remove_stale_links, unique_local_pool,
+};
 
 use crate::config::{BridgeNetwork, Config, Egress, PacketFilter};
 use crate::engine::Facts;
 use crate::error::{Error, Result, chain};
 use crate::state::{Database, NetworkRecord, Table};
 
-pub use forward::{Forwarder, LocalForwarder};
+use device::Device;
+pub use forward::{Forwarder, LocalForwarder, ask_servers};
 pub(crate) use links::Link;
 pub(crate) use one::Network;
+use outside::CaughtOutside;
 pub(crate) use resolver::Resolver;
 pub(crate) use settings::dns_names;
 
@@ -54,7 +62,15 @@ pub(crate) struct Networks {
     owner: String,
     firewall: Firewall,
     egress: Egress,
+    outside: Option<CaughtOutside>,
+    host_gateway: Option<IpAddr>,
     packet_filter: PacketFilter,
+    /// Where subnets of new networks come from.
+    pools: Vec<AddressPool>,
+    /// Ports of containers on routed networks, which are open to the outside, by container.
+    open: Mutex<HashMap<String, Vec<(skiff_network::Protocol, SocketAddr)>>>,
+    /// Whether containers may share interfaces of this machine.
+    pub shares_interfaces: bool,
     /// Whether the table has been written.
     filtering: AtomicBool,
     /// Held while a network is made or removed.
@@ -67,17 +83,20 @@ impl Networks {
     /// Sets all bridges up. That one fails is told to those who want it, not to other containers.
     pub fn open(config: &Config, facts: &Facts, database: &Database) -> Result<Self> {
         let owner = config.bridge.name.clone();
+        let mut pools = config.address_pools.clone();
+        // The machine's own unique local addresses come last, as with dockerd.
+        pools.push(unique_local_pool(&facts.id));
         let mut all = BTreeMap::new();
         // Those of users first: the default network looks for a subnet beside them.
         for record in database.all::<NetworkRecord>(Table::Networks)? {
             let network = Network::open(record, &owner);
             all.insert(network.record().id.clone(), Arc::new(network));
         }
-        let default = Arc::new(open_default(&config.bridge, config, facts));
+        let default = Arc::new(open_default(&config.bridge, config, facts, &pools));
         all.insert(default.record().id.clone(), Arc::clone(&default));
         for (name, driver) in [("host", "host"), ("none", "null")] {
             let record = built_in(facts, name, driver);
-            all.insert(record.id.clone(), Arc::new(Network::without_bridge(record)));
+            all.insert(record.id.clone(), Arc::new(Network::without_device(record)));
         }
         let keep: HashSet<String> = all.values().map(|network| network.record().bridge.clone()).collect();
         match remove_stale_bridges(&owner, &keep) {
@@ -90,9 +109,14 @@ impl Networks {
             default,
             prefix: format!("v{}", &facts.id[..5]),
             firewall: Firewall::new(format!("skiff_{owner}")),
+            outside: CaughtOutside::of(config.egress, &owner),
             owner,
             egress: config.egress,
+            host_gateway: config.host_gateway,
             packet_filter: config.packet_filter,
+            pools,
+            shares_interfaces: config.shares_interfaces,
+            open: Mutex::default(),
             filtering: AtomicBool::new(false),
             changes: Mutex::default(),
             spare: Mutex::default(),
@@ -158,7 +182,7 @@ impl Networks {
 
     /// What `host-gateway` stands for: the host, as containers reach it.
     pub fn host_gateway(&self) -> Option<IpAddr> {
-        self.default.record().gateway.map(Into::into)
+        self.host_gateway.or_else(|| self.default.record().gateway.map(Into::into))
     }
 
     /// What the names of this engine's links begin with.
@@ -194,6 +218,7 @@ impl Networks {
 
     /// Brings the firewall into agreement with the networks.
     fn apply_firewall(&self) -> Result<()> {
+        self.update_outside()?;
         let all = self.list();
         if !self.filtering.load(Ordering::Relaxed)
             && self.packet_filter == PacketFilter::OnDemand
@@ -202,8 +227,29 @@ impl Networks {
             return Ok(());
         }
         self.filtering.store(true, Ordering::Relaxed);
-        let zones: Vec<Zone> = all.iter().filter_map(|network| network.zone(self.egress)).collect();
+        let open: Vec<_> = self.opened().values().flatten().copied().collect();
+        let zones: Vec<Zone> = all.iter().flat_map(|network| network.zones(self.egress, &open)).collect();
         self.firewall.apply(&zones).map_err(|error| Error::internal("set up the firewall", &error))
+    }
+
+    /// Opens ports of a container on a routed network to the outside, instead of those it had.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn open_ports(
+        &self,
+        container: &str,
+        ports: Vec<(skiff_network::Protocol, SocketAddr)>,
+    ) -> Result<()> {
+        let changed = match ports.is_empty() {
+            true => self.opened().remove(container).is_some(),
+            false => self.opened().insert(container.to_owned(), ports.clone()) != Some(ports),
+        };
+        if changed { self.apply_firewall() } else { Ok(()) }
+    }
+
+    fn opened(&self) -> MutexGuard<'_, HashMap<String, Vec<(skiff_network::Protocol, SocketAddr)>>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn change(&self) -> MutexGuard<'_, ()> {
@@ -245,6 +291,11 @@ fn built_in(facts: &Facts, name: &str, driver: &str) -> NetworkRecord {
         gateway: None,
         reserved: BTreeMap::new(),
         own_subnet: false,
+        subnet6: None,
+        range6: None,
+        gateway6: None,
+        reserved6: BTreeMap::new(),
+        own_subnet6: false,
         ipam_options: None,
         internal: false,
         attachable: false,
@@ -253,7 +304,7 @@ fn built_in(facts: &Facts, name: &str, driver: &str) -> NetworkRecord {
     }
 }
 
-fn open_default(wanted: &BridgeNetwork, config: &Config, facts: &Facts) -> Network {
+fn open_default(wanted: &BridgeNetwork, config: &Config, facts: &Facts, pools: &[AddressPool]) -> Network {
     let mut record = built_in(facts, "bridge", "bridge");
     record.bridge.clone_from(&wanted.name);
     record.options = [
@@ -271,12 +322,12 @@ fn open_default(wanted: &BridgeNetwork, config: &Config, facts: &Facts) -> Netwo
         record.gateway = subnet.hosts().next();
         return Network::open(record, &wanted.name);
     }
-    let bridge = Bridge::create_on_free_subnet(&wanted.name, &wanted.name, wanted.mtu, facts.subnet);
-    if let Ok(bridge) = &bridge {
-        record.subnet = Some(bridge.config().subnet);
-        record.gateway = Some(bridge.config().gateway);
+    let bridge = Bridge::create_on_free_subnet(&wanted.name, &wanted.name, wanted.mtu, facts.subnet, pools);
+    if let Some((subnet, gateway)) = bridge.as_ref().ok().and_then(|bridge| bridge.config().ipv4()) {
+        record.subnet = Some(subnet);
+        record.gateway = Some(gateway);
     }
-    Network::with_bridge(record, bridge)
+    Network::with_device(record, bridge.map(Device::Bridge))
 }
 
 #[cfg(test)]

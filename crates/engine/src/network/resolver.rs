@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use skiff_network::dns::{Code, Data, Kind, Question};
+use skiff_dns::{Code, Data, Kind, Question};
 use skiff_network::{NetNs, redirect_resolver};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::Semaphore;
@@ -160,10 +160,16 @@ impl Asker {
             return None;
         }
         let mut addresses = engine.resolve_name(&self.container, &question.name)?;
-        let turn = self.turn.fetch_add(1, Ordering::Relaxed) % addresses.len();
+        // What is left may be nothing: the answer that the name has no address of this kind.
+        addresses.retain(|ip| ip.is_ipv6() == (question.kind == Kind::Aaaa));
+        let turn = match question.kind {
+            // Clients ask for both kinds at once: each pair of questions is one turn.
+            Kind::Aaaa => self.turn.load(Ordering::Relaxed),
+            _ => self.turn.fetch_add(1, Ordering::Relaxed),
+        };
+        let turn = turn % addresses.len().max(1);
         addresses.rotate_left(turn);
-        // For other kinds than A this is the answer that the name has none.
-        let records: Vec<_> = addresses.into_iter().map(|ip| Data::Address(ip.into())).collect();
+        let records: Vec<_> = addresses.into_iter().map(Data::Address).collect();
         Some(question.answer(Code::NoError, &records, TTL))
     }
 
@@ -189,15 +195,10 @@ impl Engine {
         let record = container.ok_or_else(|| io::Error::other("the container is gone"))?.record();
         let mut servers: Vec<IpAddr> =
             record.host_config.dns.iter().flatten().filter_map(|server| server.parse().ok()).collect();
-        if !record.endpoints.iter().any(|endpoint| endpoint.default_route) {
-            let subnets: Vec<_> = record
-                .endpoints
-                .iter()
-                .filter_map(|endpoint| self.network_of(endpoint).ok()?.record().subnet)
-                .collect();
-            servers.retain(
-                |server| matches!(server, IpAddr::V4(ip) if subnets.iter().any(|subnet| subnet.contains(ip))),
-            );
+        if !record.endpoints.iter().any(|endpoint| endpoint.default_route || endpoint.default_route6) {
+            let networks: Vec<_> =
+                record.endpoints.iter().filter_map(|endpoint| self.network_of(endpoint).ok()).collect();
+            servers.retain(|server| networks.iter().any(|network| network.record().contains(*server)));
             if servers.is_empty() {
                 return Err(io::Error::other("the container has no way out"));
             }

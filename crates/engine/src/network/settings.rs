@@ -1,14 +1,18 @@
 //! What a container says about its networks: checked, and brought into one form.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use bollard_stubs::models::{EndpointSettings, NetworkingConfig};
 
+use super::options::interface_settings;
 use super::{Network, Networks, is_user_defined, network_name};
 use crate::error::{Error, Result};
 use crate::names;
 use crate::state::Record;
+
+const ONLY_OWN_SUBNETS: &str =
+    "user specified IP address is supported only when connecting to networks with user configured subnets";
 
 impl Networks {
     /// Names every network of a new container by its name, the one of its network mode included.
@@ -77,11 +81,7 @@ pub(super) fn check(name: &str, network: Option<&Network>, settings: &EndpointSe
             (Ok(ip), _) if ip.is_unspecified() => errors.push(format!("invalid IPv4 address: {text}")),
             (Ok(ip), Some(record)) if is_user_defined(name) => {
                 if !record.own_subnet {
-                    errors.push(
-                        "user specified IP address is supported only when connecting to networks with user \
-                         configured subnets"
-                            .to_owned(),
-                    );
+                    errors.push(ONLY_OWN_SUBNETS.to_owned());
                 } else if !record.subnet.is_some_and(|subnet| subnet.contains(&ip)) {
                     errors.push(format!("no configured subnet or ip-range contain the IP address {ip}"));
                 }
@@ -90,13 +90,21 @@ pub(super) fn check(name: &str, network: Option<&Network>, settings: &EndpointSe
         }
     }
     if let Some(text) = &six {
-        match text.parse::<IpAddr>() {
-            Ok(IpAddr::V6(ip)) if is_user_defined(name) && network.is_some() => {
-                errors.push(format!("no configured subnet or ip-range contain the IP address {ip}"));
+        match (text.parse::<Ipv6Addr>(), network.map(Network::record)) {
+            (Err(_), _) => errors.push(format!("invalid IPv6 address: {text}")),
+            (Ok(ip), _) if ip.is_unspecified() => errors.push(format!("invalid IPv6 address: {text}")),
+            (Ok(ip), Some(record)) if is_user_defined(name) => {
+                if !record.own_subnet6 && record.subnet6.is_some() {
+                    errors.push(ONLY_OWN_SUBNETS.to_owned());
+                } else if !record.subnet6.is_some_and(|subnet| subnet.contains(&ip)) {
+                    errors.push(format!("no configured subnet or ip-range contain the IP address {ip}"));
+                }
             }
-            Ok(IpAddr::V6(_)) => {}
-            _ => errors.push(format!("invalid IPv6 address: {text}")),
+            _ => {}
         }
+    }
+    if let Err(error) = interface_settings(settings.driver_opts.as_ref(), "eth0") {
+        errors.push(error.message);
     }
     if let Some(mac) = given(settings.mac_address.as_ref())
         && parse_mac(&mac).is_none()

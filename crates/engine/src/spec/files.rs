@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 use std::net::IpAddr;
+use std::path::Path;
 
 /// What a container's `/etc/resolv.conf` says.
 #[derive(Debug, Default, Clone, Copy)]
@@ -55,6 +56,22 @@ pub fn resolv_conf(inherited: &str, dns: &Dns<'_>, own_network: bool, fallback: 
         }
     }
     text
+}
+
+/// Reads what containers with a network of their own inherit.
+///
+/// Where the machine's only server is systemd's stub, which they can't reach, those behind it are named in another file:
+/// dockerd looks there too.
+pub fn inherited(path: &Path, behind_stub: &Path) -> String {
+    let text = std::fs::read_to_string(path).unwrap_or_default();
+    let mut servers = text.lines().filter_map(|line| {
+        let mut words = line.split_whitespace();
+        (words.next() == Some("nameserver")).then(|| words.next())?
+    });
+    match (servers.next(), servers.next()) {
+        (Some("127.0.0.53"), None) => std::fs::read_to_string(behind_stub).unwrap_or(text),
+        _ => text,
+    }
 }
 
 fn reachable(server: &str) -> bool {
@@ -141,6 +158,19 @@ mod tests {
             "nameserver 9.9.9.9\n"
         );
         assert!(!resolv_conf(INHERITED, &Dns::default(), true, &fallback).contains("9.9.9.9"));
+    }
+
+    #[test]
+    fn servers_behind_a_stub_are_found() {
+        let directory = tempfile::tempdir().unwrap();
+        let (own, behind) = (directory.path().join("own"), directory.path().join("behind"));
+        std::fs::write(&behind, "nameserver 10.0.0.2\n").unwrap();
+        std::fs::write(&own, "# stub\nnameserver 127.0.0.53\noptions edns0\n").unwrap();
+        assert_eq!(inherited(&own, &behind), "nameserver 10.0.0.2\n");
+        assert!(inherited(&own, Path::new("/nonexistent")).contains("127.0.0.53"));
+        let two = "nameserver 127.0.0.53\nnameserver 10.0.0.9\n";
+        std::fs::write(&own, two).unwrap();
+        assert_eq!(inherited(&own, &behind), two);
     }
 
     #[test]

@@ -84,7 +84,10 @@ fn shared_memory(inputs: &Inputs<'_>, mut mount: Mount) -> Result<Option<Mount>>
     match (&inputs.ipc, inputs.record.host_config.ipc_mode.as_deref()) {
         (Share::Host, _) => Ok(Some(bind(shm, shm, &["rbind", "rprivate"])?)),
         (Share::Process(pid), _) => {
-            let source = PathBuf::from(format!("/proc/{pid}/root/dev/shm"));
+            let source = match inputs.parts.get("/dev/shm") {
+                Some(tree) => PathBuf::from(format!("/proc/self/fd/{}", tree.as_raw_fd())),
+                None => PathBuf::from(format!("/proc/{pid}/root/dev/shm")),
+            };
             Ok(Some(bind(&source, shm, &["rbind", "rprivate"])?))
         }
         (Share::Own, Some("none")) => Ok(None),

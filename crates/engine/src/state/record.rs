@@ -1,10 +1,10 @@
 //! The durable form of a container and of a volume.
 
 use std::collections::{BTreeMap, HashMap};
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use bollard_stubs::models::{ContainerConfig, HostConfig, NetworkingConfig, PortMap};
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
 
 use crate::health::Health;
@@ -159,16 +159,45 @@ pub struct Endpoint {
     pub host_name: String,
     /// The interface inside the container.
     pub ifname: String,
-    /// Its address.
-    pub ip: Ipv4Addr,
-    /// The length of the subnet's prefix.
+    /// Its IPv4 address; none on a network without.
+    pub ip: Option<Ipv4Addr>,
+    /// The length of the IPv4 subnet's prefix.
     pub prefix_len: u8,
     /// Its hardware address.
     pub mac: String,
     /// The network's way out.
     pub gateway: Option<Ipv4Addr>,
-    /// Whether the container's default route goes this way.
+    /// Whether the container's IPv4 default route goes this way.
     pub default_route: bool,
+    /// Its IPv6 address; none on a network without.
+    #[serde(default)]
+    pub ip6: Option<Ipv6Addr>,
+    /// The length of the IPv6 subnet's prefix.
+    #[serde(default)]
+    pub prefix_len6: u8,
+    /// The network's way out for IPv6.
+    #[serde(default)]
+    pub gateway6: Option<Ipv6Addr>,
+    /// Whether the container's IPv6 default route goes this way.
+    #[serde(default)]
+    pub default_route6: bool,
+    /// Kernel settings of the interface, by their paths below `/proc/sys/net`.
+    #[serde(default)]
+    pub settings: Vec<(String, String)>,
+}
+
+impl Endpoint {
+    /// Its addresses with the prefixes of their subnets.
+    pub fn addresses(&self) -> Vec<IpNet> {
+        let four = self.ip.and_then(|ip| IpNet::new(ip.into(), self.prefix_len).ok());
+        let six = self.ip6.and_then(|ip| IpNet::new(ip.into(), self.prefix_len6).ok());
+        four.into_iter().chain(six).collect()
+    }
+
+    /// Its addresses.
+    pub fn ips(&self) -> impl Iterator<Item = IpAddr> {
+        self.ip.map(IpAddr::from).into_iter().chain(self.ip6.map(IpAddr::from))
+    }
 }
 
 /// Everything about a container that outlives the engine.
@@ -205,6 +234,10 @@ pub struct Record {
     pub restart_count: i64,
     /// Whether its user has stopped it, which `unless-stopped` respects.
     pub stopped_by_user: bool,
+    /// What it was before a start whose end nobody knows, because its engine was killed. The next engine may be killed
+    /// as well before it has seen the end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before: Option<State>,
 }
 
 /// Everything about a network that outlives the engine.
@@ -230,6 +263,21 @@ pub struct NetworkRecord {
     pub reserved: BTreeMap<String, Ipv4Addr>,
     /// Whether its user has chosen the subnet, which lets containers choose their addresses.
     pub own_subnet: bool,
+    /// The same for IPv6: the addresses on it; none where it has none.
+    #[serde(default)]
+    pub subnet6: Option<Ipv6Net>,
+    /// Where free IPv6 addresses are looked for.
+    #[serde(default)]
+    pub range6: Option<Ipv6Net>,
+    /// The bridge's own IPv6 address.
+    #[serde(default)]
+    pub gateway6: Option<Ipv6Addr>,
+    /// IPv6 addresses that are never given, by name.
+    #[serde(default)]
+    pub reserved6: BTreeMap<String, Ipv6Addr>,
+    /// Whether its user has chosen the IPv6 subnet.
+    #[serde(default)]
+    pub own_subnet6: bool,
     /// The options of address management, as they were given.
     pub ipam_options: Option<HashMap<String, String>>,
     /// Whether the outside is out of reach.
@@ -240,6 +288,18 @@ pub struct NetworkRecord {
     pub options: HashMap<String, String>,
     /// Its labels.
     pub labels: HashMap<String, String>,
+}
+
+impl NetworkRecord {
+    /// Its subnets.
+    pub fn subnets(&self) -> impl Iterator<Item = IpNet> {
+        self.subnet.map(IpNet::V4).into_iter().chain(self.subnet6.map(IpNet::V6))
+    }
+
+    /// Whether an address lies on it.
+    pub fn contains(&self, ip: IpAddr) -> bool {
+        self.subnets().any(|subnet| subnet.contains(&ip))
+    }
 }
 
 /// Everything about a volume that its directory does not say.

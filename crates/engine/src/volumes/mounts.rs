@@ -4,6 +4,7 @@
 //! mounts outlive a killed engine; the next one counts the holders anew and takes away what nobody holds.
 
 use std::collections::{HashMap, HashSet};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -34,8 +35,9 @@ impl Held {
 }
 
 impl Volumes {
-    /// Mounts a volume for a container, if it is a mount and not there already. Blocks.
-    pub fn hold(&self, name: &str, container: &str) -> Result<()> {
+    /// Mounts a volume for a container, if it is a mount and not there already; `device` takes the place of the option of that
+    /// name. Blocks.
+    pub fn hold(&self, name: &str, container: &str, device: Option<&OwnedFd>) -> Result<()> {
         let record = self.get(name).ok_or_else(|| super::missing(name))?;
         if !needs_mount(&record.options) {
             return Ok(());
@@ -45,7 +47,11 @@ impl Volumes {
         let mut holders = holders.lock().unwrap_or_else(PoisonError::into_inner);
         let data = self.data(name);
         if !is_mounted(&data) {
-            mount_on(&data, &record.options)?;
+            let mut options = record.options.clone();
+            if let Some(device) = device {
+                options.insert("device".to_owned(), format!("/proc/self/fd/{}", device.as_raw_fd()));
+            }
+            mount_on(&data, &options)?;
         }
         holders.insert(container.to_owned());
         Ok(())
