@@ -5,13 +5,15 @@
 
 #![forbid(unsafe_code)]
 
+mod containers;
 pub mod control;
 pub mod daemon;
 pub mod docker_context;
+mod explain;
 pub mod listen;
 mod lock;
 mod log;
-mod port_owner;
+mod names;
 mod proxy;
 mod service;
 pub mod spawn;

@@ -120,6 +120,8 @@ async fn prepare(
             cpus: settings.machine.cpus,
             memory_mib: settings.machine.memory_mib_for(host_memory_mib()),
             registry_mirrors,
+            address_pools: settings.default_address_pools.iter().map(ToString::to_string).collect(),
+            publish_ip: settings.publish_default_ip,
             retry_accelerator,
         };
         if let Some(image) = image {
@@ -127,6 +129,12 @@ async fn prepare(
             config.kernel = image.kernel(&memory)?;
             config.initramfs = image.initramfs(&memory)?;
             config.cmdline = image.cmdline().to_owned();
+            for pool in &config.address_pools {
+                config.cmdline.push_str(&format!(" skiff.address-pool={pool}"));
+            }
+            if !settings.publish_default_ip.is_unspecified() {
+                config.cmdline.push_str(&format!(" skiff.publish-ip={}", settings.publish_default_ip));
+            }
             let template = || Ok(image.disk_template(&memory)?);
             disk::prepare(&paths.disk(), template, settings.machine.disk_gib)?;
         }

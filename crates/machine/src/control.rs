@@ -6,6 +6,7 @@
 //! | `{"op":"time","unix_ns":…}` | `{}`; the guest's clock is set |
 //! | `{"op":"authorize","key":"ssh-ed25519 …"}` | `{}`; the key may log in over `shell` |
 //! | `{"op":"status"}` | `{"containers_running":…,"connections":…}` |
+//! | `{"op":"listeners","container":id}` | `{"listeners":[{"transport":"tcp","address":…},…]}` |
 //! | `{"op":"trim"}` | `{}`; free blocks of the data disk are given back |
 //! | `{"op":"shutdown"}` | `{}`; the guest stops its containers and powers off |
 //!
@@ -13,6 +14,7 @@
 
 use std::{
     io,
+    net::SocketAddr,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -44,6 +46,11 @@ pub enum Request {
     },
     /// What is going on?
     Status,
+    /// Who listens inside a container?
+    Listeners {
+        /// Its id or name.
+        container: String,
+    },
     /// Give free blocks of the data disk back.
     Trim,
     /// Power off.
@@ -70,6 +77,15 @@ pub struct Status {
     pub containers_running: u64,
     /// Connections to the engine.
     pub connections: u64,
+}
+
+/// A socket that waits inside a container.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Listening {
+    /// `tcp` or `udp`.
+    pub transport: String,
+    /// Where it waits, as the container sees it.
+    pub address: SocketAddr,
 }
 
 /// Why the guest did not do it.
@@ -149,6 +165,19 @@ impl Client {
         self.ask(&Request::Status).await
     }
 
+    /// Asks who listens inside a container, by id or name.
+    ///
+    /// # Errors
+    /// See [`Error`]; an older agent refuses.
+    pub async fn listeners(&mut self, container: &str) -> Result<Vec<Listening>, Error> {
+        #[derive(Deserialize)]
+        struct Answer {
+            listeners: Vec<Listening>,
+        }
+        let request = Request::Listeners { container: container.to_owned() };
+        Ok(self.ask::<Answer>(&request).await?.listeners)
+    }
+
     /// Lets the guest give free blocks of its disk back.
     ///
     /// # Errors
@@ -202,6 +231,10 @@ mod tests {
         assert_eq!(text(&Request::Hello), r#"{"op":"hello"}"#);
         assert_eq!(text(&Request::Time { unix_ns: 5 }), r#"{"op":"time","unix_ns":5}"#);
         assert_eq!(text(&Request::Authorize { key: "k".into() }), r#"{"op":"authorize","key":"k"}"#);
+        assert_eq!(
+            text(&Request::Listeners { container: "web".into() }),
+            r#"{"op":"listeners","container":"web"}"#
+        );
         assert_eq!(text(&Request::Shutdown), r#"{"op":"shutdown"}"#);
     }
 

@@ -194,6 +194,13 @@ impl Machine {
         self.connections.count()
     }
 
+    /// Gives the link to a guest that runs now; neither wakes it nor keeps it awake.
+    ///
+    /// Not to be held for long: whoever holds a link keeps its session alive.
+    pub fn running_link(&self) -> Option<Link> {
+        self.link.borrow().clone()
+    }
+
     /// Asks a running guest what goes on in it; none when it does not run or does not answer.
     pub async fn guest_status(&self) -> Option<control::Status> {
         let link = self.link.borrow().clone()?;

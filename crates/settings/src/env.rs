@@ -32,6 +32,14 @@ variables! {
     DOCKER_HOST = "DOCKER_HOST";
     /// Docker's client configuration directory, instead of `~/.docker`.
     DOCKER_CONFIG = "DOCKER_CONFIG";
+    /// File with the certificate authorities that pulls trust beside the built-in ones, instead of the system's.
+    SSL_CERT_FILE = "SSL_CERT_FILE";
+    /// HTTP proxy of pulls from registries without TLS.
+    HTTP_PROXY = "HTTP_PROXY";
+    /// HTTP proxy of pulls from registries with TLS.
+    HTTPS_PROXY = "HTTPS_PROXY";
+    /// Hosts, domains and networks that are pulled from without a proxy, separated by commas.
+    NO_PROXY = "NO_PROXY";
     /// Home directory, for the state directory's default.
     HOME = "HOME";
     /// Base of the default state directory on Linux, instead of `~/.local/state`.

@@ -6,6 +6,7 @@
 //!   lock                     held by the running daemon
 //!   docker.sock control.sock Docker API and daemon control (mode 0600)
 //!   ssh_key                  key of this installation for `skiff machine ssh`
+//!   names/ca.pem ca.key      authority of this installation for https://CONTAINER.localhost, made on demand
 //!   log/daemon.log           the daemon's log
 //!   log/console.log          the guest's console
 //!   machine/disk.img         the guest's data disk (sparse)
@@ -85,6 +86,16 @@ impl Paths {
         self.state.join("ssh_key")
     }
 
+    /// Returns the certificate of the authority that signs for names below `localhost`.
+    pub fn names_ca_cert(&self) -> PathBuf {
+        self.state.join("names").join("ca.pem")
+    }
+
+    /// Returns its private key.
+    pub fn names_ca_key(&self) -> PathBuf {
+        self.state.join("names").join("ca.key")
+    }
+
     /// Returns the directory of all logs.
     pub fn log_dir(&self) -> PathBuf {
         self.state.join("log")
@@ -113,6 +124,11 @@ impl Paths {
     /// Returns the file that remembers what the probe of the accelerator found.
     pub fn verdict(&self) -> PathBuf {
         self.machine_dir().join("verdict.json")
+    }
+
+    /// Returns the directory of the registry that `registry serve` shows.
+    pub fn registry(&self) -> PathBuf {
+        self.state.join("registry")
     }
 
     /// Returns the root of the native engine.

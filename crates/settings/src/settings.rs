@@ -17,10 +17,52 @@ pub struct Settings {
     pub machine: Machine,
     /// The host daemon.
     pub daemon: Daemon,
+    /// What containers may reach.
+    pub network: Network,
+    /// Directories of this host that containers may mount.
+    pub files: Files,
     /// Registry mirrors for docker.io, tried in order; `http://` or `https://` addresses.
     pub registry_mirrors: Vec<String>,
     /// Address that `-p 8080:80` binds where the user names none.
     pub publish_default_ip: IpAddr,
+    /// Where subnets of new networks come from, in order; by default Docker's own pools.
+    pub default_address_pools: Vec<AddressPool>,
+    /// Names below `localhost` that lead to containers.
+    pub names: Names,
+}
+
+/// A range of addresses that is cut into subnets, as dockerd's `default-address-pools` has it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AddressPool {
+    /// The range, as `10.0.0.0/8`.
+    pub base: String,
+    /// The length of each subnet's prefix.
+    pub size: u8,
+}
+
+impl std::fmt::Display for AddressPool {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "base={},size={}", self.base, self.size)
+    }
+}
+
+/// `http://CONTAINER.localhost` and `http://SERVICE.PROJECT.localhost`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Names {
+    /// Whether they are served.
+    pub enabled: bool,
+    /// The port of loopback to serve them on; by default 80 where that can be had, else the fallback.
+    pub port: Option<u16>,
+    /// The port when 80 is taken, not allowed, or left to containers.
+    pub fallback_port: u16,
+    /// Whether `https://` is served too, with certificates of an authority that is made for this installation.
+    pub tls: bool,
+    /// The port for `https://`; by default 443 where that can be had, else the fallback.
+    pub tls_port: Option<u16>,
+    /// The port when 443 is taken, not allowed, or left to containers.
+    pub fallback_tls_port: u16,
 }
 
 /// Size and kind of the guest.
@@ -86,13 +128,66 @@ pub struct Daemon {
     pub socket: Option<PathBuf>,
 }
 
+/// What containers in a guest may reach. An engine on this host itself has the host's own packet filter for that.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Network {
+    /// Whether containers and the engine reach what listens on this host's loopback, as `host.docker.internal`. Where not,
+    /// that name does not exist, and registries on the loopback can't be used either.
+    pub host_loopback: bool,
+}
+
+impl Default for Network {
+    fn default() -> Network {
+        Network { host_loopback: true }
+    }
+}
+
+/// Directories of this host that containers may mount. The native backend mounts any, as Docker does on Linux.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Files {
+    /// The directories, absolute; by default the home directory and the one for temporary files.
+    pub shares: Option<Vec<PathBuf>>,
+    /// Directories that containers may only read.
+    pub read_only: Vec<PathBuf>,
+}
+
+impl Files {
+    /// Returns the directories and whether containers may write there, for a user with this home directory.
+    pub fn shares_for(&self, home: Option<&Path>) -> Vec<(PathBuf, bool)> {
+        let usual = || home.map(Path::to_owned).into_iter().chain([std::env::temp_dir()]).collect();
+        let shares = self.shares.clone().unwrap_or_else(usual);
+        let writable =
+            shares.into_iter().filter(|path| !self.read_only.contains(path)).map(|path| (path, true));
+        writable.chain(self.read_only.iter().map(|path| (path.clone(), false))).collect()
+    }
+}
+
 impl Default for Settings {
     fn default() -> Settings {
         Settings {
             machine: Machine::default(),
             daemon: Daemon::default(),
+            network: Network::default(),
+            files: Files::default(),
             registry_mirrors: Vec::new(),
             publish_default_ip: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            default_address_pools: Vec::new(),
+            names: Names::default(),
+        }
+    }
+}
+
+impl Default for Names {
+    fn default() -> Names {
+        Names {
+            enabled: true,
+            port: None,
+            fallback_port: 8065,
+            tls: false,
+            tls_port: None,
+            fallback_tls_port: 8066,
         }
     }
 }
@@ -193,6 +288,24 @@ impl Settings {
                 format!("{} is not between 1 and 65536", self.machine.disk_gib),
             );
         }
+        for AddressPool { base, size } in &self.default_address_pools {
+            let parts = base
+                .split_once('/')
+                .and_then(|(ip, prefix)| Some((ip.parse::<IpAddr>().ok()?, prefix.parse::<u8>().ok()?)));
+            let fits = parts
+                .is_some_and(|(ip, prefix)| prefix <= *size && *size <= if ip.is_ipv4() { 32 } else { 128 });
+            if !fits {
+                return refuse(
+                    "default_address_pools",
+                    format!("{base:?} can't be cut into subnets of /{size}"),
+                );
+            }
+        }
+        for share in self.files.shares.iter().flatten().chain(&self.files.read_only) {
+            if !share.is_absolute() {
+                return refuse("files.shares", format!("{:?} is not an absolute path", share.display()));
+            }
+        }
         for mirror in &self.registry_mirrors {
             let host = mirror.strip_prefix("https://").or_else(|| mirror.strip_prefix("http://"));
             if host.is_none_or(|host| host.is_empty() || host.starts_with('/')) {
@@ -252,8 +365,23 @@ mod tests {
         let settings = parse("{}").unwrap();
         assert_eq!(settings, Settings::default());
         assert_eq!(settings.machine.disk_gib, 64);
+        assert!(settings.network.host_loopback);
         assert_eq!(settings.daemon.idle_stop(), Some(Duration::from_secs(300)));
         assert_eq!(settings.publish_default_ip.to_string(), "0.0.0.0");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn home_and_temporary_files_are_shared_unless_the_user_says_otherwise() {
+        let home = Path::new("/home/u");
+        let usual = Files::default().shares_for(Some(home));
+        assert_eq!(usual, [(home.to_owned(), true), (std::env::temp_dir(), true)]);
+        let files = parse(r#"{"files":{"shares":["/a","/b"],"read_only":["/b","/c"]}}"#).unwrap().files;
+        let expected = [("/a", true), ("/b", false), ("/c", false)].map(|(path, write)| (path.into(), write));
+        assert_eq!(files.shares_for(Some(home)), expected);
+        assert_eq!(parse(r#"{"files":{"shares":[]}}"#).unwrap().files.shares_for(Some(home)), []);
+        let message = parse(r#"{"files":{"shares":["a/b"]}}"#).unwrap_err().to_string();
+        assert!(message.contains("/x/settings.json"), "{message}");
     }
 
     #[test]
@@ -303,6 +431,8 @@ mod tests {
             r#"{"machine":{"cpus":0}}"#,
             r#"{"machine":{"memory_mib":16}}"#,
             r#"{"machine":{"disk_gib":0}}"#,
+            r#"{"default_address_pools":[{"base":"10.0.0.0/8","size":7}]}"#,
+            r#"{"default_address_pools":[{"base":"10.0.0.0","size":24}]}"#,
             r#"{"registry_mirrors":["mirror.example"]}"#,
             r#"{"registry_mirrors":["https://"]}"#,
         ] {

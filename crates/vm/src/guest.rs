@@ -26,6 +26,10 @@ pub struct GuestConfig {
     pub memory_mib: u64,
     /// Registry mirrors handed to the engine, as URLs.
     pub registry_mirrors: Vec<String>,
+    /// The host address of a published port that names none.
+    pub publish_ip: std::net::IpAddr,
+    /// Where subnets of new networks come from, each as `base=10.0.0.0/8,size=24`; none for Docker's own pools.
+    pub address_pools: Vec<String>,
     /// Whether an accelerator with a bad verdict is tried once more.
     pub retry_accelerator: bool,
 }

@@ -61,6 +61,10 @@ impl Native {
         let mut command = Command::new(&files.agent);
         command.arg("serve").arg("--root").arg(&files.root).arg("--socket").arg(&files.api_socket);
         command.arg("--link").arg(&files.link).arg("--host-link").arg(&files.host);
+        command.arg("--publish-ip").arg(config.publish_ip.to_string());
+        for pool in &config.address_pools {
+            command.arg("--default-address-pool").arg(pool);
+        }
         for mirror in &config.registry_mirrors {
             command.arg("--registry-mirror").arg(mirror);
         }

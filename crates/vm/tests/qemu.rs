@@ -57,6 +57,8 @@ impl Machine {
             cpus: None,
             memory_mib: 64,
             registry_mirrors: Vec::new(),
+            address_pools: Vec::new(),
+            publish_ip: std::net::Ipv4Addr::UNSPECIFIED.into(),
             retry_accelerator: false,
         }
     }

@@ -8,7 +8,7 @@ use std::{
 use skiff_link::BoxStream;
 
 use super::{
-    Event, Failure, LogSource, Progress, Request, Status, Version,
+    Event, Failure, Finding, LogSource, Progress, Request, Status, Version,
     wire::{LineReader, write},
 };
 use crate::listen;
@@ -110,6 +110,33 @@ impl Client {
         })
         .await?;
         status.ok_or(ClientError::HungUp)
+    }
+
+    /// Asks why a connection to a port of the host arrives or not; never wakes the guest.
+    ///
+    /// # Errors
+    /// As [`Client::run`].
+    pub async fn explain_port(self, port: u16) -> Result<Vec<Finding>, ClientError> {
+        self.findings(&Request::Port { port }).await
+    }
+
+    /// Asks how the network is doing; never wakes the guest.
+    ///
+    /// # Errors
+    /// As [`Client::run`].
+    pub async fn network(self) -> Result<Vec<Finding>, ClientError> {
+        self.findings(&Request::Network {}).await
+    }
+
+    async fn findings(self, request: &Request) -> Result<Vec<Finding>, ClientError> {
+        let mut all = Vec::new();
+        self.run(request, |event| {
+            if let Event::Finding(finding) = event {
+                all.push(finding);
+            }
+        })
+        .await?;
+        Ok(all)
     }
 
     /// Starts the guest if it does not run.

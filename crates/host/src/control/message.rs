@@ -39,6 +39,14 @@ pub enum Request {
         #[serde(default)]
         follow: bool,
     },
+    /// Why a connection to a port of the host arrives or not, without waking the guest; answered by
+    /// [`Event::Finding`], any number.
+    Port {
+        /// The port.
+        port: u16,
+    },
+    /// How the network is doing, without waking the guest; answered by [`Event::Finding`], any number.
+    Network {},
     /// Stop the guest and end the daemon.
     Shutdown {},
 }
@@ -68,10 +76,53 @@ pub enum Event {
     Status(Box<Status>),
     /// The answer to [`Request::Version`].
     Version(Version),
+    /// Something that was found out.
+    Finding(Finding),
     /// It is done.
     Done {},
     /// It could not be done.
     Error(Failure),
+}
+
+/// How a check went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Grade {
+    /// Well.
+    Good,
+    /// It works, though not as well as it could; or it is worth knowing.
+    Note,
+    /// Badly.
+    Bad,
+}
+
+/// Something that was found out.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Finding {
+    /// How it is.
+    pub grade: Grade,
+    /// What it is, in one line.
+    pub what: String,
+    /// What the user can do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub way_out: Option<String>,
+}
+
+impl Finding {
+    /// Something that is well.
+    pub fn good(what: impl Into<String>) -> Self {
+        Self { grade: Grade::Good, what: what.into(), way_out: None }
+    }
+
+    /// Something that is worth knowing.
+    pub fn note(what: impl Into<String>, way_out: impl Into<String>) -> Self {
+        Self { grade: Grade::Note, what: what.into(), way_out: Some(way_out.into()) }
+    }
+
+    /// Something that is wrong.
+    pub fn bad(what: impl Into<String>, way_out: impl Into<String>) -> Self {
+        Self { grade: Grade::Bad, what: what.into(), way_out: Some(way_out.into()) }
+    }
 }
 
 /// A step that has been reached.

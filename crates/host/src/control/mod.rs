@@ -13,6 +13,6 @@ pub(crate) mod wire;
 pub use client::{Client, ClientError, LogRequest};
 pub(crate) use message::chain;
 pub use message::{
-    DaemonStatus, Event, Failure, GuestStatus, LogSource, MachineState, MachineStatus, Progress, Request,
-    Status, Version,
+    DaemonStatus, Event, Failure, Finding, Grade, GuestStatus, LogSource, MachineState, MachineStatus,
+    Progress, Request, Status, Version,
 };

@@ -17,7 +17,7 @@ use super::{
     Status, Version, logs,
     wire::{LineReader, write},
 };
-use crate::{listen::Listener, proxy::failure};
+use crate::{explain::Explain, listen::Listener, proxy::failure};
 
 /// Connections at once; more wait in the socket's queue.
 const CONNECTIONS: usize = 256;
@@ -30,6 +30,7 @@ pub(crate) struct Server {
     pub(crate) paths: Paths,
     pub(crate) docker_socket: PathBuf,
     pub(crate) image_version: Option<String>,
+    pub(crate) explain: Explain,
     pub(crate) started: Instant,
     /// Told when a client wants the daemon to end.
     pub(crate) shutdown: Arc<Notify>,
@@ -101,6 +102,18 @@ impl Server {
                     LogSource::Console => self.paths.console_log(),
                 };
                 logs::send(&mut client, &path, tail, follow).await?;
+                Ok(())
+            }
+            Request::Port { port } => {
+                for finding in self.explain.port(port).await {
+                    write(&mut client, &Event::Finding(finding)).await?;
+                }
+                Ok(())
+            }
+            Request::Network {} => {
+                for finding in self.explain.network().await {
+                    write(&mut client, &Event::Finding(finding)).await?;
+                }
                 Ok(())
             }
             Request::Shutdown {} => {

@@ -12,12 +12,16 @@ use skiff_settings::{BackendChoice, Paths, Settings};
 use tokio::{sync::Notify, task::JoinSet};
 
 use crate::{
+    containers::Containers,
     control::{Failure, chain, server},
     docker_context,
+    explain::Explain,
     listen::Listener,
     lock::{Lock, LockError},
-    log, proxy,
-    service::{Limits, Services},
+    log,
+    names::Names,
+    proxy,
+    service::{Files, Limits, Policy, Services},
     ssh_key,
 };
 
@@ -114,6 +118,7 @@ impl Error {
 /// Fails when another daemon runs here, or something it needs is missing.
 pub async fn run(options: Options) -> Result<(), Error> {
     options.paths.prepare()?;
+    raise_file_limit();
     let log = options.paths.daemon_log();
     log::init(&log).map_err(|source| Error::File { op: "write", path: log, source })?;
     let result = run_until(&options, |settings| choose(&options, settings), told_to_end()).await;
@@ -156,13 +161,19 @@ async fn run_until(
     let control_socket = paths.control_socket();
     let control = bind(&control_socket)?;
 
-    let mut machine_options =
-        MachineOptions::new(paths.clone(), Services::new(Limits::default(), Vec::new()).handler());
+    // A native engine binds on this host by itself, beside us: the well-known ports are left to its containers.
+    let names = Arc::new(Names::new(settings.names.clone(), selected.image.is_some()));
+    let policy = Policy { loopback: settings.network.host_loopback, own: Vec::new() };
+    let files = Files::new(&settings, paths, docker_socket.clone());
+    let services = Services::new(Limits::default(), policy, Arc::clone(&names), files);
+    let mut machine_options = MachineOptions::new(paths.clone(), services.handler());
     machine_options.registry_mirrors = options.registry_mirrors.clone();
     machine_options.authorized_keys = ssh_key::public_line(&key).into_iter().collect();
     let image_version = selected.image.as_ref().map(|image| image.version().to_owned());
     let machine = Machine::spawn(machine_options, selected);
     write_context(options, &docker_socket);
+    let containers = Arc::new(Containers::new(machine.clone()));
+    names.start(&machine, &containers, paths);
 
     let shutdown = Arc::new(Notify::new());
     let server = Arc::new(server::Server {
@@ -170,6 +181,13 @@ async fn run_until(
         paths: paths.clone(),
         docker_socket: docker_socket.clone(),
         image_version,
+        explain: Explain {
+            machine: machine.clone(),
+            paths: paths.clone(),
+            containers,
+            published: services.published(),
+            names,
+        },
         started,
         shutdown: Arc::clone(&shutdown),
     });
@@ -193,6 +211,22 @@ async fn run_until(
     machine.stop().await.map_err(|error| Error::Stop { message: Failure::new(&*error).message })?;
     tracing::info!("daemon has ended");
     Ok(())
+}
+
+/// Lets the daemon have as many files as its user may: every connection of a container is one.
+fn raise_file_limit() {
+    #[cfg(unix)]
+    {
+        use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+        let maximum = getrlimit(Resource::Nofile).maximum;
+        // Some systems call everything allowed and then allow less.
+        for wanted in [maximum.unwrap_or(1 << 20), 10_240] {
+            if setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), maximum }).is_ok() {
+                return;
+            }
+        }
+    }
 }
 
 fn bind(path: &Path) -> Result<Listener, Error> {

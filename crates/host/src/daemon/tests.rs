@@ -1,7 +1,7 @@
 //! The whole daemon on real sockets, with a guest that is a task.
 
 use std::{
-    net::{IpAddr, Ipv4Addr, SocketAddr},
+    net::{Ipv4Addr, SocketAddr},
     os::unix::fs::PermissionsExt,
     sync::{Mutex, atomic::Ordering},
     time::Duration,
@@ -22,6 +22,7 @@ use crate::control::{Client, ClientError, LogRequest, LogSource, MachineState};
 #[path = "../../../machine/tests/fake/mod.rs"]
 #[allow(unreachable_pub, reason = "shared with the tests of another crate")]
 mod fake;
+mod publish;
 
 /// A daemon in this process; its files go with the test.
 struct Daemon {
@@ -38,6 +39,8 @@ impl Daemon {
 
     async fn start_in(dir: tempfile::TempDir) -> Self {
         let (fake, end) = (Fake::new(), Arc::new(Notify::new()));
+        // Their ports are the whole machine's.
+        std::fs::write(dir.path().join("settings.json"), r#"{"names": {"enabled": false}}"#).unwrap();
         let task = Self::task(dir.path(), &fake, &end);
         let daemon = Self { dir, fake, end, task };
         for _ in 0..400 {
@@ -244,13 +247,6 @@ async fn killed_daemons_remains_are_no_hindrance() {
     daemon.stop().await;
 }
 
-fn publish(address: SocketAddr) -> StreamHeader {
-    let target = "10.1.2.3:80".parse().unwrap();
-    let (host_ip, host_port) = (address.ip(), address.port());
-    let container = "web".to_owned();
-    StreamHeader { args: Args::Publish { container, host_ip, host_port, protocol: Protocol::Tcp, target } }
-}
-
 fn egress(host: &str, port: u16) -> StreamHeader {
     StreamHeader { args: Args::Egress { host: host.to_owned(), port, protocol: Protocol::Tcp } }
 }
@@ -259,81 +255,12 @@ fn loopback(port: u16) -> SocketAddr {
     SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port)
 }
 
-async fn published(guest: &Link) -> (BoxStream, u16) {
-    let (stream, reply) = guest.open_with_data(&publish(loopback(0))).await.unwrap();
-    (stream, reply.data.unwrap()["host_port"].as_u64().unwrap().try_into().unwrap())
-}
-
 fn refused<T>(result: Result<T, OpenError>) -> (ReplyCode, String) {
     match result {
         Err(OpenError::Refused { code, message, .. }) => (code, message),
         Err(error) => panic!("{error:?}"),
         Ok(_) => panic!("not refused"),
     }
-}
-
-#[tokio::test]
-async fn published_port_leads_to_the_container_for_as_long_as_its_stream_lives() {
-    let daemon = Daemon::start().await;
-    let guest = daemon.guest().await;
-    let (stream, port) = published(&guest).await;
-    let mut client = TcpStream::connect(loopback(port)).await.unwrap();
-    client.write_all(b"hello").await.unwrap();
-    client.shutdown().await.unwrap();
-    let mut answer = String::new();
-    client.read_to_string(&mut answer).await.unwrap();
-    assert_eq!(answer, "hello", "half-close passes through");
-
-    let (code, message) = refused(guest.open(&publish(loopback(port))).await);
-    assert_eq!(code, ReplyCode::AddressInUse);
-    assert_eq!(message, format!("Bind for 127.0.0.1:{port} failed: port is already allocated"));
-
-    drop(stream);
-    for _ in 0..200 {
-        if TcpStream::connect(loopback(port)).await.is_err() {
-            drop(guest);
-            return daemon.stop().await;
-        }
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    panic!("the port outlives its stream");
-}
-
-#[tokio::test]
-async fn port_of_another_program_is_refused_with_its_name() {
-    let daemon = Daemon::start().await;
-    let guest = daemon.guest().await;
-    let other = TcpListener::bind(loopback(0)).await.unwrap();
-    let address = other.local_addr().unwrap();
-    let (code, message) = refused(guest.open(&publish(address)).await);
-    assert_eq!(code, ReplyCode::AddressInUse);
-    let expected = format!("listen tcp4 {address}: bind: address already in use");
-    assert!(message.starts_with(&expected), "{message}");
-    if cfg!(target_os = "linux") {
-        assert!(message.ends_with(&format!(", pid {})", std::process::id())), "{message}");
-    }
-    let nowhere = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), 0);
-    let (_, message) = refused(guest.open(&publish(nowhere)).await);
-    assert!(message.ends_with("bind: cannot assign requested address"), "{message}");
-    drop(guest);
-    daemon.stop().await;
-}
-
-#[tokio::test]
-async fn ports_are_closed_when_the_guest_is_stopped() {
-    let daemon = Daemon::start().await;
-    let guest = daemon.guest().await;
-    let (_stream, port) = published(&guest).await;
-    drop(guest);
-    daemon.fake.link.lock().unwrap().take();
-    daemon.control().await.stop(|_| {}).await.unwrap();
-    for _ in 0..200 {
-        if TcpStream::connect(loopback(port)).await.is_err() {
-            return daemon.stop().await;
-        }
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    panic!("the port outlives its guest");
 }
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-//! `egress`: a connection that leaves as an ordinary socket of the host.
+//! `egress`: a connection or a flow of datagrams that leaves as an ordinary socket of the host.
 
 use std::{
     io,
@@ -6,75 +6,170 @@ use std::{
     time::Duration,
 };
 
-use skiff_link::{Incoming, Protocol, ReplyCode, copy_both};
-use tokio::{net::TcpStream, time::timeout};
+use skiff_link::{HOST_NAMES, Incoming, Protocol, ReplyCode, copy_both, copy_datagrams};
+use socket2::{SockRef, TcpKeepalive};
+use tokio::{
+    net::{TcpStream, UdpSocket},
+    time::timeout,
+};
 
 use super::{NETWORK_DEADLINE, resolve};
 
-/// Names by which guests know the host.
-const HOST_NAMES: [&str; 2] = ["host.docker.internal", "gateway.docker.internal"];
 /// How long an address may take while others are left to try.
 const ADDRESS_DEADLINE: Duration = Duration::from_secs(5);
+/// How long a flow of datagrams is kept when nothing comes; a little longer than the guest keeps it.
+const FLOW_IDLE: Duration = Duration::from_secs(130);
+/// A server that goes away without a word is noticed, and routers between here and there remember the connection.
+const KEEPALIVE: Duration = Duration::from_secs(60);
 
-/// Why there is no connection.
-struct Refusal {
-    code: ReplyCode,
-    message: String,
+/// What a guest may reach.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Policy {
+    /// Whether this host's loopback is among it.
+    pub(crate) loopback: bool,
+    /// Addresses of our own that a guest must not reach through us.
+    pub(crate) own: Vec<SocketAddr>,
 }
 
-pub(super) async fn serve(incoming: Incoming, host: &str, port: u16, protocol: Protocol, own: &[SocketAddr]) {
-    if protocol != Protocol::Tcp {
-        let message = format!("the host does not dial {protocol} yet");
-        return incoming.refuse(ReplyCode::Unsupported, message).await;
+/// Why there is no connection.
+#[derive(Debug)]
+pub(super) struct Refusal {
+    pub(super) code: ReplyCode,
+    pub(super) message: String,
+}
+
+impl Policy {
+    /// Whether a guest may reach an address; otherwise why not.
+    pub(super) fn check(&self, address: SocketAddr) -> Result<(), &'static str> {
+        let ip = address.ip().to_canonical();
+        // The unspecified address is another word for this host.
+        let here = ip.is_loopback() || ip.is_unspecified();
+        if here && !self.loopback {
+            return Err(
+                "this host's loopback is closed to containers (network.host_loopback in settings.json)",
+            );
+        }
+        let is_own = |own: &&SocketAddr| {
+            let bound = own.ip().to_canonical();
+            own.port() == address.port() && (bound == ip || bound.is_unspecified() || ip.is_unspecified())
+        };
+        match self.own.iter().find(is_own) {
+            Some(_) => Err("this port belongs to the daemon"),
+            None => Ok(()),
+        }
     }
-    let dialed = timeout(NETWORK_DEADLINE, dial(host, port, own)).await.unwrap_or_else(|_| {
-        Err(Refusal { code: ReplyCode::TimedOut, message: format!("dial tcp {host}:{port}: i/o timeout") })
+
+    /// The addresses behind a name or the text of an address.
+    pub(super) async fn addresses(&self, host: &str) -> io::Result<Vec<IpAddr>> {
+        let name = host.trim_end_matches('.');
+        if is_host_name(name) {
+            return Ok(vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()]);
+        }
+        resolve::lookup(name).await
+    }
+}
+
+/// Whether guests know this host by this name.
+pub(super) fn is_host_name(name: &str) -> bool {
+    HOST_NAMES.iter().any(|known| known.eq_ignore_ascii_case(name))
+}
+
+pub(super) async fn serve(incoming: Incoming, host: &str, port: u16, protocol: Protocol, policy: &Policy) {
+    let dialing = async {
+        match protocol {
+            Protocol::Tcp => dial(host, port, policy).await.map(Outside::Connection),
+            Protocol::Udp => flow(host, port, policy).await.map(Outside::Flow),
+        }
+    };
+    let dialed = timeout(NETWORK_DEADLINE, dialing).await.unwrap_or_else(|_| {
+        let message = format!("dial {protocol} {host}:{port}: i/o timeout");
+        Err(Refusal { code: ReplyCode::TimedOut, message })
     });
     let outside = match dialed {
         Ok(outside) => outside,
         Err(Refusal { code, message }) => return incoming.refuse(code, message).await,
     };
     let Ok(guest) = incoming.accept(None).await else { return };
-    if let Err(error) = copy_both(guest, outside).await {
+    let ended = match outside {
+        Outside::Connection(mut outside) => {
+            let ended = copy_both(guest, &mut outside).await;
+            if ended.is_err() {
+                // The other end is to see a reset, not an end.
+                let _ = outside.set_zero_linger();
+            }
+            ended.map(drop)
+        }
+        Outside::Flow(socket) => copy_datagrams(guest, &socket, FLOW_IDLE).await,
+    };
+    if let Err(error) = ended {
         tracing::debug!(%error, port, "outgoing connection broke");
     }
 }
 
-async fn dial(host: &str, port: u16, own: &[SocketAddr]) -> Result<TcpStream, Refusal> {
+enum Outside {
+    Connection(TcpStream),
+    Flow(UdpSocket),
+}
+
+pub(super) async fn dial(host: &str, port: u16, policy: &Policy) -> Result<TcpStream, Refusal> {
     let refusal = |code, reason: &dyn std::fmt::Display| Refusal {
         code,
         message: format!("dial tcp {host}:{port}: {reason}"),
     };
-    let addresses =
-        addresses(host).await.map_err(|error| refusal(ReplyCode::NotFound, &format!("lookup: {error}")))?;
+    let addresses = policy
+        .addresses(host)
+        .await
+        .map_err(|error| refusal(ReplyCode::NotFound, &format!("lookup: {error}")))?;
     let mut last = None;
     let count = addresses.len();
     for (index, ip) in addresses.into_iter().enumerate() {
         let address = SocketAddr::new(ip, port);
-        if own.contains(&address) {
-            last = Some(refusal(ReplyCode::PermissionDenied, &"this port belongs to the daemon"));
+        if let Err(reason) = policy.check(address) {
+            last = Some(refusal(ReplyCode::PermissionDenied, &reason));
             continue;
         }
         let limit = if index + 1 == count { NETWORK_DEADLINE } else { ADDRESS_DEADLINE };
         match timeout(limit, TcpStream::connect(address)).await {
             Ok(Ok(stream)) => {
-                // Best effort: a connection without it is only slower.
+                // Best effort: a connection without them is only slower, or found dead later.
                 let _ = stream.set_nodelay(true);
+                let keepalive = TcpKeepalive::new().with_time(KEEPALIVE);
+                let _ = SockRef::from(&stream).set_tcp_keepalive(&keepalive);
                 return Ok(stream);
             }
-            Ok(Err(error)) => last = Some(refusal(ReplyCode::from_io(&error), &reason(&error))),
-            Err(_) => last = Some(refusal(ReplyCode::TimedOut, &"i/o timeout")),
+            // Of several refusals that of the first address is told.
+            Ok(Err(error)) => {
+                let _ = last.get_or_insert(refusal(ReplyCode::from_io(&error), &reason(&error)));
+            }
+            Err(_) => {
+                let _ = last.get_or_insert(refusal(ReplyCode::TimedOut, &"i/o timeout"));
+            }
         }
     }
     Err(last.unwrap_or_else(|| refusal(ReplyCode::NotFound, &"no address")))
 }
 
-async fn addresses(host: &str) -> io::Result<Vec<IpAddr>> {
-    let name = host.trim_end_matches('.');
-    if HOST_NAMES.iter().any(|known| known.eq_ignore_ascii_case(name)) {
-        return Ok(vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()]);
-    }
-    resolve::lookup(name).await
+/// A socket whose datagrams go to one address.
+async fn flow(host: &str, port: u16, policy: &Policy) -> Result<UdpSocket, Refusal> {
+    let refusal = |code, reason: &dyn std::fmt::Display| Refusal {
+        code,
+        message: format!("dial udp {host}:{port}: {reason}"),
+    };
+    let addresses = policy
+        .addresses(host)
+        .await
+        .map_err(|error| refusal(ReplyCode::NotFound, &format!("lookup: {error}")))?;
+    // Datagrams say nothing about who is there: the first address it is.
+    let ip = addresses.first().ok_or_else(|| refusal(ReplyCode::NotFound, &"no address"))?;
+    let address = SocketAddr::new(*ip, port);
+    policy.check(address).map_err(|reason| refusal(ReplyCode::PermissionDenied, &reason))?;
+    let any: SocketAddr = if ip.is_ipv4() { ([0, 0, 0, 0], 0).into() } else { ([0u16; 8], 0).into() };
+    let connected = async {
+        let socket = UdpSocket::bind(any).await?;
+        socket.connect(address).await?;
+        Ok(socket)
+    };
+    connected.await.map_err(|error: io::Error| refusal(ReplyCode::from_io(&error), &reason(&error)))
 }
 
 fn reason(error: &io::Error) -> String {
@@ -83,5 +178,46 @@ fn reason(error: &io::Error) -> String {
         io::ErrorKind::HostUnreachable => "no route to host".to_owned(),
         io::ErrorKind::NetworkUnreachable => "network is unreachable".to_owned(),
         _ => error.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn address(text: &str) -> SocketAddr {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn the_loopback_has_many_names_and_all_are_closed_with_it() {
+        let closed = Policy::default();
+        for here in
+            ["127.0.0.1:80", "127.8.9.1:80", "[::1]:80", "0.0.0.0:80", "[::]:80", "[::ffff:127.0.0.1]:80"]
+        {
+            assert!(closed.check(address(here)).is_err(), "{here}");
+            assert!(Policy { loopback: true, own: Vec::new() }.check(address(here)).is_ok(), "{here}");
+        }
+        assert!(closed.check(address("192.0.2.1:80")).is_ok());
+    }
+
+    #[test]
+    fn the_daemons_own_ports_are_closed_by_every_address() {
+        let policy = Policy { loopback: true, own: vec![address("127.0.0.1:7000"), address("[::]:7001")] };
+        for own in
+            ["127.0.0.1:7000", "[::ffff:127.0.0.1]:7000", "0.0.0.0:7000", "127.0.0.1:7001", "[::1]:7001"]
+        {
+            assert!(policy.check(address(own)).is_err(), "{own}");
+        }
+        for other in ["127.0.0.1:7002", "127.0.0.2:7000"] {
+            assert!(policy.check(address(other)).is_ok(), "{other}");
+        }
+    }
+
+    #[tokio::test]
+    async fn the_hosts_names_are_its_loopback() {
+        let policy = Policy::default();
+        let found = policy.addresses("HOST.docker.internal.").await.unwrap();
+        assert!(found.iter().all(IpAddr::is_loopback) && found.len() == 2);
     }
 }

@@ -1,16 +1,26 @@
 //! The host's half of the link's services: what the guest may ask of the host.
 
+mod echo;
 mod egress;
+mod fetch;
+mod files;
 mod publish;
+mod query;
 mod resolve;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use skiff_link::{Args, Incoming, Link, ReplyCode};
 use skiff_machine::IncomingHandler;
+use skiff_proxy::Proxies;
 use tokio::sync::Semaphore;
 
-use self::publish::Published;
+pub(crate) use self::egress::Policy;
+pub(crate) use self::files::Files;
+use self::publish::Places;
+pub(crate) use self::publish::{Table, bind_loopback};
+use self::query::Resolver;
+use crate::names::Names;
 
 /// What a guest may have at once.
 #[derive(Debug, Clone, Copy)]
@@ -19,13 +29,16 @@ pub(crate) struct Limits {
     pub(crate) streams: usize,
     /// Published ports.
     pub(crate) listeners: usize,
-    /// Connections to published ports.
+    /// Connections to published ports, flows of datagrams included.
     pub(crate) connections: usize,
+    /// How long a flow of datagrams to a published port may be silent.
+    pub(crate) silence: Duration,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { streams: 4096, listeners: 1024, connections: 4096 }
+        // Streams: as many as the link carries; a flow out is one. The silence is that of Docker's own proxy.
+        Self { streams: 16384, listeners: 2048, connections: 8192, silence: Duration::from_secs(90) }
     }
 }
 
@@ -34,21 +47,36 @@ impl Default for Limits {
 pub(crate) struct Services {
     streams: Arc<Semaphore>,
     listeners: Arc<Semaphore>,
-    connections: Arc<Semaphore>,
-    published: Arc<Published>,
-    /// Addresses of our own that a guest must not reach through us.
-    own: Arc<Vec<SocketAddr>>,
+    places: Places,
+    published: Arc<Table>,
+    names: Arc<Names>,
+    policy: Arc<Policy>,
+    proxies: Arc<Proxies>,
+    resolver: Arc<Resolver>,
+    files: Arc<Files>,
 }
 
 impl Services {
-    pub(crate) fn new(limits: Limits, own: Vec<SocketAddr>) -> Self {
+    pub(crate) fn new(limits: Limits, policy: Policy, names: Arc<Names>, files: Files) -> Self {
         Self {
             streams: Arc::new(Semaphore::new(limits.streams)),
             listeners: Arc::new(Semaphore::new(limits.listeners)),
-            connections: Arc::new(Semaphore::new(limits.connections)),
+            places: Places {
+                connections: Arc::new(Semaphore::new(limits.connections)),
+                silence: limits.silence,
+            },
             published: Arc::default(),
-            own: Arc::new(own),
+            names,
+            proxies: Arc::new(Proxies::from_env()),
+            resolver: Arc::new(Resolver::new(policy.loopback)),
+            policy: Arc::new(policy),
+            files: Arc::new(files),
         }
+    }
+
+    /// The ports that are published now.
+    pub(crate) fn published(&self) -> Arc<Table> {
+        Arc::clone(&self.published)
     }
 
     /// Gives the function that the machine hands its guest's streams to.
@@ -74,13 +102,20 @@ impl Services {
                 };
                 let address = SocketAddr::new(host_ip, host_port);
                 let wish = publish::Wish { container, address, protocol, target };
-                publish::serve(&link, incoming, wish, &self.published, &self.connections).await;
+                publish::serve(&link, incoming, wish, &self.published, &self.places, &self.names).await;
             }
             Args::Egress { host, port, protocol } => {
-                egress::serve(incoming, &host, port, protocol, &self.own).await;
+                egress::serve(incoming, &host, port, protocol, &self.policy).await;
             }
             Args::Resolve { name } => resolve::serve(incoming, &name).await,
-            Args::Api {} | Args::Dial { .. } | Args::Shell {} | Args::Control {} | Args::Files { .. } => {
+            Args::Query { question } => self.resolver.serve(incoming, &question).await,
+            Args::Fetch { host, port, tls } => {
+                fetch::serve(incoming, (&host, port), tls, &self.policy, &self.proxies).await;
+            }
+            Args::Roots {} => fetch::serve_roots(incoming).await,
+            Args::Echo { host } => echo::serve(incoming, &host, &self.policy).await,
+            Args::Files { share } => self.files.serve(incoming, &share).await,
+            Args::Api {} | Args::Dial { .. } | Args::Shell {} | Args::Control {} => {
                 let service = incoming.header.service();
                 let message = format!("the host does not serve {service}");
                 incoming.refuse(ReplyCode::Unsupported, message).await;

@@ -195,6 +195,7 @@ async fn answer(incoming: Incoming, fake: Arc<Fake>, inner: Arc<Inner>) {
                 let reply = match op.as_str() {
                     "hello" => json!({"version": "9", "kernel": "6.12", "uptime": 1.0}),
                     "status" => json!({"containers_running": containers, "connections": 0}),
+                    "listeners" => json!({"listeners": [{"transport": "tcp", "address": "127.0.0.1:80"}]}),
                     "trim" => json!({"error": "no disk"}),
                     _ => json!({}),
                 };
@@ -207,6 +208,10 @@ async fn answer(incoming: Incoming, fake: Arc<Fake>, inner: Arc<Inner>) {
                 }
             }
         }
+        Args::Dial { addr, .. } if addr.port() == 1 => {
+            incoming.refuse(skiff_link::ReplyCode::Refused, "nobody listens").await;
+        }
+        Args::Dial { addr, .. } if addr.port() == 2 => drop(incoming.accept(None).await),
         // Whatever is sent comes back.
         Args::Api {} | Args::Shell {} | Args::Dial { .. } => {
             let stream = incoming.accept(None).await.unwrap();
