@@ -13,6 +13,17 @@ pub const GUEST_DATA: &str = "/data";
 /// Sockets and other things of one boot, in the guest.
 const GUEST_RUN: &str = "/run/skiff";
 
+/// What the engine is told beside where it is.
+#[derive(Debug, Clone, Default)]
+pub struct EngineOptions {
+    /// Registries to ask before Docker Hub.
+    pub mirrors: Vec<String>,
+    /// Where subnets of new networks come from.
+    pub address_pools: Vec<String>,
+    /// The host address of a published port that names none.
+    pub publish_ip: Option<std::net::IpAddr>,
+}
+
 /// Every path of one agent.
 #[derive(Debug, Clone)]
 pub struct Layout {
@@ -51,16 +62,23 @@ impl Layout {
     }
 
     /// How the supervisor starts the engine.
-    pub fn engine_service(&self, mirrors: &[String]) -> Service {
+    pub fn engine_service(&self, options: &EngineOptions) -> Service {
         let mut args: Vec<OsString> = vec!["engine".into()];
         let mut option = |name: &str, value: OsString| args.extend([OsString::from(name), value]);
         option("--root", self.root.clone().into());
+        option("--program", own_program().into());
         option("--socket", self.docker_socket.clone().into());
         option("--bridge", self.bridge.clone().into());
         if let Some(host) = &self.host_socket {
             option("--host-socket", host.clone().into());
         }
-        for mirror in mirrors {
+        if let Some(ip) = options.publish_ip {
+            option("--publish-ip", ip.to_string().into());
+        }
+        for pool in &options.address_pools {
+            option("--default-address-pool", pool.into());
+        }
+        for mirror in &options.mirrors {
             option("--registry-mirror", mirror.into());
         }
         Service { name: "engine", program: own_program(), args }
@@ -74,8 +92,7 @@ pub fn own_program() -> PathBuf {
 }
 
 /// The built-in image: beside the program, in a build tree or in the guest's root.
-pub fn toolbox() -> Option<PathBuf> {
-    let program = own_program();
+pub fn toolbox(program: &Path) -> Option<PathBuf> {
     let directory = program.parent()?;
     ["../share/skiff/guest/toolbox.tar", "../guest/toolbox.tar", "../../guest/toolbox.tar", "toolbox.tar"]
         .into_iter()

@@ -10,7 +10,10 @@ mod layout;
 mod link;
 mod logging;
 mod modules;
+mod oci;
 mod pty;
+mod query;
+mod seal;
 mod serve;
 mod ssh;
 mod supervise;
@@ -27,6 +30,8 @@ struct Command {
 enum Role {
     /// Run the engine on this host in the foreground, until SIGTERM
     Serve(serve::Options),
+    /// Create and run containers from OCI bundles, as runc does; also under the name skiff-oci
+    Oci(Box<oci::Options>),
     /// Be the guest's init (PID 1)
     Supervise,
     /// Serve the Docker API; started by the supervisor
@@ -41,10 +46,14 @@ fn main() -> std::process::ExitCode {
     if init::is_asked_for() {
         return init::run().into();
     }
+    if oci::is_asked_for() {
+        return oci::main();
+    }
     // The kernel starts /init without arguments.
     let role = if supervise::is_init() { Role::Supervise } else { Command::parse().role };
     let result = match role {
         Role::Serve(options) => serve::run(options),
+        Role::Oci(options) => return oci::run(*options),
         Role::Supervise => supervise::run(),
         Role::Engine(options) => engine::run(options),
         Role::Link(options) => link::run(options),

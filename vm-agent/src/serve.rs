@@ -11,7 +11,7 @@ use rustix::fs::FlockOperation;
 use sha2::{Digest, Sha256};
 use skiff_supervisor::{Outcome, Server, ServerConfig, Service};
 
-use crate::layout::{Layout, own_program};
+use crate::layout::{EngineOptions, Layout, own_program};
 
 /// How long the engine may take to stop all containers. Docker's default stop timeout is 10 s.
 const STOP_GRACE: Duration = Duration::from_secs(15);
@@ -28,6 +28,12 @@ pub struct Options {
     /// Registry to ask before Docker Hub (may be given several times)
     #[arg(long, value_name = "URL")]
     registry_mirror: Vec<String>,
+    /// Address that ports are published on when `-p` names none
+    #[arg(long, value_name = "ADDRESS")]
+    publish_ip: Option<std::net::IpAddr>,
+    /// Where subnets of new networks come from, as base=10.0.0.0/8,size=24 (may be given several times)
+    #[arg(long, value_name = "POOL", value_parser = crate::engine::check_pool)]
+    default_address_pool: Vec<String>,
     /// Unix socket on which a host daemon opens streams
     #[arg(long, value_name = "PATH", requires = "host_link")]
     link: Option<PathBuf>,
@@ -72,7 +78,11 @@ pub fn run(options: Options) -> anyhow::Result<()> {
         _ => Vec::new(),
     };
     let server = Server::new(ServerConfig {
-        engine: layout.engine_service(&options.registry_mirror),
+        engine: layout.engine_service(&EngineOptions {
+            mirrors: options.registry_mirror,
+            address_pools: options.default_address_pool,
+            publish_ip: options.publish_ip,
+        }),
         helpers,
         stop_grace: STOP_GRACE,
         when_ready: None,

@@ -17,7 +17,7 @@ use rustix::mount::{MountFlags, UnmountFlags, mount, mount_bind, mount_move, unm
 use skiff_linux_sys::{ext4, reboot};
 use skiff_supervisor::{Server, ServerConfig, Service};
 
-use crate::layout::{GUEST_DATA, Layout};
+use crate::layout::{EngineOptions, GUEST_DATA, Layout};
 use crate::modules;
 
 const DATA_DISK: &str = "/dev/vda";
@@ -53,7 +53,7 @@ fn boot_and_serve() -> anyhow::Result<()> {
     let layout = Layout::guest();
     layout.create()?;
     let server = Server::new(ServerConfig {
-        engine: layout.engine_service(&registry_mirrors()),
+        engine: layout.engine_service(&engine_options()),
         helpers: vec![Service {
             name: "link",
             program: crate::layout::own_program(),
@@ -73,13 +73,16 @@ fn boot_and_serve() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The mirrors that the host put on the kernel's command line (`skiff.registry-mirror=URL`, any number).
-fn registry_mirrors() -> Vec<String> {
+/// What the host put on the kernel's command line for the engine: `skiff.registry-mirror=URL` and
+/// `skiff.address-pool=POOL`, any number, and `skiff.publish-ip=ADDRESS`.
+fn engine_options() -> EngineOptions {
     let line = fs::read_to_string("/proc/cmdline").unwrap_or_default();
-    line.split_whitespace()
-        .filter_map(|word| word.strip_prefix("skiff.registry-mirror="))
-        .map(str::to_owned)
-        .collect()
+    let values = |key: &'static str| line.split_whitespace().filter_map(move |word| word.strip_prefix(key));
+    EngineOptions {
+        mirrors: values("skiff.registry-mirror=").map(str::to_owned).collect(),
+        address_pools: values("skiff.address-pool=").map(str::to_owned).collect(),
+        publish_ip: values("skiff.publish-ip=").find_map(|ip| ip.parse().ok()),
+    }
 }
 
 fn mount_kernel_filesystems() -> anyhow::Result<()> {
@@ -163,6 +166,11 @@ fn grow_data_disk() -> anyhow::Result<()> {
 fn settle_kernel() -> anyhow::Result<()> {
     rustix::system::sethostname(b"skiff").context("set the host name")?;
     skiff_network::bring_loopback_up().context("bring the loopback up")?;
+    skiff_network::outside::Way::prepare().context("prepare the way out")?;
+    // Containers inherit it; the router answers there.
+    fs::create_dir_all("/etc").context("create /etc")?;
+    let server = format!("nameserver {}\n", skiff_network::outside::NAME_SERVER);
+    fs::write("/etc/resolv.conf", server).context("write /etc/resolv.conf")?;
     let values = [
         ("/proc/sys/net/ipv4/ip_forward", "1"),
         ("/proc/sys/net/ipv4/ping_group_range", "0 2147483647"),

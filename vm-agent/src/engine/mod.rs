@@ -7,9 +7,10 @@ use std::sync::Arc;
 
 use anyhow::{Context, bail};
 use skiff_engine::{
-    BridgeNetwork, Egress, Engine, Forwarder, LocalForwarder, LocalPublisher, PacketFilter, Publisher,
+    BridgeNetwork, Egress, Engine, Forwarder, LocalForwarder, LocalPublisher, LocalSources, PacketFilter,
+    Publisher, Sources,
 };
-use skiff_images::{Dial, Store, TcpDial};
+use skiff_images::{Dial, ProxyDial, Store, TcpDial, Trust};
 use skiff_supervisor::Client;
 use tokio::net::UnixListener;
 
@@ -17,6 +18,7 @@ use crate::modules;
 
 mod adapter;
 mod host;
+mod sources;
 
 /// What `engine` takes.
 #[derive(Debug, clap::Args)]
@@ -24,6 +26,9 @@ pub struct Options {
     /// Directory for images, containers, volumes and state
     #[arg(long)]
     root: PathBuf,
+    /// Where this program lies on disk
+    #[arg(long)]
+    program: PathBuf,
     /// Unix socket for the Docker API
     #[arg(long)]
     socket: PathBuf,
@@ -33,6 +38,12 @@ pub struct Options {
     /// Socket on which the host is asked for ports and connections (default: this machine is the host)
     #[arg(long)]
     host_socket: Option<PathBuf>,
+    /// Address that ports are published on when `-p` names none
+    #[arg(long, default_value_t = IpAddr::V4(Ipv4Addr::UNSPECIFIED))]
+    publish_ip: IpAddr,
+    /// Where subnets of new networks come from
+    #[arg(long, value_parser = pool)]
+    default_address_pool: Vec<skiff_network::AddressPool>,
     /// Registry to ask before Docker Hub
     #[arg(long)]
     registry_mirror: Vec<String>,
@@ -40,6 +51,7 @@ pub struct Options {
 
 /// Serves until the supervisor says stop, or is gone.
 pub fn run(options: Options) -> anyhow::Result<()> {
+    crate::seal::ensure();
     // Before anything else is opened: the descriptors are known by number.
     let supervisor = Client::from_env()?;
     crate::logging::init();
@@ -54,22 +66,29 @@ async fn serve(options: Options, supervisor: Client) -> anyhow::Result<()> {
     let in_guest = modules::is_guest();
     let local: Arc<dyn Forwarder> = Arc::new(LocalForwarder::new(PathBuf::from("/etc/resolv.conf")));
     let mut forwarder = local;
+    let own: Arc<dyn Publisher> = Arc::new(LocalPublisher::new(format!("skiff_{}_ports", options.bridge)));
+    let trust = Trust::default();
+    let mut sources: Arc<dyn Sources> = Arc::new(LocalSources);
     let (dial, publisher): (Arc<dyn Dial>, Arc<dyn Publisher>) = match &options.host_socket {
         Some(socket) => {
-            let host = host::Host::new(socket)?;
+            let host = host::Host::new(socket, trust.clone())?;
             if in_guest {
                 forwarder = Arc::new(host.clone());
+                sources = Arc::new(sources::HostSources::new(host.clone(), options.socket.clone()));
             }
-            (Arc::new(host.clone()), Arc::new(host))
+            // Without a guest the host's addresses are this machine's: bound here, ports keep their clients' addresses.
+            let publisher = if in_guest { Arc::new(host.clone()) } else { own };
+            (Arc::new(host), publisher)
         }
-        None => (Arc::new(TcpDial), Arc::new(LocalPublisher)),
+        None => (Arc::new(ProxyDial::from_env(TcpDial)), own),
     };
     let mut images = skiff_images::Config::new(&options.root);
     images.mirrors.clone_from(&options.registry_mirror);
     images.dial = dial;
+    images.trust = trust;
     let images =
         tokio::task::spawn_blocking(move || Store::open(images)).await?.context("open the image store")?;
-    if let Some(toolbox) = crate::layout::toolbox() {
+    if let Some(toolbox) = crate::layout::toolbox(&options.program) {
         // The engine is of use without it: a damaged archive is no reason not to start.
         if let Err(error) = images.seed(&toolbox, "toolbox").await {
             tracing::warn!(%error, "built-in image");
@@ -82,21 +101,33 @@ async fn serve(options: Options, supervisor: Client) -> anyhow::Result<()> {
         images,
         supervisor: supervisor.clone(),
         publisher,
-        publish_default_ip: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        sources,
+        publish_default_ip: options.publish_ip,
         bridge: BridgeNetwork { name: options.bridge, ..BridgeNetwork::default() },
-        egress: if in_guest { Egress::Routed } else { Egress::Masquerade },
+        shares_interfaces: !in_guest,
+        address_pools: match options.default_address_pool {
+            none if none.is_empty() => skiff_network::default_pools(),
+            pools => pools,
+        },
+        egress: if in_guest { Egress::Caught } else { Egress::Masquerade },
+        host_gateway: in_guest.then_some(IpAddr::V4(skiff_link::HOST_ADDRESS)),
         packet_filter: if in_guest { PacketFilter::OnDemand } else { PacketFilter::AtStart },
         forwarder,
         cgroup_parent: Some(cgroup_parent()),
-        // This program, whatever has become of its file; one that needs libraries can't run in an image.
-        init: cfg!(target_feature = "crt-static").then(|| PathBuf::from("/proc/self/exe")),
+        // A program that needs libraries can't run in an image.
+        init: cfg!(target_feature = "crt-static").then_some(options.program),
         resolv_conf: PathBuf::from("/etc/resolv.conf"),
         fallback_dns: Vec::new(),
         registry_mirrors: options.registry_mirror,
     };
     let engine = Engine::open(config).await.context("open the engine")?;
     let listener = listen(&options.socket)?;
-    let backend = Arc::new(adapter::Adapter(engine.clone()));
+    let buildkit = skiff_buildkit::BuildKit::new(skiff_buildkit::Config {
+        solver: engine.solver().context("open the build cache")?,
+        worker: engine.id().to_owned(),
+        host_gateway: engine.host_gateway(),
+    });
+    let backend = Arc::new(adapter::Adapter(engine.clone(), buildkit));
     let server = skiff_docker_api::Server::new(backend, env!("CARGO_PKG_VERSION"));
     supervisor.ready()?;
     tracing::info!(socket = %options.socket.display(), "engine listens");
@@ -112,6 +143,29 @@ fn cgroup_parent() -> PathBuf {
     let mixed = Path::new("/sys/fs/cgroup/unified");
     let root = if mixed.join("cgroup.procs").is_file() { mixed } else { Path::new("/sys/fs/cgroup") };
     root.join("skiff")
+}
+
+/// Checks `base=10.0.0.0/8,size=24`, which is handed on as it is.
+pub fn check_pool(text: &str) -> Result<String, String> {
+    pool(text).map(|_| text.to_owned())
+}
+
+/// Reads `base=10.0.0.0/8,size=24`, as dockerd's option has it.
+fn pool(text: &str) -> Result<skiff_network::AddressPool, String> {
+    let (mut base, mut size) = (None, None);
+    for field in text.split(',') {
+        match field.split_once('=') {
+            Some(("base", value)) => base = value.parse::<ipnet::IpNet>().ok(),
+            Some(("size", value)) => size = value.parse::<u8>().ok(),
+            _ => return Err(format!("invalid field {field:?}, expected base=SUBNET,size=NUMBER")),
+        }
+    }
+    match (base, size) {
+        (Some(base), Some(size)) if base.prefix_len() <= size && size <= base.max_prefix_len() => {
+            Ok(skiff_network::AddressPool { base, size })
+        }
+        _ => Err(format!("invalid address pool {text:?}, expected base=SUBNET,size=NUMBER")),
+    }
 }
 
 /// Listens for the owner alone.

@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use serde_json::{Value, json};
 use skiff_link::BoxStream;
+use skiff_listeners::Transport;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 
@@ -14,6 +15,8 @@ use crate::ssh::AuthorizedKeys;
 
 /// The longest request line in bytes.
 const LINE_LIMIT: u64 = 64 << 10;
+/// Listeners that are told of one container: the answer is bounded at the other end.
+const MOST_LISTENERS: usize = 256;
 
 /// What requests act on.
 pub struct Context<'a> {
@@ -66,6 +69,10 @@ async fn answer(line: &[u8], context: &Context<'_>) -> anyhow::Result<Value> {
             let (containers_running, connections) = count_containers(context.docker_socket).await?;
             Ok(json!({"containers_running": containers_running, "connections": connections}))
         }
+        Some("listeners") => {
+            let container = request["container"].as_str().context("container is missing")?;
+            Ok(json!({"listeners": listeners(context.docker_socket, container).await?}))
+        }
         Some("trim") => {
             let root = std::fs::File::open(context.root)?;
             let bytes =
@@ -101,17 +108,46 @@ fn set_clock(unix_ns: u64) -> anyhow::Result<()> {
 /// Asks the engine by its own API how many containers are not at rest. The idle policy of the host stands on it, so an
 /// engine that does not answer counts as busy.
 async fn count_containers(socket: &Path) -> anyhow::Result<(usize, usize)> {
+    let filter = "%7B%22status%22%3A%5B%22running%22%2C%22paused%22%2C%22restarting%22%5D%7D";
+    let body = ask_engine(socket, &format!("/containers/json?filters={filter}")).await?;
+    let containers: Vec<serde::de::IgnoredAny> =
+        serde_json::from_slice(&body).context("no list of containers")?;
+    Ok((containers.len(), 0))
+}
+
+/// The sockets that wait inside a container, tcp first.
+async fn listeners(socket: &Path, container: &str) -> anyhow::Result<Vec<Value>> {
+    if container.is_empty()
+        || !container.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte))
+    {
+        bail!("{container:?} is no name of a container");
+    }
+    let body = ask_engine(socket, &format!("/containers/{container}/json")).await?;
+    let inspection: Value = serde_json::from_slice(&body).context("no container")?;
+    let pid =
+        inspection["State"]["Pid"].as_u64().filter(|pid| *pid > 0).context("the container does not run")?;
+    let process = Path::new("/proc").join(pid.to_string());
+    let mut all = Vec::new();
+    for (transport, name) in [(Transport::Tcp, "tcp"), (Transport::Udp, "udp")] {
+        // The engine's resolver is nobody's business but the engine's.
+        let own = skiff_listeners::of_process(&process, transport).into_iter();
+        let own = own.filter(|listener| listener.address.ip() != std::net::Ipv4Addr::new(127, 0, 0, 11));
+        all.extend(own.map(|listener| json!({"transport": name, "address": listener.address})));
+    }
+    all.truncate(MOST_LISTENERS);
+    Ok(all)
+}
+
+/// The body of an answer of the engine's.
+async fn ask_engine(socket: &Path, path: &str) -> anyhow::Result<Vec<u8>> {
     let exchange = async {
         let mut stream = UnixStream::connect(socket).await?;
-        let filter = "%7B%22status%22%3A%5B%22running%22%2C%22paused%22%2C%22restarting%22%5D%7D";
-        let request = format!("GET /containers/json?filters={filter} HTTP/1.0\r\nHost: skiff\r\n\r\n");
+        let request = format!("GET {path} HTTP/1.0\r\nHost: skiff\r\n\r\n");
         stream.write_all(request.as_bytes()).await?;
         let mut answer = Vec::new();
         stream.read_to_end(&mut answer).await?;
         let body = answer.windows(4).position(|four| four == b"\r\n\r\n").context("no HTTP answer")? + 4;
-        let containers: Vec<serde::de::IgnoredAny> =
-            serde_json::from_slice(&answer[body..]).context("no list of containers")?;
-        anyhow::Ok((containers.len(), 0))
+        anyhow::Ok(answer.split_off(body))
     };
     tokio::time::timeout(Duration::from_secs(5), exchange).await.context("the engine does not answer")?
 }

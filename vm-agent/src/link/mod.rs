@@ -4,7 +4,8 @@
 //! host ──api─────► engine's Docker socket          engine ──publish, egress, resolve──► host.sock ──► host
 //!      ──dial────► a container's ip:port
 //!      ──shell───► SSH server (guest only)
-//!      ──control─► this process
+//!      ──control─► this process                    containers ─egress, query, echo───────────► host
+//!      ──control─► this process                     engine ──files──► this process mounts what the host shares
 //! ```
 //!
 //! It is a process of its own so that the link, its connections and the shell outlive an engine that dies.
@@ -15,12 +16,15 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use skiff_link::{Args, Incoming, Link, OpenError, Reply, ReplyCode, copy_both, mux};
-use tokio::net::{TcpStream, UnixStream};
+use tokio::net::UnixStream;
 
 use crate::layout::Layout;
 use crate::ssh::{AuthorizedKeys, SshServer};
 
 mod control;
+mod dial;
+mod files;
+mod outside;
 mod port;
 
 /// How long a stream waits for an engine that is starting.
@@ -72,7 +76,9 @@ async fn route(options: Options) -> anyhow::Result<()> {
     let host = tokio::net::UnixListener::bind(&host_socket)
         .with_context(|| format!("listen on {}", host_socket.display()))?;
     let current = Arc::new(tokio::sync::watch::Sender::new(None::<Link>));
-    tokio::spawn(forward_to_host(host, Arc::clone(&current)));
+    let shares = Arc::new(files::Shares::new());
+    tokio::spawn(forward_to_host(host, Arc::clone(&current), Arc::clone(&shares)));
+    tokio::spawn(outside::serve(outside::Host(Arc::clone(&current))));
     loop {
         let device = match port::open(name).await {
             Ok(device) => device,
@@ -88,6 +94,8 @@ async fn route(options: Options) -> anyhow::Result<()> {
             Ok(link) => {
                 tracing::info!("link is up");
                 current.send_replace(Some(link.clone()));
+                let (shares, again) = (Arc::clone(&shares), link.clone());
+                tokio::spawn(async move { shares.attach_all(&again).await });
                 Arc::clone(&router).serve(link).await;
                 current.send_replace(None);
                 tracing::info!("link is down");
@@ -104,6 +112,7 @@ async fn route(options: Options) -> anyhow::Result<()> {
 async fn forward_to_host(
     listener: tokio::net::UnixListener,
     current: Arc<tokio::sync::watch::Sender<Option<Link>>>,
+    shares: Arc<files::Shares>,
 ) {
     loop {
         let Ok((mut stream, _)) = listener.accept().await else {
@@ -111,6 +120,7 @@ async fn forward_to_host(
             continue;
         };
         let mut current = current.subscribe();
+        let shares = Arc::clone(&shares);
         tokio::spawn(async move {
             let header = skiff_link::read_header(&mut stream).await?;
             // A host daemon that restarts is back within moments: the engine waits instead of failing.
@@ -121,6 +131,10 @@ async fn forward_to_host(
                 let reply = Reply::refused(ReplyCode::Unreachable, "the host daemon is not connected");
                 return skiff_link::write_reply(&mut stream, &reply).await;
             };
+            if let Args::Files { share } = &header.args {
+                let reply = shares.locate(&link, share).await;
+                return skiff_link::write_reply(&mut stream, &reply).await;
+            }
             match link.open_with_data(&header).await {
                 Ok((remote, reply)) => {
                     skiff_link::write_reply(&mut stream, &reply).await?;
@@ -170,16 +184,7 @@ impl Router {
                 };
                 copy_both(incoming.accept(None).await?, engine).await?;
             }
-            Args::Dial { addr, protocol: skiff_link::Protocol::Tcp } => {
-                match TcpStream::connect(addr).await {
-                    Ok(target) => {
-                        // Interactive protocols suffer from waiting for more bytes.
-                        target.set_nodelay(true)?;
-                        copy_both(incoming.accept(None).await?, target).await?;
-                    }
-                    Err(error) => incoming.refuse(reply_code(&error), error.to_string()).await,
-                }
-            }
+            Args::Dial { addr, protocol } => dial::serve(incoming, addr, protocol).await?,
             Args::Shell {} => match &self.ssh {
                 Some(ssh) => ssh.serve(incoming.accept(None).await?).await?,
                 None => {
@@ -224,16 +229,5 @@ fn refusal(error: &OpenError) -> Reply {
     match error {
         OpenError::Refused { code, message, .. } => Reply::refused(*code, message.clone()),
         OpenError::Link { .. } => Reply::refused(ReplyCode::Unreachable, error.to_string()),
-    }
-}
-
-fn reply_code(error: &std::io::Error) -> ReplyCode {
-    use std::io::ErrorKind;
-    match error.kind() {
-        ErrorKind::ConnectionRefused => ReplyCode::Refused,
-        ErrorKind::HostUnreachable | ErrorKind::NetworkUnreachable => ReplyCode::Unreachable,
-        ErrorKind::TimedOut => ReplyCode::TimedOut,
-        ErrorKind::PermissionDenied => ReplyCode::PermissionDenied,
-        _ => ReplyCode::Internal,
     }
 }

@@ -93,7 +93,7 @@ impl Images for Adapter {
 }
 
 /// The engine's form of the credentials; `auth` is an older form of name and password.
-fn credentials(auth: Auth) -> Option<skiff_images::Auth> {
+pub(super) fn credentials(auth: Auth) -> Option<skiff_images::Auth> {
     let (mut username, mut password) = (auth.username, auth.password);
     if username.is_empty()
         && let Ok(decoded) = base64::engine::general_purpose::STANDARD.decode(auth.auth)

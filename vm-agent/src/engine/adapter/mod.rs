@@ -1,5 +1,7 @@
 //! The engine behind the Docker API: each file joins one resource's trait to the engine's calls. Mapping only.
 
+mod build;
+mod buildkit;
 mod containers;
 mod convert;
 mod exec;
@@ -8,8 +10,9 @@ mod networks;
 mod system;
 mod volumes;
 
+use skiff_buildkit::BuildKit;
 use skiff_engine::Engine;
 
-/// The engine as the API sees it.
+/// The engine as the API sees it, and BuildKit's protocol in front of its builder.
 #[derive(Debug, Clone)]
-pub struct Adapter(pub Engine);
+pub struct Adapter(pub Engine, pub BuildKit);

@@ -30,6 +30,10 @@ impl System for Adapter {
     }
 
     async fn disk_usage(&self, kinds: DiskUsageKinds) -> Result<DiskUsage> {
+        let build_cache = match kinds.build_cache {
+            true => Some(self.build_cache().await?),
+            false => None,
+        };
         let kinds = skiff_engine::DiskUsageKinds {
             containers: kinds.containers,
             images: kinds.images,
@@ -41,6 +45,7 @@ impl System for Adapter {
             images: usage.images,
             containers: usage.containers,
             volumes: usage.volumes,
+            build_cache,
         })
     }
 }

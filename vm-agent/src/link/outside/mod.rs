@@ -1,0 +1,141 @@
+//! The way out: what containers send to the world becomes streams that the host dials.
+//!
+//! ```text
+//!  TCP   SYN held ──egress──► host dials ──► verdict ──► transparent listener: the connection meets its stream
+//!  UDP   transparent listener: a socket per flow, connected to the container ──egress──► host
+//!  DNS   to NAME_SERVER, over either ──query──► host's resolver
+//!  ICMP  echo requests out of the tunnel ──echo──► host pings
+//! ```
+//!
+//! It is in the router's process because every byte here goes to or from a stream of the link: a process of its own would
+//! copy each of them once more, and flows end with the link anyway. They outlive the engine, which sets up the packet
+//! filter only. Nothing waits for any of this at boot: it is set up a moment after the link is up, and until then what
+//! leaves disappears, so that clients try again.
+
+mod echo;
+mod limits;
+mod name;
+mod tcp;
+mod udp;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use skiff_link::{Args, Link, Protocol, StreamHeader};
+use skiff_network::outside::{SynQueue, Way};
+use socket2::{Domain, Socket, Type};
+use tokio::io::unix::AsyncFd;
+use tokio::sync::watch;
+
+use self::limits::Limits;
+
+/// The first call to the guest is answered in this time: it must not share the processor with us.
+const FIRST_ANSWER: Duration = Duration::from_millis(700);
+const RETRY: Duration = Duration::from_secs(5);
+/// Open files, of which every flow needs one.
+const FILES: u64 = 64 * 1024;
+
+/// The host's end, as long as there is one.
+#[derive(Clone)]
+pub(super) struct Host(pub(super) Arc<watch::Sender<Option<Link>>>);
+
+impl Host {
+    /// The link of this moment.
+    fn link(&self) -> Option<Link> {
+        self.0.borrow().clone()
+    }
+}
+
+/// What all flows share.
+struct Outside {
+    host: Host,
+    limits: Arc<Limits>,
+    /// Packets that come back out of the tunnel.
+    tunnel: AsyncFd<Way>,
+}
+
+impl Outside {
+    /// Sends one packet to whom it is addressed to. One that finds no room is lost, as on any network.
+    fn deliver(&self, packet: &[u8]) {
+        let mut tunnel: &std::fs::File = self.tunnel.get_ref().tunnel();
+        if let Err(error) = std::io::Write::write(&mut tunnel, packet) {
+            tracing::debug!(%error, "packet is not delivered");
+        }
+    }
+}
+
+/// Carries everything that leaves, for as long as the process lives.
+pub(super) async fn serve(host: Host) {
+    let _ = host.0.subscribe().wait_for(Option::is_some).await;
+    tokio::time::sleep(FIRST_ANSWER).await;
+    loop {
+        match run(host.clone()).await {
+            Ok(never) => match never {},
+            Err(error) => tracing::error!(error = format!("{error:#}"), "containers have no way out"),
+        }
+        tokio::time::sleep(RETRY).await;
+    }
+}
+
+async fn run(host: Host) -> anyhow::Result<std::convert::Infallible> {
+    let started = std::time::Instant::now();
+    raise_file_limit();
+    // The kernel may have to load modules.
+    let (way, queue) = tokio::task::spawn_blocking(|| anyhow::Ok((Way::open()?, SynQueue::open()?)))
+        .await?
+        .context("set up the way out")?;
+    let outside = Arc::new(Outside { host, limits: Arc::default(), tunnel: polled(way)? });
+    let (connections, listener) = (listen(Type::STREAM)?, listen(Type::DGRAM)?);
+    let queue = Arc::new(polled(queue)?);
+    tracing::info!(elapsed_ms = started.elapsed().as_millis() as u64, "way out is set up");
+    tokio::select! {
+        ended = tcp::serve(Arc::clone(&outside), queue, connections) => ended.context("carry connections"),
+        ended = udp::serve(Arc::clone(&outside), listener) => ended.context("carry datagrams"),
+        ended = echo::serve(Arc::clone(&outside)) => ended.context("carry pings"),
+    }
+}
+
+/// A descriptor that tokio waits for.
+#[expect(deprecated, reason = "its successor is unsafe, and what is given here owns its descriptor")]
+fn polled<T: std::os::fd::AsRawFd>(inner: T) -> std::io::Result<AsyncFd<T>> {
+    AsyncFd::new(inner)
+}
+
+/// A socket that takes what was meant for others.
+fn listen(kind: Type) -> anyhow::Result<Socket> {
+    let socket = transparent(SocketAddr::from(skiff_network::outside::LISTENER), kind)?;
+    if kind == Type::STREAM {
+        socket.listen(4096)?;
+    } else {
+        skiff_linux_sys::transparent::tell_destinations(&socket, false)?;
+    }
+    Ok(socket)
+}
+
+/// A socket on an address that need not be this machine's.
+fn transparent(address: SocketAddr, kind: Type) -> std::io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), kind, None)?;
+    socket.set_nonblocking(true)?;
+    socket.set_reuse_address(true)?;
+    socket.set_ip_transparent_v4(true)?;
+    socket.bind(&address.into())?;
+    Ok(socket)
+}
+
+/// How the host is asked for a flow; the host's own address has its name there.
+fn egress(to: SocketAddr, protocol: Protocol) -> StreamHeader {
+    StreamHeader::new(Args::Egress { host: host_of(to.ip()), port: to.port(), protocol })
+}
+
+fn host_of(ip: std::net::IpAddr) -> String {
+    if ip == skiff_link::HOST_ADDRESS { skiff_link::HOST_NAMES[0].to_owned() } else { ip.to_string() }
+}
+
+fn raise_file_limit() {
+    let wanted = rustix::process::Rlimit { current: Some(FILES), maximum: Some(FILES) };
+    if let Err(errno) = rustix::process::setrlimit(rustix::process::Resource::Nofile, wanted) {
+        tracing::warn!(error = %errno, "limit of open files stays");
+    }
+}
