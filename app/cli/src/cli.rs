@@ -4,7 +4,8 @@ use clap::builder::Styles;
 use clap::{Arg, ArgAction, Command, CommandFactory, Parser, Subcommand};
 
 use crate::command::{
-    Context, completion, container, daemon, doctor, image, login, machine, network, system, volume,
+    Context, builder, completion, container, daemon, doctor, explain, image, login, machine, network,
+    registry, system, volume,
 };
 use crate::error::Error;
 
@@ -37,6 +38,12 @@ pub enum Top {
     Image(image::Shared),
     #[command(flatten)]
     System(system::Shared),
+    /// Manage builds
+    #[command(override_usage = "skiff builder COMMAND")]
+    Builder {
+        #[command(subcommand)]
+        command: builder::Builder,
+    },
     Completion(completion::Completion),
     /// Manage containers
     #[command(name = "container", override_usage = "skiff container COMMAND")]
@@ -46,6 +53,12 @@ pub enum Top {
     },
     Daemon(daemon::Daemon),
     Doctor(doctor::Doctor),
+    /// Tell why something is as it is
+    #[command(override_usage = "skiff explain COMMAND")]
+    Explain {
+        #[command(subcommand)]
+        command: explain::Explain,
+    },
     /// Manage images
     #[command(name = "image", override_usage = "skiff image COMMAND")]
     ImageManagement {
@@ -69,6 +82,12 @@ pub enum Top {
         command: network::Network,
     },
     Ps(container::list::List),
+    /// Serve a registry
+    #[command(override_usage = "skiff registry COMMAND")]
+    Registry {
+        #[command(subcommand)]
+        command: registry::Registry,
+    },
     Rmi(image::remove::Remove),
     /// Manage the engine
     #[command(name = "system", override_usage = "skiff system COMMAND")]
@@ -92,10 +111,12 @@ impl Top {
             Top::Container(command) => command.run(context).await,
             Top::Image(command) => command.run(context).await,
             Top::System(command) => command.run(context).await,
+            Top::Builder { command } => command.run(context).await,
             Top::Completion(args) => completion::run(args),
             Top::Containers { command } => command.run(context).await,
             Top::Daemon(args) => daemon::run(context, args).await,
             Top::Doctor(args) => doctor::run(context, args).await,
+            Top::Explain { command } => command.run(context).await,
             Top::ImageManagement { command } => command.run(context).await,
             Top::Images(args) => image::list::run(context, args).await,
             Top::Login(args) => login::login(context, args).await,
@@ -103,6 +124,7 @@ impl Top {
             Top::Inspect(args) => container::inspect::run(context, args).await,
             Top::Machine { command } => command.run(context).await,
             Top::Network { command } => command.run(context).await,
+            Top::Registry { command } => command.run(context).await,
             Top::Ps(args) => container::list::run(context, args).await,
             Top::Rmi(args) => image::remove::remove(context, args).await,
             Top::SystemManagement { command } => command.run(context).await,
@@ -116,10 +138,10 @@ impl Top {
 const GROUPS: &[(&str, &[&str])] = &[
     (
         "Common Commands",
-        &["run", "exec", "ps", "pull", "push", "images", "login", "logout", "version", "info"],
+        &["run", "exec", "ps", "build", "pull", "push", "images", "login", "logout", "version", "info"],
     ),
-    ("Skiff Commands", &["machine", "daemon", "doctor", "completion"]),
-    ("Management Commands", &["container", "image", "network", "system", "volume"]),
+    ("Skiff Commands", &["machine", "daemon", "registry", "doctor", "explain", "completion"]),
+    ("Management Commands", &["builder", "container", "image", "network", "system", "volume"]),
 ];
 
 const TEMPLATE: &str = "Usage:  {usage}\n\n{about}{after-help}\n\nOptions:\n{options}\n";

@@ -7,11 +7,12 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use clap::Args;
-use skiff_host::control::Client as Control;
+use skiff_host::control::{Client as Control, Finding, Grade};
 use skiff_host::docker_context;
 use skiff_settings::{BackendChoice, Paths, Settings};
 
 use super::Context;
+use super::context::control_failed;
 use crate::api::{Client, Endpoint};
 use crate::error::Error;
 use crate::format::value::Value;
@@ -19,42 +20,26 @@ use crate::terminal::{print_line, stdout_is_terminal};
 
 /// Check what Skiff needs on this host and tell how to mend it
 #[derive(Debug, Clone, Args)]
-#[command(override_usage = "skiff doctor")]
-pub struct Doctor {}
-
-/// How a check went.
-#[derive(Debug, Clone, Copy, PartialEq)]
-enum Grade {
-    Good,
-    /// Works, though not as well as it could.
-    Note,
-    Bad,
+#[command(override_usage = "skiff doctor [TOPIC]")]
+pub struct Doctor {
+    /// What to look at: `network`, or everything on this host
+    #[arg(value_name = "TOPIC", hide = true)]
+    topic: Option<Topic>,
 }
 
-/// One line of the report.
-#[derive(Debug)]
-struct Finding {
-    grade: Grade,
-    what: String,
-    way_out: Option<String>,
-}
-
-impl Finding {
-    fn good(what: impl Into<String>) -> Finding {
-        Finding { grade: Grade::Good, what: what.into(), way_out: None }
-    }
-
-    fn note(what: impl Into<String>, way_out: impl Into<String>) -> Finding {
-        Finding { grade: Grade::Note, what: what.into(), way_out: Some(way_out.into()) }
-    }
-
-    fn bad(what: impl Into<String>, way_out: impl Into<String>) -> Finding {
-        Finding { grade: Grade::Bad, what: what.into(), way_out: Some(way_out.into()) }
-    }
+/// What to look at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Topic {
+    /// Ways out, names, subnets and published ports.
+    Network,
 }
 
 /// Carries `doctor` out; anything bad ends with 1.
-pub async fn run(context: &Context, _args: &Doctor) -> Result<(), Error> {
+pub async fn run(context: &Context, args: &Doctor) -> Result<(), Error> {
+    if args.topic == Some(Topic::Network) {
+        let findings = context.daemon().await?.network().await.map_err(control_failed)?;
+        return report(&findings);
+    }
     let paths = context.paths()?;
     let mut findings = vec![state_directory(&paths)];
     let settings = match Settings::load(&paths.settings()) {
@@ -82,8 +67,13 @@ pub async fn run(context: &Context, _args: &Doctor) -> Result<(), Error> {
     if let Some(host) = context.chosen_host() {
         findings.push(endpoint(&host).await);
     }
+    report(&findings)
+}
+
+/// Prints what was found out.
+pub fn report(findings: &[Finding]) -> Result<(), Error> {
     let colours = stdout_is_terminal();
-    for finding in &findings {
+    for finding in findings {
         print_line(render(finding, colours));
     }
     let bad = findings.iter().filter(|finding| finding.grade == Grade::Bad).count();

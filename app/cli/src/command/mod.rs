@@ -1,16 +1,20 @@
 //! The commands: one module per noun, one file per verb.
 
+pub mod builder;
 pub mod completion;
 pub mod container;
 pub mod context;
 pub mod daemon;
 pub mod doctor;
+pub mod explain;
 pub mod image;
 pub mod login;
 pub mod machine;
 pub mod network;
+pub mod registry;
 pub mod system;
 pub mod volume;
+mod volume_files;
 
 use std::io::{self, BufRead, Write};
 

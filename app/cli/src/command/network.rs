@@ -1,6 +1,7 @@
 //! `network`.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 
 use clap::{Args, Subcommand};
 use serde_json::{Value as Json, json};
@@ -283,31 +284,76 @@ async fn create(context: &Context, args: &Create) -> Result<(), Error> {
     Ok(())
 }
 
-/// One pool per subnet; the other addresses go with the one and only, as the bridge driver has no more.
+/// One pool per subnet, each with the range, gateway and auxiliary addresses that lie in it.
 fn pools(args: &Create) -> Result<Vec<Json>, Error> {
-    let first = |all: &[String]| all.first().cloned().unwrap_or_default();
-    if args.subnet.is_empty() {
-        let lonely = [&args.ip_range, &args.gateway, &args.aux_address].iter().any(|all| !all.is_empty());
-        return match lonely {
-            true => Err(Error::plain("every ip-range or gateway must have a corresponding subnet")),
-            false => Ok(Vec::new()),
+    if args.subnet.len() < args.ip_range.len() || args.subnet.len() < args.gateway.len() {
+        return Err(Error::plain("every ip-range or gateway must have a corresponding subnet"));
+    }
+    if args.subnet.is_empty() && !args.aux_address.is_empty() {
+        return Err(Error::plain("every aux-address must have a corresponding subnet"));
+    }
+    let mut pools = Vec::new();
+    let aux: HashMap<String, String> = environment::map(&args.aux_address);
+    let mut placed = 0;
+    for subnet in &args.subnet {
+        let net = Subnet::parse(subnet);
+        let inside = |text: &&String| {
+            let ip = text.split('/').next().and_then(|ip| ip.parse().ok());
+            // What can't be read is for the engine to refuse.
+            args.subnet.len() == 1 || net.zip(ip).is_some_and(|(net, ip)| net.contains(ip))
         };
-    }
-    if args.ip_range.len() > args.subnet.len() || args.gateway.len() > args.subnet.len() {
-        return Err(Error::plain("cannot have more ip-ranges or gateways than subnets"));
-    }
-    let mut pools: Vec<Json> = args.subnet.iter().map(|subnet| json!({ "Subnet": subnet })).collect();
-    if let Some(Json::Object(pool)) = pools.first_mut() {
-        let others = [("IPRange", first(&args.ip_range)), ("Gateway", first(&args.gateway))];
-        for (key, value) in others.into_iter().filter(|(_, value)| !value.is_empty()) {
-            pool.insert(key.to_owned(), value.into());
+        let mut pool = serde_json::Map::from_iter([("Subnet".to_owned(), Json::from(subnet.as_str()))]);
+        for (key, values) in [("IPRange", &args.ip_range), ("Gateway", &args.gateway)] {
+            let mut here = values.iter().filter(inside);
+            if let Some(value) = here.next() {
+                placed += 1;
+                pool.insert(key.to_owned(), value.as_str().into());
+            }
+            if here.next().is_some() {
+                return Err(Error::plain(format!(
+                    "cannot configure multiple {} on the same subnet ({subnet})",
+                    match key {
+                        "IPRange" => "ranges",
+                        _ => "gateways",
+                    }
+                )));
+            }
         }
-        if !args.aux_address.is_empty() {
-            let aux: HashMap<_, _> = environment::map(&args.aux_address);
-            pool.insert("AuxiliaryAddresses".to_owned(), json!(aux));
+        let here: HashMap<_, _> = aux.iter().filter(|(_, ip)| inside(ip)).collect();
+        placed += here.len();
+        if !here.is_empty() {
+            pool.insert("AuxiliaryAddresses".to_owned(), json!(here));
         }
+        pools.push(Json::Object(pool));
+    }
+    if placed < args.ip_range.len() + args.gateway.len() + aux.len() {
+        return Err(Error::plain("no matching subnet for a range, a gateway or an auxiliary address"));
     }
     Ok(pools)
+}
+
+/// As much of a subnet as is needed to tell whether an address lies in it.
+#[derive(Clone, Copy)]
+struct Subnet {
+    base: IpAddr,
+    prefix: u32,
+}
+
+impl Subnet {
+    fn parse(text: &str) -> Option<Self> {
+        let (base, prefix) = text.split_once('/')?;
+        Some(Self { base: base.parse().ok()?, prefix: prefix.parse().ok()? })
+    }
+
+    fn contains(&self, ip: IpAddr) -> bool {
+        let (a, b, bits) = match (self.base, ip) {
+            (IpAddr::V4(a), IpAddr::V4(b)) => (u32::from(a).into(), u32::from(b).into(), 32),
+            (IpAddr::V6(a), IpAddr::V6(b)) => (u128::from(a), u128::from(b), 128),
+            _ => return false,
+        };
+        let host_bits = u32::saturating_sub(bits, self.prefix);
+        host_bits >= 128 || (a ^ b) >> host_bits == 0
+    }
 }
 
 async fn list(context: &Context, args: &List) -> Result<(), Error> {

@@ -6,6 +6,7 @@ use clap::{Args, Subcommand};
 use serde_json::json;
 
 use super::container::inspect::{Kind, objects};
+use super::volume_files::{self, Export, Import};
 use super::{Context, confirm, each, name_in_path, report_pruned};
 use crate::api::Query;
 use crate::error::Error;
@@ -18,6 +19,8 @@ use crate::terminal::{print, print_line};
 #[derive(Debug, Subcommand)]
 pub enum Volume {
     Create(Create),
+    Export(Export),
+    Import(Import),
     Inspect(Inspect),
     #[command(visible_alias = "list")]
     Ls(List),
@@ -116,6 +119,8 @@ impl Volume {
     pub async fn run(&self, context: &Context) -> Result<(), Error> {
         match self {
             Volume::Create(args) => create(context, args).await,
+            Volume::Export(args) => volume_files::export(context, args).await,
+            Volume::Import(args) => volume_files::import(context, args).await,
             Volume::Inspect(args) => {
                 objects(context, &[Kind::Volume], &args.names, args.format.as_deref(), false).await
             }

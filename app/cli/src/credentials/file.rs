@@ -45,6 +45,16 @@ impl ConfigFile {
         of_server.or_else(|| self.content.get("credsStore"))?.as_str().filter(|name| !name.is_empty())
     }
 
+    /// The registries that have credentials, here or with a helper.
+    pub fn servers(&self) -> Vec<String> {
+        let keys =
+            |name: &str| self.content.get(name).and_then(Value::as_object).into_iter().flat_map(Map::keys);
+        let mut servers: Vec<String> = keys("auths").chain(keys("credHelpers")).cloned().collect();
+        servers.sort();
+        servers.dedup();
+        servers
+    }
+
     /// Finds the credentials of a registry.
     ///
     /// # Errors

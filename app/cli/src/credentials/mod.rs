@@ -59,6 +59,17 @@ pub fn header_for(image: &str) -> Result<Option<String>, Error> {
     }))
 }
 
+/// Returns all credentials by registry, for a build, which may pull from any of them (`X-Registry-Config`).
+///
+/// # Errors
+/// When the configuration can't be read. What a helper does not tell is left out: the build may not need it.
+pub fn all() -> Result<std::collections::BTreeMap<String, Credentials>, Error> {
+    let Some(directory) = config_dir() else { return Ok(Default::default()) };
+    let file = ConfigFile::read(&directory)?;
+    let known = file.servers().into_iter();
+    Ok(known.filter_map(|server| file.get(&server).ok().flatten().map(|found| (server, found))).collect())
+}
+
 /// Returns the name under which the credentials for an image's registry are kept.
 fn registry_of(name: &str) -> &str {
     match name.split_once('/') {

@@ -1,6 +1,8 @@
 //! Image commands.
 
 pub mod archive;
+pub mod build;
+pub mod context;
 pub mod history;
 pub mod list;
 pub mod pull;
@@ -15,6 +17,7 @@ use crate::error::Error;
 /// Commands with the same name at the top and under `image`.
 #[derive(Debug, Subcommand)]
 pub enum Shared {
+    Build(Box<build::Build>),
     History(history::History),
     Import(archive::Import),
     Load(archive::Load),
@@ -41,6 +44,7 @@ impl Shared {
     /// Carries the command out.
     pub async fn run(&self, context: &Context) -> Result<(), Error> {
         match self {
+            Shared::Build(args) => build::run(context, args).await,
             Shared::History(args) => history::run(context, args).await,
             Shared::Import(args) => archive::import(context, args).await,
             Shared::Load(args) => archive::load(context, args).await,

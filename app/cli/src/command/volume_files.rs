@@ -1,0 +1,113 @@
+//! `volume export` and `volume import`: the files of a volume as a tar archive.
+//!
+//! The engine gives archives of containers only, so one of the built-in image is made around the volume for the time; it
+//! never runs.
+
+use clap::Args;
+use http::Method;
+use serde_json::json;
+
+use super::{Context, name_in_path};
+use crate::api::client::{empty, streamed};
+use crate::api::{Client, Query};
+use crate::download;
+use crate::error::Error;
+
+/// The image that is built into the guest …
+const IMAGE: &str = "skiff/toolbox";
+/// … and one without files for engines that don't have it.
+const EMPTY_IMAGE: &str = "skiff/empty";
+/// A tar archive of nothing: two blocks of zeros (POSIX.1-2024, pax, ustar Interchange Format).
+const EMPTY_ARCHIVE: &[u8] = &[0; 1024];
+/// Where the volume is in the container.
+const PLACE: &str = "/volume";
+
+/// Export the files of a volume as a tar archive
+#[derive(Debug, Clone, Args)]
+#[command(override_usage = "skiff volume export [OPTIONS] VOLUME")]
+pub struct Export {
+    /// Write to a file, instead of STDOUT
+    #[arg(short = 'o', long, value_name = "string")]
+    output: Option<String>,
+    /// Volume
+    #[arg(value_name = "VOLUME", hide = true)]
+    name: String,
+}
+
+/// Unpack a tar archive into a volume, which is created if it does not exist
+#[derive(Debug, Clone, Args)]
+#[command(override_usage = "skiff volume import VOLUME file|-")]
+pub struct Import {
+    /// Volume
+    #[arg(value_name = "VOLUME", hide = true)]
+    name: String,
+    /// Archive
+    #[arg(value_name = "FILE", hide = true)]
+    file: String,
+}
+
+/// Carries `export` out.
+pub async fn export(context: &Context, args: &Export) -> Result<(), Error> {
+    download::check("export", args.output.as_deref())?;
+    let client = context.client().await?;
+    // A name that is not there is refused here: the container would make it.
+    client.get(&format!("/volumes/{}", name_in_path(&args.name)), &Query::new()).await?;
+    with_volume(&client, &args.name, async |container| {
+        let path = format!("/containers/{container}/archive");
+        let query = Query::new().with("path", format!("{PLACE}/."));
+        let response = client.send(Method::GET, &path, &query, empty(), &[]).await?;
+        download::save(response, args.output.as_deref()).await
+    })
+    .await
+}
+
+/// Carries `import` out.
+pub async fn import(context: &Context, args: &Import) -> Result<(), Error> {
+    let body = if args.file == "-" {
+        streamed(tokio::io::stdin())
+    } else {
+        streamed(tokio::fs::File::open(&args.file).await.map_err(|error| Error::file(&args.file, error))?)
+    };
+    let client = context.client().await?;
+    let mut body = Some(body);
+    with_volume(&client, &args.name, async |container| {
+        let path = format!("/containers/{container}/archive");
+        let query = Query::new().with("path", PLACE);
+        let headers = [("content-type", "application/x-tar")];
+        let body = body.take().unwrap_or_else(empty);
+        let response = client.send(Method::PUT, &path, &query, body, &headers).await?;
+        client.collect(response).await.map(drop)
+    })
+    .await
+}
+
+async fn with_volume(
+    client: &Client,
+    name: &str,
+    work: impl AsyncFnOnce(&str) -> Result<(), Error>,
+) -> Result<(), Error> {
+    let built_in = client.get(&format!("/images/{IMAGE}/json"), &Query::new()).await.is_ok();
+    if !built_in {
+        let query = Query::new().with("fromSrc", "-").with("repo", EMPTY_IMAGE).with("tag", "latest");
+        let archive = streamed(EMPTY_ARCHIVE);
+        let response = client.send(Method::POST, "/images/create", &query, archive, &[]).await?;
+        client.collect(response).await?;
+    }
+    let body = json!({
+        "Image": if built_in { IMAGE } else { EMPTY_IMAGE },
+        "Cmd": ["never-run"],
+        "HostConfig": {
+            "Mounts": [{"Type": "volume", "Source": name, "Target": PLACE, "VolumeOptions": {"NoCopy": true}}],
+            "NetworkMode": "none",
+        },
+    });
+    let made = client.post_json("/containers/create", &Query::new(), &body).await?;
+    let id = made.text("Id").to_owned();
+    let result = work(&id).await;
+    let removed = client.delete(&format!("/containers/{id}"), &Query::new().flag("force", true)).await;
+    if !built_in {
+        // Best effort: an image of nothing is in nobody's way.
+        let _ = client.delete(&format!("/images/{EMPTY_IMAGE}"), &Query::new()).await;
+    }
+    result.and(removed.map(drop))
+}
