@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::fs::File;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -29,6 +29,9 @@ pub struct DaemonUnderTest {
     directory: TempDir,
     mirrors: Vec<String>,
     variables: Vec<(String, String)>,
+    names_port: u16,
+    /// Files that it sees in the place of others.
+    files: Vec<(PathBuf, PathBuf)>,
     child: Option<Child>,
 }
 
@@ -40,21 +43,44 @@ impl DaemonUnderTest {
         }
         let directory =
             tempfile::Builder::new().prefix("skiff-daemon-").tempdir().context("make the state directory")?;
-        let mut daemon =
-            Self { backend, directory, mirrors: mirrors.to_vec(), variables: Vec::new(), child: None };
+        let mut daemon = Self::new(backend, directory);
+        daemon.mirrors = mirrors.to_vec();
+        daemon.names_port = crate::free_port()?;
+        // Daemons side by side would take turns with the ports that they have by default.
+        daemon.write_settings(&format!("{{\"names\": {{\"port\": {}}}}}", daemon.names_port))?;
         daemon.start_again()?;
         Ok(daemon)
     }
 
+    fn write_settings(&self, settings: &str) -> anyhow::Result<()> {
+        std::fs::create_dir_all(self.state()).context("make the state directory")?;
+        std::fs::write(self.state().join("settings.json"), settings).context("write the settings")
+    }
+
     /// Starts it like [`start`](Self::start), with this text as `settings.json`.
     pub fn start_with_settings(backend: Backend, settings: &str) -> anyhow::Result<Self> {
+        Self::start_with_files(backend, settings, &[])
+    }
+
+    /// Starts it with this text as `settings.json`, in a mount namespace where it, and all that it starts, sees the first
+    /// file of each pair in the place of the second.
+    pub fn start_with_files(
+        backend: Backend,
+        settings: &str,
+        files: &[(&Path, &Path)],
+    ) -> anyhow::Result<Self> {
         let directory =
             tempfile::Builder::new().prefix("skiff-daemon-").tempdir().context("make the state directory")?;
-        let mut daemon = Self { backend, directory, mirrors: Vec::new(), variables: Vec::new(), child: None };
-        std::fs::create_dir_all(daemon.state()).context("make the state directory")?;
-        std::fs::write(daemon.state().join("settings.json"), settings).context("write the settings")?;
+        let mut daemon = Self::new(backend, directory);
+        daemon.files = files.iter().map(|(this, that)| (this.to_path_buf(), that.to_path_buf())).collect();
+        daemon.write_settings(settings)?;
         daemon.start_again()?;
         Ok(daemon)
+    }
+
+    fn new(backend: Backend, directory: TempDir) -> Self {
+        let (mirrors, variables, names_port, files) = Default::default();
+        Self { backend, directory, mirrors, variables, names_port, files, child: None }
     }
 
     /// Prepares a `skiff` command for this daemon; the words of `line` are split at spaces.
@@ -69,7 +95,8 @@ impl DaemonUnderTest {
         let directory =
             tempfile::Builder::new().prefix("skiff-daemon-").tempdir().context("make the state directory")?;
         let variables = variables.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
-        let mut daemon = Self { backend, directory, mirrors: Vec::new(), variables, child: None };
+        let mut daemon = Self::new(backend, directory);
+        daemon.variables = variables;
         daemon.spawn()?;
         Ok(daemon)
     }
@@ -92,7 +119,7 @@ impl DaemonUnderTest {
             Backend::Native => "native",
             Backend::Qemu => "qemu",
         };
-        let mut command = Command::new(&skiff);
+        let mut command = self.command(&skiff);
         command
             .args(["daemon", "--backend", backend, "--state"])
             .arg(self.state())
@@ -118,6 +145,20 @@ impl DaemonUnderTest {
         Ok(())
     }
 
+    fn command(&self, program: &Path) -> Command {
+        if self.files.is_empty() {
+            return Command::new(program);
+        }
+        let mounts: String = self
+            .files
+            .iter()
+            .map(|(this, that)| format!("mount --bind '{}' '{}' && ", this.display(), that.display()))
+            .collect();
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "sh", "-c", &format!("{mounts}exec \"$0\" \"$@\"")]).arg(program);
+        command
+    }
+
     /// Waits until `/_ping` is answered through the daemon.
     pub fn wait_ready(&mut self, patience: Duration) -> anyhow::Result<()> {
         let socket = self.socket();
@@ -133,6 +174,16 @@ impl DaemonUnderTest {
             (Err(error), None) => bail!("{error}\n{}", self.log_tail()),
             (Ok(()), None) => Ok(()),
         }
+    }
+
+    /// The port of loopback on which names of containers are served.
+    pub fn names_port(&self) -> u16 {
+        self.names_port
+    }
+
+    /// What runs the engine.
+    pub fn backend(&self) -> Backend {
+        self.backend
     }
 
     /// The daemon's state directory.
@@ -230,7 +281,7 @@ impl Drop for DaemonUnderTest {
     }
 }
 
-fn logs_below(directory: &std::path::Path) -> Vec<PathBuf> {
+fn logs_below(directory: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     let Ok(entries) = std::fs::read_dir(directory) else { return found };
     for entry in entries.flatten() {

@@ -42,7 +42,11 @@ pub fn request(
     let stream = TcpStream::connect_timeout(&address, Duration::from_secs(5))
         .with_context(|| format!("connect to {address}"))?;
     stream.set_read_timeout(Some(Duration::from_secs(30)))?;
-    exchange(stream, method, &address.to_string(), path, headers, body)
+    let own = headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("host"));
+    let host = own.map_or_else(|| address.to_string(), |(_, host)| (*host).to_owned());
+    let rest: Vec<_> =
+        headers.iter().copied().filter(|(name, _)| !name.eq_ignore_ascii_case("host")).collect();
+    exchange(stream, method, &host, path, &rest, body)
         .with_context(|| format!("{method} http://{address}{path}"))
 }
 

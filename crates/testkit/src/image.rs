@@ -195,6 +195,24 @@ impl Image {
         Ok(Self::scratch().with_layer(layer, Compression::Gzip))
     }
 
+    /// busybox with `/bin/echo-server PORT`, which gives back every datagram and what comes over any number of connections.
+    ///
+    /// # Errors
+    /// When there is no C compiler.
+    pub fn echo() -> anyhow::Result<Self> {
+        let directory = tempfile::tempdir()?;
+        let (source, program) = (directory.path().join("echo.c"), directory.path().join("echo"));
+        fs::write(&source, include_str!("echo.c"))?;
+        let status = Command::new("cc")
+            .args(["-static", "-O1", "-o"])
+            .args([&program, &source])
+            .status()
+            .context("run the C compiler")?;
+        anyhow::ensure!(status.success(), "the C compiler failed: {status}");
+        let layer = Layer::new().file("bin/echo-server", 0o755, &fs::read(&program)?);
+        Ok(Self::busybox()?.with_layer(layer, Compression::None))
+    }
+
     /// Busybox and three small layers: a file that a later layer replaces, one that a later layer hides, and a
     /// directory that the last layer adds to.
     pub fn layered() -> anyhow::Result<Self> {

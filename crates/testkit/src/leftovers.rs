@@ -43,7 +43,7 @@ impl Leftovers {
             processes: pids.iter().map(|pid| format!("{pid} {}", command_line(*pid))).collect(),
             mounts: mounts(root),
             links: links().difference(&before.links).filter(|name| is_of(root, name)).cloned().collect(),
-            tables: Some(table_name(root)).filter(|name| crate::nftables::exists(name)).into_iter().collect(),
+            tables: tables(root).into_iter().filter(|name| crate::nftables::exists(name)).collect(),
             listeners: listeners(&pids),
         }
     }
@@ -161,6 +161,11 @@ pub fn bridge_name(root: &Path) -> String {
 /// The packet filter's table of the engine on a root.
 pub fn table_name(root: &Path) -> String {
     format!("skiff_{}", bridge_name(root))
+}
+
+/// All of its tables: that of its networks, and that of its published ports.
+fn tables(root: &Path) -> [String; 2] {
+    [table_name(root), format!("{}_ports", table_name(root))]
 }
 
 /// The bridges of user-defined networks of the engine on a root: they name its default bridge as their owner.

@@ -14,19 +14,24 @@ const DELETE_TABLE: u16 = 2;
 const REQUEST: u16 = 1;
 const ACK: u16 = 4;
 const ERROR: u16 = 2;
-const FAMILY_IPV4: u8 = 2;
+/// IPv4 and IPv6.
+const FAMILIES: [u8; 2] = [2, 10];
 
-/// Whether this namespace has an IPv4 table of this name.
+/// Whether this namespace has a table of this name.
 pub fn exists(table: &str) -> bool {
-    ask(&message(SUBSYSTEM << 8 | GET_TABLE, REQUEST | ACK, FAMILY_IPV4, 0, table)).is_ok()
+    FAMILIES
+        .iter()
+        .any(|family| ask(&message(SUBSYSTEM << 8 | GET_TABLE, REQUEST | ACK, *family, 0, table)).is_ok())
 }
 
-/// Deletes an IPv4 table; one that is not there is fine.
+/// Deletes the tables of this name; those that are not there are fine.
 pub fn delete(table: &str) {
-    let mut bytes = message(BATCH_BEGIN, REQUEST, 0, SUBSYSTEM, "");
-    bytes.extend(message(SUBSYSTEM << 8 | DELETE_TABLE, REQUEST | ACK, FAMILY_IPV4, 0, table));
-    bytes.extend(message(BATCH_END, REQUEST, 0, SUBSYSTEM, ""));
-    let _ = ask(&bytes);
+    for family in FAMILIES {
+        let mut bytes = message(BATCH_BEGIN, REQUEST, 0, SUBSYSTEM, "");
+        bytes.extend(message(SUBSYSTEM << 8 | DELETE_TABLE, REQUEST | ACK, family, 0, table));
+        bytes.extend(message(BATCH_END, REQUEST, 0, SUBSYSTEM, ""));
+        let _ = ask(&bytes);
+    }
 }
 
 fn message(kind: u16, flags: u16, family: u8, resource: u16, table: &str) -> Vec<u8> {

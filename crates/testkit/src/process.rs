@@ -256,6 +256,14 @@ impl Running {
         bail!("waited {:.1} s in vain for {text:?}\n{}", patience.as_secs_f64(), self.so_far());
     }
 
+    /// Waits until standard error contains `text`.
+    pub fn wait_for_complaint(&self, text: &str, patience: Duration) -> anyhow::Result<()> {
+        if self.stderr.wait_for(patience, |bytes| contains(bytes, text.as_bytes())) {
+            return Ok(());
+        }
+        bail!("waited {:.1} s in vain for {text:?} on stderr\n{}", patience.as_secs_f64(), self.so_far());
+    }
+
     /// Sends a signal.
     pub fn signal(&self, signal: rustix::process::Signal) -> anyhow::Result<()> {
         let pid = rustix::process::Pid::from_child(&self.child);

@@ -52,7 +52,7 @@ fn boot(state: &Path) -> anyhow::Result<(Duration, Vec<String>)> {
 }
 
 /// The command line of the QEMU whose files lie in the state directory.
-fn qemu_of(state: &Path) -> anyhow::Result<Vec<String>> {
+pub fn qemu_of(state: &Path) -> anyhow::Result<Vec<String>> {
     let state = state.to_str().context("a temporary path is text")?;
     for entry in std::fs::read_dir("/proc")? {
         let Ok(line) = std::fs::read(entry?.path().join("cmdline")) else { continue };
@@ -65,8 +65,8 @@ fn qemu_of(state: &Path) -> anyhow::Result<Vec<String>> {
     bail!("found no QEMU for {state}")
 }
 
-/// Boots the same machine with an init that does nothing but say so.
-fn boot_empty(arguments: &[String], initramfs: &Path) -> anyhow::Result<Duration> {
+/// The same machine with another initramfs and nothing but a console, which is the child's output.
+pub fn same_machine(arguments: &[String], initramfs: &Path) -> anyhow::Result<Command> {
     let option = |name: &str| -> anyhow::Result<&String> {
         let at = arguments
             .iter()
@@ -95,8 +95,15 @@ fn boot_empty(arguments: &[String], initramfs: &Path) -> anyhow::Result<Duration
         "-device",
         "virtconsole,chardev=console",
     ]);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+    Ok(command)
+}
+
+/// Boots the same machine with an init that does nothing but say so.
+fn boot_empty(arguments: &[String], initramfs: &Path) -> anyhow::Result<Duration> {
+    let mut command = same_machine(arguments, initramfs)?;
     let started = Instant::now();
-    let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
+    let mut child = command.spawn()?;
     let output = child.stdout.take().context("piped")?;
     let found = BufReader::new(output).lines().map_while(Result::ok).any(|line| line.contains("empty init"));
     let took = started.elapsed();
@@ -126,9 +133,13 @@ int main(void) {
 "#,
     )?;
     check(Command::new("cc").args(["-static", "-O2", "-w", "-o"]).arg(root.join("init")).arg(&source))?;
-    let archive = directory.join("empty.cpio");
+    pack(&root, &directory.join("empty.cpio"))
+}
+
+/// Makes an initramfs of a directory.
+pub fn pack(root: &Path, archive: &Path) -> anyhow::Result<PathBuf> {
     let script =
         format!("cd '{}' && find . | cpio -o -H newc --quiet > '{}'", root.display(), archive.display());
     check(Command::new("sh").args(["-c", &script]))?;
-    Ok(archive)
+    Ok(archive.to_path_buf())
 }

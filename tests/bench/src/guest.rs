@@ -18,7 +18,7 @@ use crate::sample::Sample;
 const ROUNDS: usize = 25;
 const WARM_UP: usize = 3;
 /// Where the copies are in the guest.
-const PLACE: &str = "/run/bench";
+pub const PLACE: &str = "/run/bench";
 /// Where the engine listens in the guest.
 const SOCKET: &str = "/run/skiff/docker.sock";
 
@@ -32,7 +32,9 @@ pub fn bench() -> anyhow::Result<()> {
     daemon.env("SKIFF_GUEST_IMAGE", guest_image()?);
     let _daemon = Running(daemon.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?);
     Api::wait(&socket, Duration::from_secs(120))?;
-    copy_in(directory.path(), &state)?;
+    let programs =
+        [find("crun")?, find("runc")?, std::env::current_exe().context("this program has a path")?];
+    copy_in(directory.path(), &state, &programs, &[(bundle(directory.path())?, "bundle")])?;
 
     let told = Command::new(program("skiff")?)
         .arg("--state")
@@ -89,23 +91,24 @@ fn run_peer(name: &str, round: usize) -> anyhow::Result<Duration> {
     Ok(started.elapsed())
 }
 
-/// Copies this program, the peers, the libraries of all and the bundle into the guest.
-fn copy_in(directory: &Path, state: &Path) -> anyhow::Result<()> {
+/// Copies programs with their libraries, and other files, into the guest.
+pub fn copy_in(
+    directory: &Path,
+    state: &Path,
+    programs: &[PathBuf],
+    others: &[(PathBuf, &str)],
+) -> anyhow::Result<()> {
     let stage = directory.join("stage");
     let place = stage.join(PLACE.trim_start_matches('/'));
     fs::create_dir_all(&place)?;
-    let programs =
-        [find("crun")?, find("runc")?, std::env::current_exe().context("this program has a path")?];
-    for program in &programs {
+    for program in programs {
         let name = program.file_name().context("a program has a name")?;
         fs::copy(program, place.join(name))?;
-        for library in libraries(program)? {
-            let target = stage.join(library.strip_prefix("/")?);
-            fs::create_dir_all(target.parent().context("a library is in a directory")?)?;
-            fs::copy(&library, target)?;
-        }
+        copy_libraries(program, &stage)?;
     }
-    fs::rename(bundle(directory)?, place.join("bundle"))?;
+    for (from, name) in others {
+        fs::rename(from, place.join(name))?;
+    }
     let mut packer =
         Command::new("tar").arg("-C").arg(&stage).args(["-cf", "-", "."]).stdout(Stdio::piped()).spawn()?;
     let archive = packer.stdout.take().context("piped")?;
@@ -128,6 +131,16 @@ fn find(name: &str) -> anyhow::Result<PathBuf> {
         }
     }
     bail!("{name} is missing: run scripts/setup bench")
+}
+
+/// Copies the shared libraries of a program below a directory, each to its own path.
+pub fn copy_libraries(program: &Path, root: &Path) -> anyhow::Result<()> {
+    for library in libraries(program)? {
+        let target = root.join(library.strip_prefix("/")?);
+        fs::create_dir_all(target.parent().context("a library is in a directory")?)?;
+        fs::copy(&library, target)?;
+    }
+    Ok(())
 }
 
 /// The shared libraries of a program, the dynamic linker among them.

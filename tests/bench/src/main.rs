@@ -6,19 +6,29 @@
 
 mod api;
 mod boot;
+mod files;
 mod guest;
 mod http;
+mod network;
 mod peer;
+mod ports;
 mod process;
 mod run;
+mod runtime;
 mod sample;
 
-const USAGE: &str = "Usage: skiff-bench api|boot|run…
+const USAGE: &str = "Usage: skiff-bench api|boot|files|network|ports|run|runtime…
 
   api   calls, lists, output, stats and memory of the engine on this host, beside a dockerd if there is one
   boot  process start to the first /_ping, beside the same kernel with an empty init
+  files a shared directory of the host in the guest, beside the guest's own ext4 and tmpfs
+  network  container to host: throughput, round trips, connections and processor time, beside slirp and passt for the
+        same guest
+  ports published ports and the way between containers, on this host beside a dockerd if there is one, and in the guest
+        beside its own link
   run   create+start+wait+remove of `true` over the API: on this host beside `runc run`, in the guest beside `crun run` and
-        `runc run`, all of the same root file system";
+        `runc run`, all of the same root file system
+  runtime  `skiff-agent oci` beside `runc`: run, exec, and what many containers take";
 
 fn main() -> anyhow::Result<()> {
     let names: Vec<String> = std::env::args().skip(1).collect();
@@ -26,7 +36,18 @@ fn main() -> anyhow::Result<()> {
     if names == ["inside"] {
         return guest::inside();
     }
-    if names.is_empty() || !names.iter().all(|name| matches!(name.as_str(), "api" | "boot" | "run")) {
+    // The client's half of `network`.
+    if let [half, to] = &names[..]
+        && half == "client"
+    {
+        return network::client(to);
+    }
+    // The guest's half of `files`.
+    if names == ["files-inside"] {
+        return files::inside();
+    }
+    let known = ["api", "boot", "files", "network", "ports", "run", "runtime"];
+    if names.is_empty() || !names.iter().all(|name| known.contains(&name.as_str())) {
         eprintln!("{USAGE}");
         std::process::exit(2);
     }
@@ -34,6 +55,10 @@ fn main() -> anyhow::Result<()> {
         match name.as_str() {
             "api" => api::bench()?,
             "boot" => boot::bench()?,
+            "files" => files::bench()?,
+            "network" => network::bench()?,
+            "ports" => ports::bench()?,
+            "runtime" => runtime::bench()?,
             _ => run::bench()?,
         }
     }

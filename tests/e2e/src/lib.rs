@@ -7,6 +7,9 @@
 #![cfg(target_os = "linux")]
 
 pub mod chance;
+pub mod name_server;
+pub mod outside;
+pub mod probe;
 pub mod runner;
 pub mod scenarios;
 pub mod subject;

@@ -17,6 +17,8 @@ pub struct Subject {
     pub registry: Registry,
     /// How much longer things may take than on a native engine.
     pub slowness: u32,
+    /// Whether the engine is in a guest, so that this host is not its own.
+    pub in_guest: bool,
     machine: Machine,
 }
 
@@ -30,15 +32,18 @@ impl Subject {
     pub fn serve() -> anyhow::Result<Self> {
         let registry = Registry::start()?;
         let engine = NativeEngine::with_mirrors(&[registry.url()])?;
-        Self { docker: engine.docker()?, registry, slowness: 1, machine: Machine::Serve(engine) }.prepared()
+        let docker = engine.docker()?;
+        Self { docker, registry, slowness: 1, in_guest: false, machine: Machine::Serve(engine) }.prepared()
     }
 
     /// `skiff daemon` with the given backend.
     pub fn daemon(backend: Backend) -> anyhow::Result<Self> {
         let registry = Registry::start()?;
         let daemon = DaemonUnderTest::start(backend, &[registry.url()])?;
-        let slowness = if backend == Backend::Qemu { 4 } else { 1 };
-        Self { docker: daemon.docker()?, registry, slowness, machine: Machine::Daemon(daemon) }.prepared()
+        let in_guest = backend == Backend::Qemu;
+        let slowness = if in_guest { 4 } else { 1 };
+        let docker = daemon.docker()?;
+        Self { docker, registry, slowness, in_guest, machine: Machine::Daemon(daemon) }.prepared()
     }
 
     fn prepared(self) -> anyhow::Result<Self> {
@@ -65,10 +70,23 @@ impl Subject {
         self.docker.run(&format!("run -d --name {name} busybox sleep 1000"))?.ok().map(drop)
     }
 
-    /// The docker compose that `scripts/fetch-compose` fetches, if it was.
-    pub fn compose(&self) -> Option<PathBuf> {
-        let path = binaries::target_directory().join("tools/docker-compose");
+    /// A client that `scripts/fetch-clients` fetches (`docker-compose`), if it was.
+    pub fn tool(&self, name: &str) -> Option<PathBuf> {
+        let path = binaries::target_directory().join("tools").join(name);
         path.is_file().then_some(path)
+    }
+
+    /// The daemon, if there is one.
+    pub fn daemon_under_test(&self) -> Option<&DaemonUnderTest> {
+        match &self.machine {
+            Machine::Serve(_) => None,
+            Machine::Daemon(daemon) => Some(daemon),
+        }
+    }
+
+    /// Whether the engine runs in a guest.
+    pub fn is_guest(&self) -> bool {
+        matches!(&self.machine, Machine::Daemon(daemon) if daemon.backend() == Backend::Qemu)
     }
 
     /// Whether the engine answers.

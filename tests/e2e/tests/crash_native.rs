@@ -342,3 +342,34 @@ fn a_second_engine_on_the_same_root_is_refused_and_the_first_goes_on() {
         Ok(())
     });
 }
+
+#[test]
+fn a_build_dies_with_its_engine_and_the_next_one_works() {
+    let buildx = skiff_testkit::binaries::target_directory().join("tools/docker-buildx");
+    if !buildx.is_file() {
+        eprintln!("skipped: docker-buildx is not in target/tools (scripts/fetch-clients puts it there)");
+        return;
+    }
+    on_engine(|engine, docker| {
+        let dir = tempfile::tempdir().context("make the project's directory")?;
+        let dockerfile = |step: &str| {
+            let text = format!("FROM busybox\nRUN echo first > /first\nRUN {step}\nCMD cat /first\n");
+            std::fs::write(dir.path().join("Dockerfile"), text)
+        };
+        let build = skiff_testkit::Program::new(&buildx)
+            .env("DOCKER_HOST", docker.host())
+            .env("DOCKER_CONFIG", dir.path().join(".config"))
+            .args(["build", "--progress", "plain", "--tag", "built"])
+            .args([dir.path()]);
+        dockerfile("echo begun && sleep 1000")?;
+        let running = build.start()?;
+        running.wait_for_complaint("begun", SOON)?;
+        engine.kill_engine()?;
+        ensure!(running.finish(SOON)?.code != 0, "the build outlived its engine");
+        dockerfile("true")?;
+        let built = build.run()?.ok()?;
+        ensure!(built.err().contains("CACHED"), "what was done before is gone:\n{}", built.err());
+        docker.run("run --rm built")?.ok()?.prints("first\n")?;
+        expect_clean(engine, docker)
+    });
+}

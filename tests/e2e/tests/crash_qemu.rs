@@ -2,9 +2,12 @@
 #![forbid(unsafe_code)]
 #![cfg(target_os = "linux")]
 
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::ensure;
+use skiff_e2e::{outside, probe};
 use skiff_testkit::leftovers::{command_line, kill_hard};
 use skiff_testkit::{Backend, DaemonUnderTest, DockerCli, Image, wait_until};
 
@@ -30,13 +33,30 @@ fn dead(pid: i32) -> bool {
 #[test]
 fn a_killed_daemon_finds_its_guest_again_or_boots_it_cleanly() {
     on_guest(|daemon, docker| {
+        docker.feed("load", probe::image()?.archive(&["probe"]))?.ok()?;
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let host = |server: SocketAddr| format!("host.docker.internal:{}", server.port());
+        let flood = host(outside::serve(Ipv4Addr::LOCALHOST, outside::flood(Arc::clone(&seen)))?);
+        docker.run(&format!("run -d --name out probe {} stuck {flood}", probe::PROBE))?.ok()?;
+        wait_until("the connection", Duration::from_secs(60), || {
+            docker.run("logs out").ok()?.out().contains("connected").then_some(())
+        })?;
         docker
             .sh("run -d --name counter busybox", "i=0; while :; do i=$((i+1)); echo $i; sleep 0.05; done")?
             .ok()?;
         docker.sh("run --name done busybox", "exit 3")?.exits(3)?;
         let qemu = daemon.qemu_pid()?;
         daemon.kill_daemon()?;
+        // A connection out ends with the daemon that made it.
+        wait_until("the server's error", Duration::from_secs(30), || {
+            seen.lock().unwrap_or_else(PoisonError::into_inner).first().cloned()
+        })?;
         daemon.start_again()?;
+        let repeat = host(outside::serve(Ipv4Addr::LOCALHOST, outside::repeat)?);
+        docker
+            .run(&format!("run --rm probe {} talk {repeat} again", probe::PROBE))?
+            .ok()?
+            .prints("again\n")?;
         let pids = daemon.qemu_pids();
         ensure!(pids.len() == 1, "QEMU processes {pids:?}");
         let status = docker.inspect("counter", "{{.State.Status}}")?;
@@ -121,4 +141,34 @@ fn a_missing_qemu_is_named_with_the_way_out() {
     let named = || daemon.log_tail().contains("qemu-system-x86_64").then_some(());
     wait_until("the missing program's name", Duration::from_secs(20), named).unwrap();
     assert!(daemon.log_tail().contains("apt install"), "{}", daemon.log_tail());
+}
+
+#[test]
+fn published_ports_go_with_a_killed_guest_and_a_killed_daemon() {
+    const PORTS: u16 = 100;
+    on_guest(|daemon, docker| {
+        let is_free = |port: u16| std::net::TcpListener::bind(("127.0.0.1", port)).is_ok();
+        let first = (30_000..40_000)
+            .step_by(usize::from(PORTS))
+            .find(|first| (*first..first + PORTS).all(is_free))
+            .ok_or_else(|| anyhow::anyhow!("no free range of ports"))?;
+        let last = first + PORTS - 1;
+        docker
+            .run(&format!("run -d --name many -p 127.0.0.1:{first}-{last}:1000-1099 busybox sleep 1000"))?
+            .ok()?;
+        ensure!((first..=last).all(|port| !is_free(port)), "a port is not bound");
+        let qemu = daemon.qemu_pid()?;
+        kill_hard(qemu);
+        wait_until("the ports to go with the guest", BOOT, || (first..=last).all(is_free).then_some(()))?;
+        docker.command("start many").timeout(BOOT).run()?.ok()?;
+        ensure!((first..=last).all(|port| !is_free(port)), "a port is not bound again");
+        daemon.kill_daemon()?;
+        wait_until("the ports to go with the daemon", BOOT, || (first..=last).all(is_free).then_some(()))?;
+        daemon.start_again()?;
+        let runs = docker.inspect("many", "{{.State.Running}}")? == "true";
+        wait_until("the ports of a guest that lives to come back", BOOT, || {
+            (first..=last).all(|port| is_free(port) != runs).then_some(())
+        })?;
+        Ok(())
+    });
 }

@@ -202,7 +202,12 @@ fn exec(load: &Load, name: &str) -> anyhow::Result<()> {
         let undisturbed = before % 2 == 0 && load.kills.load(Ordering::SeqCst) == before;
         if let (true, Some(started), Some(inspected)) = (undisturbed, started, inspected) {
             let text = payload(&started.body);
-            ensure!(text == format!("round {round}\n"), "exec {round} wrote {text:?}");
+            let (status, body) = (started.status, started.text());
+            ensure!(
+                text == format!("round {round}\n"),
+                "exec {round} wrote {text:?}: {status} {body:?}, then {}",
+                inspected.text()
+            );
             let state: Value = serde_json::from_slice(&inspected.body)?;
             ensure!(state["ExitCode"] == code && state["Running"] == false, "exec {round}: {state}");
             load.execs.fetch_add(1, Ordering::Relaxed);

@@ -28,6 +28,11 @@ fn no_new_images(on: &Subject, name: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// What earlier scenarios built without a name would look like what a failure leaves.
+fn remove_nameless_images(on: &Subject) -> anyhow::Result<()> {
+    on.docker.run("image prune -f")?.ok().map(drop)
+}
+
 fn a_registry_that_is_not_there_is_named(on: &Subject) -> anyhow::Result<()> {
     let port = free_port()?;
     let failed = on.docker.run(&format!("pull 127.0.0.1:{port}/none:1"))?.exits(1)?;
@@ -52,6 +57,7 @@ fn an_image_that_does_not_exist_is_named(on: &Subject) -> anyhow::Result<()> {
 }
 
 fn a_corrupt_layer_is_refused_and_not_kept(on: &Subject) -> anyhow::Result<()> {
+    remove_nameless_images(on)?;
     let image = Image::busybox()?.with_layer(Layer::new().noise("bad", 300_000, 5), Compression::None);
     on.registry.push(&image, "e2e/corrupt", "1")?;
     let config = digest(&image.config_bytes());
@@ -75,6 +81,7 @@ fn a_corrupt_layer_is_refused_and_not_kept(on: &Subject) -> anyhow::Result<()> {
 }
 
 fn a_truncated_archive_is_refused(on: &Subject) -> anyhow::Result<()> {
+    remove_nameless_images(on)?;
     let archive = Image::layered()?.archive(&["e2e/truncated:1"]);
     for part in [3, 2] {
         let failed = on.docker.feed("load", &archive[..archive.len() / part])?;
@@ -86,6 +93,7 @@ fn a_truncated_archive_is_refused(on: &Subject) -> anyhow::Result<()> {
 }
 
 fn a_layer_that_climbs_out_is_refused(on: &Subject) -> anyhow::Result<()> {
+    remove_nameless_images(on)?;
     for path in ["../../climbed", "a/../../../climbed"] {
         let layer = Layer::new().entry(EntryType::Regular, path, 0o644, None, b"out");
         let image = Image::busybox()?.with_layer(layer, Compression::None);
@@ -118,6 +126,7 @@ fn a_symlink_does_not_lead_out_of_the_layer(on: &Subject) -> anyhow::Result<()> 
 }
 
 fn an_image_for_another_machine_is_refused(on: &Subject) -> anyhow::Result<()> {
+    remove_nameless_images(on)?;
     let other = Image::busybox()?.with_architecture("s390x");
     on.registry.push_index(&[("s390x", &other)], "e2e/foreign", "1")?;
     let failed = on.docker.run(&format!("pull {}", on.registry.reference("e2e/foreign:1")))?.exits(1)?;

@@ -48,9 +48,9 @@ networks:
 "#;
 
 fn a_project_of_two_networks_comes_up_and_goes(on: &Subject) -> anyhow::Result<()> {
-    let Some(program) = on.compose() else {
+    let Some(program) = on.tool("docker-compose") else {
         eprintln!(
-            "       skipped: docker compose is not in target/tools (scripts/fetch-compose puts it there)"
+            "       skipped: docker compose is not in target/tools (scripts/fetch-clients puts it there)"
         );
         return Ok(());
     };

@@ -18,6 +18,7 @@ scenarios![
     volumes_tell_of_their_mounts,
     gos_forms_of_json_are_understood,
     defaults_are_shown_and_hold,
+    an_upload_that_nobody_wants_gets_its_answer,
 ];
 
 fn an_image_is_mounted_for_reading(on: &Subject) -> anyhow::Result<()> {
@@ -40,7 +41,8 @@ fn an_image_is_mounted_for_reading(on: &Subject) -> anyhow::Result<()> {
     docker.run("rmi e2e/mounted:1")?.exits(1)?.complains("container")?;
     let refused =
         docker.run("run --mount type=image,source=busybox,target=/i,image-subpath=nonesuch busybox")?;
-    refused.exits(125)?.complains("no such file or directory")?;
+    // As docker: its client takes the words for a command that is not there.
+    refused.exits(127)?.complains("no such file or directory")?;
     docker.run("rm -f box")?.ok()?;
     docker.run("rmi e2e/mounted:1")?.ok()?;
     Ok(())
@@ -227,6 +229,12 @@ fn defaults_are_shown_and_hold(on: &Subject) -> anyhow::Result<()> {
     ensure!(paths == "null [label=disable]", "{paths}");
     docker.run("rm box")?.ok()?;
 
+    docker.run("run -d --name box --ipc shareable busybox sleep 1000")?.ok()?;
+    docker.run("exec box touch /dev/shm/shared")?.ok()?;
+    docker.run("run --rm --ipc container:box busybox rm /dev/shm/shared")?.ok()?;
+    docker.run("exec box ls /dev/shm")?.ok()?.prints("")?;
+    docker.run("rm -f box")?.ok()?;
+
     // Whatever the machine has of these.
     docker.run("run --rm --ipc host --pid host --uts host busybox true")?.ok()?;
     let names = "test $(hostname) = $(cat /etc/hostname)";
@@ -236,5 +244,23 @@ fn defaults_are_shown_and_hold(on: &Subject) -> anyhow::Result<()> {
     docker
         .sh("run --rm -u 1000:1001 --group-add 5 busybox", "grep -q '^Groups:.*1001' /proc/self/status")?
         .ok()?;
+    Ok(())
+}
+
+fn an_upload_that_nobody_wants_gets_its_answer(on: &Subject) -> anyhow::Result<()> {
+    let body = "x".repeat(8 << 20);
+    for (path, status, words) in [
+        ("/images/create?fromSrc=-&changes=RUN%20x", 400, "RUN is not a valid change command"),
+        ("/images/create?fromSrc=-&changes=STOPSIGNAL%20X", 400, "invalid signal: X"),
+    ] {
+        let answer = on.call("POST", path, &body)?;
+        ensure!(answer.status == status && answer.text().contains(words), "{path}: {}", answer.text());
+    }
+    let answer = on.call("PUT", "/containers/nonesuch/archive?path=/", &body)?;
+    ensure!(answer.status == 404, "{}", answer.text());
+    on.docker
+        .run("run --rm --tmpfs /t:bad busybox true")?
+        .exits(125)?
+        .complains("invalid tmpfs option \"bad\"")?;
     Ok(())
 }

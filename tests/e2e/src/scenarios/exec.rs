@@ -121,7 +121,7 @@ fn shared_namespaces_need_a_running_and_willing_container(on: &Subject) -> anyho
     on.docker
         .run("run --ipc container:other busybox true")?
         .exits(125)?
-        .complains(&format!("can't join IPC of container {id}: container {id} is not running"))?;
+        .complains(&format!("failed to join IPC namespace: container {id} is not running"))?;
     on.docker
         .run("run --pid container:nosuch busybox true")?
         .exits(125)?

@@ -5,9 +5,13 @@ use crate::Scenario;
 mod archive;
 mod attach;
 mod bad_input;
+mod build;
+mod buildx;
 mod compose;
 mod create;
+mod egress;
 mod exec;
+mod files;
 mod health;
 mod images;
 mod init;
@@ -19,6 +23,9 @@ mod logs;
 mod names;
 mod network;
 mod networks;
+mod networks_ipv6;
+mod people;
+mod ports;
 mod push;
 mod restart;
 mod run;
@@ -46,14 +53,21 @@ pub fn all() -> Vec<Scenario> {
         system::ALL,
         load::ALL,
         networks::ALL,
+        networks_ipv6::ALL,
+        ports::ALL,
+        people::ALL,
+        egress::ALL,
         names::ALL,
         links::ALL,
         compose::ALL,
+        buildx::ALL,
         volumes::ALL,
+        files::ALL,
         archive::ALL,
         images::ALL,
         push::ALL,
         bad_input::ALL,
+        build::ALL,
     ]
     .concat()
 }

@@ -1,0 +1,178 @@
+//! The world that containers reach in the scenarios: an interface of this host with servers on it.
+
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, ensure};
+use skiff_testkit::Program;
+
+use crate::probe::{Pattern, outcome};
+
+/// The names of the host in guests.
+pub const HOST_NAMES: [&str; 2] = ["host.docker.internal", "gateway.docker.internal"];
+
+/// An interface of its own with an address, a neighbour who never answers, and a neighbourhood that can't be reached.
+pub struct Outside {
+    name: String,
+    third: u8,
+}
+
+impl Outside {
+    /// Makes it; several may exist side by side.
+    ///
+    /// # Errors
+    /// When `ip` refuses.
+    pub fn new() -> anyhow::Result<Self> {
+        // TEST-NET-2 and the benchmarking network (RFC 5737, RFC 2544) are nobody's.
+        let third = (std::process::id() % 250) as u8;
+        let outside = Self { name: format!("skout{third}"), third };
+        let ip = |line: String| Program::new("ip").args(line.split(' ')).run()?.ok().map(drop);
+        // A tunnel that nobody reads swallows what is sent into it.
+        ip(format!("tuntap add dev {} mode tun", outside.name))?;
+        ip(format!("address add {}/28 dev {}", outside.address(), outside.name))?;
+        ip(format!("link set {} up", outside.name))?;
+        ip(format!("route add unreachable {}/32", outside.unreachable()))?;
+        Ok(outside)
+    }
+
+    /// The servers' address.
+    pub fn address(&self) -> Ipv4Addr {
+        Ipv4Addr::new(198, 18, self.third, 1)
+    }
+
+    /// An address where nobody answers.
+    pub fn silent(&self) -> Ipv4Addr {
+        Ipv4Addr::new(198, 18, self.third, 9)
+    }
+
+    /// An address that this host says it can't reach.
+    pub fn unreachable(&self) -> Ipv4Addr {
+        Ipv4Addr::new(198, 18, self.third, 200)
+    }
+}
+
+impl Drop for Outside {
+    fn drop(&mut self) {
+        for line in
+            [format!("route del unreachable {}/32", self.unreachable()), format!("link del {}", self.name)]
+        {
+            let _ = Program::new("ip").args(line.split(' ')).run();
+        }
+    }
+}
+
+/// Serves every connection to an address by a thread of its own, for as long as the test's process lives.
+///
+/// # Errors
+/// When the address can't be bound.
+pub fn serve(
+    address: Ipv4Addr,
+    work: impl Fn(TcpStream) -> std::io::Result<()> + Send + Sync + 'static,
+) -> anyhow::Result<SocketAddr> {
+    let listener = TcpListener::bind((address, 0)).with_context(|| format!("listen on {address}"))?;
+    let bound = listener.local_addr()?;
+    let work = Arc::new(work);
+    thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            let work = Arc::clone(&work);
+            thread::Builder::new().stack_size(128 * 1024).spawn(move || work(stream)).expect("a thread");
+        }
+    });
+    Ok(bound)
+}
+
+/// Says back what it hears, when the client's half has ended; the client can see that it waited.
+pub fn repeat(mut stream: TcpStream) -> std::io::Result<()> {
+    let mut text = Vec::new();
+    stream.read_to_end(&mut text)?;
+    stream.write_all(&text)
+}
+
+/// Says everything back at once.
+pub fn echo(mut stream: TcpStream) -> std::io::Result<()> {
+    let mut buffer = [0; 4096];
+    loop {
+        match stream.read(&mut buffer)? {
+            0 => return Ok(()),
+            length => stream.write_all(&buffer[..length])?,
+        }
+    }
+}
+
+/// Sends `size` bytes of the pattern.
+pub fn send_pattern(size: u64) -> impl Fn(TcpStream) -> std::io::Result<()> {
+    move |mut stream| Pattern::default().write(&mut stream, size)
+}
+
+/// Compares what it gets with the pattern and says how much was right.
+pub fn check_pattern(mut stream: TcpStream) -> std::io::Result<()> {
+    let mut pattern = Pattern::default();
+    let mut buffer = vec![0; 256 * 1024];
+    loop {
+        let length = stream.read(&mut buffer)?;
+        if length == 0 {
+            return write!(stream, "whole {}", pattern.place());
+        }
+        if !pattern.matches(&buffer[..length]) {
+            return write!(stream, "wrong before {}", pattern.place());
+        }
+    }
+}
+
+/// Breaks every connection off.
+pub fn reset(mut stream: TcpStream) -> std::io::Result<()> {
+    stream.read_exact(&mut [0])?;
+    rustix::net::sockopt::set_socket_linger(&stream, Some(Duration::ZERO))?;
+    Ok(())
+}
+
+/// Sends until the client breaks off, and leaves what it then saw in the record.
+pub fn flood(seen: Arc<Mutex<Vec<String>>>) -> impl Fn(TcpStream) -> std::io::Result<()> {
+    move |mut stream| {
+        let error = loop {
+            if let Err(error) = stream.write_all(&[7; 65536]) {
+                break error;
+            }
+        };
+        let _ = stream.shutdown(Shutdown::Both);
+        seen.lock().unwrap_or_else(PoisonError::into_inner).push(outcome(&error));
+        Ok(())
+    }
+}
+
+/// Echoes datagrams for as long as the test's process lives.
+///
+/// # Errors
+/// When the address can't be bound.
+pub fn echo_datagrams(address: Ipv4Addr) -> anyhow::Result<SocketAddr> {
+    let socket = UdpSocket::bind((address, 0))?;
+    let bound = socket.local_addr()?;
+    thread::spawn(move || {
+        let mut buffer = vec![0; 65_536];
+        while let Ok((length, from)) = socket.recv_from(&mut buffer) {
+            let _ = socket.send_to(&buffer[..length], from);
+        }
+    });
+    Ok(bound)
+}
+
+/// What a process on this host sees when it connects.
+pub fn connect_from_host(to: SocketAddr, patience: Duration) -> String {
+    match TcpStream::connect_timeout(&to, patience) {
+        Ok(_) => "connected".to_owned(),
+        Err(error) => outcome(&error),
+    }
+}
+
+/// Fails unless something took at least so long.
+///
+/// # Errors
+/// When it was faster.
+pub fn took_at_least(started: Instant, least: Duration) -> anyhow::Result<()> {
+    let took = started.elapsed();
+    ensure!(took >= least, "it took {took:?}, not {least:?}");
+    Ok(())
+}

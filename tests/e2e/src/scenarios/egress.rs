@@ -1,0 +1,188 @@
+//! What containers reach outside, and what they see when they don't.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use skiff_testkit::{free_port, wait_until};
+
+use crate::outside::{self, Outside};
+use crate::{Subject, probe, scenarios};
+
+scenarios![
+    containers_reach_the_world_and_the_host,
+    an_internal_network_has_no_way_out,
+    half_closes_and_resets_are_passed_on,
+    connection_errors_are_those_of_the_host,
+    datagrams_come_back_whole,
+    a_ping_is_answered,
+    many_connections_at_once_do_not_mix,
+    an_idle_connection_stays,
+    big_transfers_are_whole_both_ways,
+];
+
+/// The host as containers of every backend know it.
+const HOST: &str = "--add-host host.docker.internal:host-gateway";
+const IMAGE: &str = "skiff-probe:latest";
+
+/// Bytes of each big transfer; `SKIFF_TRANSFER_BYTES` changes it.
+const TRANSFER: u64 = 256 << 20;
+
+fn load_probe(on: &Subject) -> anyhow::Result<()> {
+    if on.docker.args(&["image", "inspect", IMAGE])?.code != 0 {
+        on.load(&probe::image()?, IMAGE)?;
+    }
+    Ok(())
+}
+
+/// Runs the probe in a container with these options, and returns its line.
+fn probe(on: &Subject, options: &str, line: &str) -> anyhow::Result<String> {
+    let command = format!("run --rm {HOST} {options} {IMAGE} {} {line}", probe::PROBE);
+    let finished = on.docker.command(&command).timeout(on.patience(120)).run()?.ok()?;
+    Ok(finished.out().trim_end().to_owned())
+}
+
+fn expect(found: anyhow::Result<String>, wanted: &str, what: &str) -> anyhow::Result<()> {
+    let found = found.with_context(|| what.to_owned())?;
+    ensure!(found == wanted, "{what}: {found:?}, not {wanted:?}");
+    Ok(())
+}
+
+fn containers_reach_the_world_and_the_host(on: &Subject) -> anyhow::Result<()> {
+    load_probe(on)?;
+    let outside = Outside::new()?;
+    let world = outside::serve(outside.address(), outside::repeat)?;
+    let host = outside::serve(Ipv4Addr::UNSPECIFIED, outside::repeat)?.port();
+    on.docker.run("network create --subnet 10.233.0.0/24 out")?.ok()?;
+    for network in ["bridge", "out", "host"] {
+        let options = format!("--network {network}");
+        expect(probe(on, &options, &format!("talk {world} hello")), "hello", network)?;
+    }
+    for network in ["bridge", "out"] {
+        let options = format!("--network {network}");
+        let line = format!("talk host.docker.internal:{host} hello");
+        expect(probe(on, &options, &line), "hello", &format!("the host from {network}"))?;
+    }
+    Ok(())
+}
+
+fn an_internal_network_has_no_way_out(on: &Subject) -> anyhow::Result<()> {
+    load_probe(on)?;
+    let outside = Outside::new()?;
+    let world = outside::serve(outside.address(), outside::repeat)?;
+    on.docker.run("network create --internal --subnet 10.234.0.0/24 inner")?.ok()?;
+    let found = probe(on, "--network inner", &format!("connect {world} 2"))?;
+    ensure!(found != "connected", "a container of an internal network reached {world}");
+    // Not by a route of its own either. (A native engine's host is itself behind the gateway, as with dockerd.)
+    if !on.in_guest {
+        return Ok(());
+    }
+    let script = format!("ip route add default via 10.234.0.1; {} connect {world} 2", probe::PROBE);
+    let found =
+        on.docker.sh(&format!("run --rm --cap-add NET_ADMIN --network inner {IMAGE}"), &script)?.ok()?.out();
+    ensure!(!found.contains("connected"), "it reached {world} by the gateway");
+    Ok(())
+}
+
+fn half_closes_and_resets_are_passed_on(on: &Subject) -> anyhow::Result<()> {
+    load_probe(on)?;
+    let outside = Outside::new()?;
+    let world = outside.address();
+    // The answer comes only after the client's end: without half-close there would be none.
+    let repeating = outside::serve(world, outside::repeat)?;
+    expect(probe(on, "", &format!("talk {repeating} half")), "half", "half-close")?;
+    let breaking = outside::serve(world, outside::reset)?;
+    expect(probe(on, "", &format!("talk {breaking} x")), "ConnectionReset", "a server's reset")?;
+
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let flooding = outside::serve(world, outside::flood(Arc::clone(&seen)))?;
+    on.docker.run(&format!("run -d --name stuck {IMAGE} {} stuck {flooding}", probe::PROBE))?.ok()?;
+    wait_until("the connection", on.patience(10), || {
+        on.docker.run("logs stuck").ok()?.out().contains("connected").then_some(())
+    })?;
+    // Bytes pile up unread, so that its death is a reset.
+    std::thread::sleep(Duration::from_secs(1));
+    on.docker.run("kill stuck")?.ok()?;
+    let seen = wait_until("the server's error", on.patience(30), || {
+        seen.lock().unwrap_or_else(PoisonError::into_inner).first().cloned()
+    })?;
+    ensure!(["ConnectionReset", "BrokenPipe"].contains(&seen.as_str()), "the server saw {seen}");
+    Ok(())
+}
+
+fn connection_errors_are_those_of_the_host(on: &Subject) -> anyhow::Result<()> {
+    load_probe(on)?;
+    let outside = Outside::new()?;
+    let closed = free_port()?;
+    let targets = [
+        (outside.address(), "ConnectionRefused"),
+        (outside.unreachable(), "HostUnreachable"),
+        (outside.silent(), "TimedOut"),
+    ];
+    for (address, expected) in targets {
+        let to = SocketAddr::from((address, closed));
+        let here = outside::connect_from_host(to, Duration::from_secs(2));
+        ensure!(here == expected, "a process on this host sees {here} at {to}, the test is wrong");
+        expect(probe(on, "", &format!("connect {to} 3")), &here, &format!("{to}"))?;
+    }
+    let to = format!("host.docker.internal:{closed}");
+    expect(probe(on, "", &format!("connect {to} 3")), "ConnectionRefused", "the host's own port")?;
+    Ok(())
+}
+
+fn datagrams_come_back_whole(on: &Subject) -> anyhow::Result<()> {
+    load_probe(on)?;
+    let outside = Outside::new()?;
+    let world = outside::echo_datagrams(outside.address())?;
+    for options in ["", "--network host"] {
+        let line = format!("udp {world} 0 1 0 512 1472 9000 60000");
+        expect(probe(on, options, &line), "echoed", &format!("datagrams {options}"))?;
+    }
+    let nobody = SocketAddr::from((outside.address(), free_port()?));
+    let found = probe(on, "", &format!("udp {nobody} 0 10"))?;
+    ensure!(found == "ConnectionRefused", "a port that nobody has: {found}");
+    Ok(())
+}
+
+fn a_ping_is_answered(on: &Subject) -> anyhow::Result<()> {
+    let outside = Outside::new()?;
+    let address = outside.address();
+    on.docker
+        .run(&format!("run --rm busybox ping -c 3 -i 0.2 -W 5 -s 1000 {address}"))?
+        .ok()?
+        .shows("3 packets received")?;
+    on.docker
+        .run(&format!("run --rm busybox ping -c 1 -W 1 {}", outside.silent()))?
+        .exits(1)?
+        .shows("0 packets received")?;
+    Ok(())
+}
+
+fn many_connections_at_once_do_not_mix(on: &Subject) -> anyhow::Result<()> {
+    load_probe(on)?;
+    let outside = Outside::new()?;
+    let world = outside::serve(outside.address(), outside::echo)?;
+    let count = 1000;
+    let options = "--ulimit nofile=20000:20000";
+    expect(probe(on, options, &format!("many {world} {count}")), &format!("{count} echoed"), "many")
+}
+
+fn an_idle_connection_stays(on: &Subject) -> anyhow::Result<()> {
+    load_probe(on)?;
+    let outside = Outside::new()?;
+    let world = outside::serve(outside.address(), outside::echo)?;
+    expect(probe(on, "", &format!("idle {world} 15")), "first\nsecond", "an idle connection")
+}
+
+fn big_transfers_are_whole_both_ways(on: &Subject) -> anyhow::Result<()> {
+    load_probe(on)?;
+    let size =
+        std::env::var("SKIFF_TRANSFER_BYTES").ok().and_then(|size| size.parse().ok()).unwrap_or(TRANSFER);
+    let outside = Outside::new()?;
+    let source = outside::serve(outside.address(), outside::send_pattern(size))?;
+    expect(probe(on, "", &format!("download {source} {size}")), "whole 0", "download")?;
+    let sink = outside::serve(outside.address(), outside::check_pattern)?;
+    expect(probe(on, "", &format!("upload {sink} {size}")), &format!("whole {size}"), "upload")?;
+    Ok(())
+}
