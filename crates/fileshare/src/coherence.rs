@@ -9,14 +9,14 @@
 //! A watch reports everything, the guest's own changes too. Those of names are told apart by what was expected before
 //! the system call, those of content by the stamp after it.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 
 use tokio::sync::{Notify, oneshot};
 
 use crate::host::{Object, Watcher, What};
-use crate::server::Ghost;
+use crate::server::{Ghost, GhostKind};
 
 /// Most notices that wait to be told. Beyond it, the guest is told to forget everything.
 const MOST_WAITING: usize = 262_144;
@@ -33,6 +33,7 @@ pub enum Notice {
 }
 
 type Expected = HashMap<(i32, What, Box<[u8]>), u32>;
+type Arrived = HashMap<(u64, Box<[u8]>), u32>;
 
 /// The state of watching and telling, of one mount.
 #[derive(Debug)]
@@ -46,8 +47,8 @@ pub struct Coherence {
     pub reading: Mutex<()>,
     /// Held by the guest's requests that make, move or remove names, until the names are known.
     naming: RwLock<()>,
-    /// Names that others have made and that the guest has not been told of yet.
-    arrived: Mutex<HashSet<(u64, Box<[u8]>)>>,
+    /// Names that others have made and that the guest does not know yet: how often each has yet to be told.
+    arrived: Mutex<Arrived>,
     lost: AtomicBool,
 }
 
@@ -129,28 +130,35 @@ impl Coherence {
         drop(self.naming.write().unwrap_or_else(PoisonError::into_inner));
     }
 
-    fn arrived(&self) -> MutexGuard<'_, HashSet<(u64, Box<[u8]>)>> {
+    fn arrived(&self) -> MutexGuard<'_, Arrived> {
         self.arrived.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes note of a name that somebody else has made.
+    /// Takes note of a name that somebody else has made, before it is queued.
     pub fn arrives(&self, parent: u64, name: &[u8]) {
-        self.arrived().insert((parent, name.into()));
+        *self.arrived().entry((parent, name.into())).or_default() += 1;
     }
 
-    /// Takes note that a name is gone, or that the guest knows it.
-    pub fn leaves(&self, parent: u64, name: &[u8]) {
-        self.arrived().remove(&(parent, name.into()));
+    /// Takes note that the guest has been told of a name that somebody else has made, and knows it.
+    pub fn is_known(&self, parent: u64, name: &[u8]) {
+        let mut arrived = self.arrived();
+        let key = (parent, name.into());
+        let Some(count) = arrived.get_mut(&key) else { return };
+        *count -= 1;
+        if *count == 0 {
+            arrived.remove(&key);
+        }
     }
 
     /// Whether somebody else has made a name that the guest has not been told of yet.
     pub fn has_arrived(&self, parent: u64, name: &[u8]) -> bool {
-        self.arrived().contains(&(parent, name.into()))
+        self.arrived().contains_key(&(parent, name.into()))
     }
 
     /// Forgets what was expected: reports were lost.
     pub fn expect_nothing(&self) {
         self.expected().clear();
+        self.arrived().clear();
     }
 
     /// Queues a notice.
@@ -163,6 +171,10 @@ impl Coherence {
         }
         if let (Notice::Ghost(new), Some(Notice::Ghost(last))) = (&notice, waiting.back())
             && new == last
+            && matches!(
+                new.kind,
+                GhostKind::Content { .. } | GhostKind::Attributes { .. } | GhostKind::Closed
+            )
         {
             // As inotify itself merges equal neighbours.
             return;

@@ -135,10 +135,15 @@ impl Server {
     }
 
     fn changed(&self, parent: &Node, name: &[u8], what: What) {
+        // In this order: a name that has not arrived any more is one that has a node.
+        let arrived = self.coherence.has_arrived(parent.id, name);
         let node = self.nodes.named(parent.id, name);
+        // Between a change of the guest's own and its stamp, nobody looks.
+        let changes = node.as_ref().map(|node| node.changes());
         let Some(facts) = self.facts_of(parent, name) else {
+            drop(changes);
             // It has gone on since. If others have done that, it is told next, and this before it.
-            if what == What::Content && (node.is_some() || self.coherence.has_arrived(parent.id, name)) {
+            if what == What::Content && (node.is_some() || arrived) {
                 let known = node.and_then(|node| self.nodes.object(&node).ok()?.facts().ok());
                 let size = known.map_or(0, |facts| facts.attr.size);
                 self.tell(parent.id, name, GhostKind::Content { size });
@@ -146,8 +151,9 @@ impl Server {
             return;
         };
         let kind = facts.kind();
-        if let Some(node) = node.filter(|node| node.ident == facts.ident) {
-            let mut changes = node.changes();
+        if let (Some(node), Some(mut changes)) = (&node, changes)
+            && node.ident == facts.ident
+        {
             if what == What::Closed {
                 if std::mem::take(&mut changes.modified) {
                     self.tell(parent.id, name, GhostKind::Closed);

@@ -192,10 +192,6 @@ async fn tell<S: AsyncRead + AsyncWrite>(
                 }
             }
             Notice::Ghost(ghost) => {
-                match &ghost.kind {
-                    GhostKind::Moved { parent, name, .. } => server.coherence.leaves(*parent, name),
-                    _ => server.coherence.leaves(ghost.parent, &ghost.name),
-                }
                 for _ in 0..GHOST_TRIES {
                     let Some(message) = server.ghost_message(&ghost) else { break };
                     while performed.try_recv().is_ok() {}
@@ -225,6 +221,11 @@ async fn tell<S: AsyncRead + AsyncWrite>(
                             break;
                         }
                     }
+                }
+                match &ghost.kind {
+                    GhostKind::Moved { parent, name, .. } => server.coherence.is_known(*parent, name),
+                    GhostKind::Made { .. } => server.coherence.is_known(ghost.parent, &ghost.name),
+                    _ => {}
                 }
             }
             Notice::Barrier(reached) => {

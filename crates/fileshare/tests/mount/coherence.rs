@@ -124,6 +124,28 @@ fn programs_hear_of_the_hosts_changes_as_of_their_own() {
 }
 
 #[test]
+fn a_change_is_heard_however_soon_its_name_moves_on() {
+    let mount = Mount::new();
+    let host = &mount.host;
+    fs::write(host.join("known"), "").unwrap();
+    mount.settle();
+    let listener = Listener::new(&mount.guest);
+    for round in 0..300u32 {
+        // The move meets the new name's way into the guest at every stage.
+        let pause = Duration::from_micros(u64::from(round % 100) * 10);
+        fs::write(host.join("known.tmp"), round.to_string()).unwrap();
+        let since = Instant::now();
+        while since.elapsed() < pause {
+            std::hint::spin_loop();
+        }
+        fs::rename(host.join("known.tmp"), host.join("known")).unwrap();
+        mount.settle();
+        let all = ["create known.tmp", "modify known.tmp", "from known.tmp", "to known"];
+        assert_eq!(listener.heard(), all, "round {round}");
+    }
+}
+
+#[test]
 fn the_guests_own_changes_are_heard_once() {
     let mount = Mount::new();
     let guest = &mount.guest;
