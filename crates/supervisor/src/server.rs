@@ -11,7 +11,9 @@ use std::time::{Duration, Instant, SystemTime};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, socketpair};
-use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, kill_process, wait};
+use rustix::process::{
+    Pid, Signal, WaitId, WaitIdOptions, WaitOptions, WaitStatus, kill_process, wait, waitid,
+};
 use serde::Serialize;
 use skiff_linux_sys::SignalFd;
 
@@ -263,7 +265,7 @@ impl Server {
         let mut reply_fds = Vec::new();
         let answer = match request {
             Request::Adopt { key, pid, fd_names } => {
-                match self.table.adopt(key.clone(), pid, fd_names, fds) {
+                match self.table.adopt(key.clone(), pid, is_there(pid), fd_names, fds) {
                     Ok(exit) => {
                         if let Some(status) = exit {
                             connection.notices.push(Notice::Exit { key, status }, Vec::new());
@@ -342,6 +344,12 @@ impl Server {
             }
         }
     }
+}
+
+/// Whether a child of that pid runs, or has ended and waits to be reaped.
+fn is_there(pid: i32) -> bool {
+    let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+    Pid::from_raw(pid).is_some_and(|pid| waitid(WaitId::Pid(pid), options).is_ok())
 }
 
 fn seqpacket() -> io::Result<(OwnedFd, OwnedFd)> {

@@ -1,12 +1,12 @@
 //! What the supervisor remembers: pure bookkeeping, no system calls.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::os::fd::OwnedFd;
 
 use crate::protocol::{Entry, ExitStatus};
 
 /// How many exits of children that nobody has adopted are remembered. An engine adopts within milliseconds of the
-/// clone, so only orphans of containers ever wait here.
+/// clone, so only orphans of containers ever wait here, and what an engine had made when it was killed.
 const UNCLAIMED: usize = 4096;
 
 #[derive(Debug)]
@@ -20,12 +20,22 @@ struct Slot {
 pub struct Table {
     slots: BTreeMap<String, Slot>,
     by_pid: HashMap<i32, String>,
-    unclaimed: HashMap<i32, ExitStatus>,
-    order: std::collections::VecDeque<i32>,
+    unclaimed: HashMap<i32, Unclaimed>,
+    /// The pids of `unclaimed` with their numbers, oldest first, and of some that are claimed by now.
+    order: VecDeque<(i32, u64)>,
+    exits: u64,
+}
+
+/// The exit of a child that nobody has adopted.
+#[derive(Debug)]
+struct Unclaimed {
+    number: u64,
+    status: ExitStatus,
 }
 
 impl Table {
-    /// Records `key`. Returns the exit at once when the child has already ended.
+    /// Records `key`. Returns the exit at once when the child has already ended, which is when there is none of that
+    /// `pid` any more. A child that is there is never the one that has ended under its pid before, as pids come again.
     ///
     /// # Errors
     /// When `key` names another child that still runs.
@@ -33,6 +43,7 @@ impl Table {
         &mut self,
         key: String,
         pid: i32,
+        is_there: bool,
         fd_names: Vec<String>,
         fds: Vec<OwnedFd>,
     ) -> Result<Option<ExitStatus>, String> {
@@ -45,7 +56,7 @@ impl Table {
         if fd_names.len() != fds.len() {
             return Err(format!("{} names for {} descriptors", fd_names.len(), fds.len()));
         }
-        let exit = self.unclaimed.remove(&pid);
+        let exit = self.unclaimed.remove(&pid).filter(|_| !is_there).map(|exit| exit.status);
         if exit.is_none() {
             self.by_pid.insert(pid, key.clone());
         }
@@ -62,10 +73,12 @@ impl Table {
             }
             return Some(key);
         }
-        self.unclaimed.insert(pid, status);
-        self.order.push_back(pid);
+        self.exits += 1;
+        self.unclaimed.insert(pid, Unclaimed { number: self.exits, status });
+        self.order.push_back((pid, self.exits));
         if self.order.len() > UNCLAIMED
-            && let Some(oldest) = self.order.pop_front()
+            && let Some((oldest, number)) = self.order.pop_front()
+            && self.unclaimed.get(&oldest).is_some_and(|exit| exit.number == number)
         {
             self.unclaimed.remove(&oldest);
         }
@@ -109,7 +122,7 @@ mod tests {
     #[test]
     fn exit_of_an_adopted_child_is_kept_until_forgotten() {
         let mut table = Table::default();
-        assert_eq!(table.adopt("a".into(), 10, vec![], vec![]), Ok(None));
+        assert_eq!(table.adopt("a".into(), 10, true, vec![], vec![]), Ok(None));
         assert_eq!(table.exited(10, status(3)).as_deref(), Some("a"));
         assert_eq!(table.get("a").unwrap().0.exit, Some(status(3)));
         table.forget("a");
@@ -120,26 +133,50 @@ mod tests {
     fn exit_before_the_adoption_is_reported_by_it() {
         let mut table = Table::default();
         assert_eq!(table.exited(11, status(7)), None);
-        assert_eq!(table.adopt("b".into(), 11, vec![], vec![]), Ok(Some(status(7))));
+        assert_eq!(table.adopt("b".into(), 11, false, vec![], vec![]), Ok(Some(status(7))));
         assert_eq!(table.running().count(), 0);
     }
 
     #[test]
     fn a_running_child_keeps_its_key_and_a_dead_one_gives_it_up() {
         let mut table = Table::default();
-        table.adopt("c".into(), 12, vec![], vec![]).unwrap();
-        assert_eq!(table.adopt("c".into(), 13, vec![], vec![]), Err("c is process 12 already".to_owned()));
+        table.adopt("c".into(), 12, true, vec![], vec![]).unwrap();
+        assert_eq!(
+            table.adopt("c".into(), 13, true, vec![], vec![]),
+            Err("c is process 12 already".to_owned())
+        );
         table.exited(12, status(0));
-        assert_eq!(table.adopt("c".into(), 13, vec![], vec![]), Ok(None));
+        assert_eq!(table.adopt("c".into(), 13, true, vec![], vec![]), Ok(None));
         assert_eq!(table.running().collect::<Vec<_>>(), [13]);
     }
 
     #[test]
     fn a_pid_used_again_after_forget_is_another_child() {
         let mut table = Table::default();
-        table.adopt("d".into(), 14, vec![], vec![]).unwrap();
+        table.adopt("d".into(), 14, true, vec![], vec![]).unwrap();
         table.forget("d");
         assert_eq!(table.exited(14, status(1)), None);
+    }
+
+    #[test]
+    fn a_child_does_not_inherit_the_exit_of_another_that_had_its_pid() {
+        let mut table = Table::default();
+        table.exited(15, status(221));
+        assert_eq!(table.adopt("e".into(), 15, true, vec![], vec![]), Ok(None));
+        assert_eq!(table.exited(15, status(4)).as_deref(), Some("e"));
+        assert_eq!(table.get("e").unwrap().0.exit, Some(status(4)));
+    }
+
+    #[test]
+    fn an_exit_is_not_forgotten_in_place_of_an_older_one() {
+        let mut table = Table::default();
+        table.exited(1, status(0));
+        table.adopt("f".into(), 1, false, vec![], vec![]).unwrap();
+        for pid in 2..=UNCLAIMED as i32 {
+            table.exited(pid, status(0));
+        }
+        table.exited(1, status(9));
+        assert_eq!(table.adopt("g".into(), 1, false, vec![], vec![]), Ok(Some(status(9))));
     }
 
     #[test]
