@@ -28,6 +28,8 @@ use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicU32};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use rustix::event::{PollFd, PollFlags, poll};
+use skiff_network::NetNs;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
@@ -155,6 +157,22 @@ impl Container {
         match &*self.run() {
             Some(run) => Ok((run.pid, Arc::clone(&run.pidfd))),
             None => Err(Error::conflict(format!("container {} is not running", self.id))),
+        }
+    }
+
+    /// The network namespace of the first process.
+    ///
+    /// # Errors
+    /// When the container does not run. A pid that is another process's by now is never followed: what is done in the
+    /// namespace would be done to the host.
+    pub fn netns(&self) -> Result<NetNs> {
+        let (pid, process) = self.process()?;
+        let netns = NetNs::of_pid(pid)
+            .map_err(|error| Error::internal("failed to set up container networking", &error))?;
+        let now = rustix::time::Timespec { tv_sec: 0, tv_nsec: 0 };
+        match poll(&mut [PollFd::new(&process, PollFlags::IN)], Some(&now)) {
+            Ok(0) => Ok(netns),
+            _ => Err(Error::conflict(format!("container {} is not running", self.id))),
         }
     }
 

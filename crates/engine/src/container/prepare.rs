@@ -188,8 +188,8 @@ impl Engine {
             return Ok(None);
         }
         if let Some(other) = mode.strip_prefix("container:") {
-            let (pid, _) = self.shared_process(other, "network")?;
-            return NetNs::of_pid(pid).map(Some).map_err(failed);
+            self.shared_process(other, "network")?;
+            return self.container(other)?.netns().map(Some);
         }
         let netns = self.0.networks.namespace().map_err(failed)?;
         for endpoint in &record.endpoints {

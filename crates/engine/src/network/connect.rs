@@ -79,8 +79,7 @@ impl Engine {
     ) -> Result<()> {
         let failed =
             |error: skiff_network::Error| Error::internal("failed to set up container networking", &error);
-        let (pid, _) = container.process()?;
-        let netns = NetNs::of_pid(pid).map_err(failed)?;
+        let netns = container.netns()?;
         let name = network.record().name.clone();
         let old = container.record();
         let record = container.change(|record| {
@@ -173,8 +172,8 @@ impl Engine {
 
     /// Takes a container's part of a shared interface away, which can't be seen from outside.
     fn take_interface(&self, container: &Container, endpoint: &Endpoint) {
-        let Ok((pid, _)) = container.process() else { return };
-        let taken = NetNs::of_pid(pid).and_then(|netns| netns.delete_interface(&endpoint.ifname));
+        let Ok(netns) = container.netns() else { return };
+        let taken = netns.delete_interface(&endpoint.ifname);
         if let Err(error) = taken {
             tracing::warn!(error = chain(&error), container = container.id, "interface can't be removed");
         }
@@ -185,8 +184,8 @@ impl Engine {
         let record = container.record();
         let mut endpoints = record.endpoints.clone();
         choose_default_route(&self.attachments(&record)?, &mut endpoints);
-        if let Ok((pid, _)) = container.process() {
-            let routed = NetNs::of_pid(pid).and_then(|netns| self.route(&netns, &endpoints));
+        if let Ok(netns) = container.netns() {
+            let routed = self.route(&netns, &endpoints);
             if let Err(error) = routed {
                 // It may be ending in this moment.
                 tracing::debug!(
