@@ -50,6 +50,8 @@ struct Running {
     guest: Arc<dyn Guest>,
     link: Option<Link>,
     idle: Option<IdlePolicy>,
+    /// Leases given until the last decision about idleness.
+    given: u64,
     /// When idleness is looked at again.
     check_at: Option<Instant>,
     /// When a guest without a link is given up.
@@ -321,6 +323,7 @@ impl Driver {
             link: Some(link.clone()),
             check_at: idle.is_some().then(Instant::now),
             idle,
+            given: self.connections.given(),
             relink_by: None,
             _tasks: [AbortOnDrop(waiter), AbortOnDrop(server)],
         };
@@ -445,9 +448,12 @@ impl Driver {
 
     /// Decides about idleness; a guest that does not tell counts as busy.
     fn containers(&mut self, containers: Option<u64>) {
-        let connections = self.connections.count();
+        let given = self.connections.given();
         let State::Running(running) = &mut self.state else { return };
         let Some(policy) = &mut running.idle else { return };
+        // What came and went since the guest was asked may have started a container that it has not counted.
+        let connections = self.connections.count() + (given - running.given);
+        running.given = given;
         let now = Instant::now();
         match policy.observe(now, connections, containers.unwrap_or(1)) {
             Decision::Wait(pause) => running.check_at = Some(now + pause.max(Duration::from_millis(50))),

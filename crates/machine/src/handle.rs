@@ -221,13 +221,21 @@ pub(crate) async fn query_status(link: &Link) -> Option<control::Status> {
     }
 }
 
-/// How many leases there are.
+/// How many leases there are, and how many there have been.
 #[derive(Debug, Default)]
-pub(crate) struct Connections(AtomicU64);
+pub(crate) struct Connections {
+    open: AtomicU64,
+    given: AtomicU64,
+}
 
 impl Connections {
     pub(crate) fn count(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
+        self.open.load(Ordering::Relaxed)
+    }
+
+    /// How many leases have been given so far: a call that came and went between two looks has used the guest too.
+    pub(crate) fn given(&self) -> u64 {
+        self.given.load(Ordering::Relaxed)
     }
 }
 
@@ -240,7 +248,8 @@ pub struct Lease {
 
 impl Lease {
     pub(crate) fn new(link: Link, connections: &Arc<Connections>) -> Self {
-        connections.0.fetch_add(1, Ordering::Relaxed);
+        connections.open.fetch_add(1, Ordering::Relaxed);
+        connections.given.fetch_add(1, Ordering::Relaxed);
         Self { link, connections: Arc::clone(connections) }
     }
 }
@@ -255,6 +264,6 @@ impl Deref for Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        self.connections.0.fetch_sub(1, Ordering::Relaxed);
+        self.connections.open.fetch_sub(1, Ordering::Relaxed);
     }
 }

@@ -208,3 +208,26 @@ async fn idle_guest_is_stopped_but_not_while_it_is_used() {
     assert!(machine.snapshot().reason.is_none());
     assert_eq!(setup.fake.ops().last().unwrap(), "shutdown");
 }
+
+#[tokio::test]
+async fn a_call_that_starts_a_container_while_the_guest_counts_them_keeps_it() {
+    let setup = Setup::new();
+    setup.idle_stop(1);
+    *setup.fake.ponders.lock().unwrap() = Duration::from_millis(700);
+    let machine = setup.machine();
+    drop(machine.lease().await.unwrap());
+    // Whenever the guest is asked: it is while it ponders its last count that the container starts.
+    tokio::time::sleep(Duration::from_millis(900)).await;
+    let asked = setup.fake.requests.lock().unwrap().len();
+    let begun = Instant::now();
+    while setup.fake.requests.lock().unwrap().len() == asked && begun.elapsed() < Duration::from_secs(5) {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let lease = machine.lease().await.unwrap();
+    setup.fake.containers.store(1, Ordering::SeqCst);
+    drop(lease);
+    tokio::time::sleep(Duration::from_millis(3000)).await;
+    assert_eq!(machine.snapshot().phase, Phase::Running);
+    assert_eq!(setup.fake.starts.load(Ordering::SeqCst), 1);
+}

@@ -33,6 +33,8 @@ pub struct Fake {
     pub stops: AtomicU64,
     /// Containers that the guest claims to run.
     pub containers: AtomicU64,
+    /// How long the guest takes to say how many.
+    pub ponders: Mutex<Duration>,
     /// How long a boot takes.
     pub boot: Mutex<Duration>,
     /// Whether the next boot misses its deadline.
@@ -192,6 +194,10 @@ async fn answer(incoming: Incoming, fake: Arc<Fake>, inner: Arc<Inner>) {
                 let op = request["op"].as_str().unwrap().to_owned();
                 fake.requests.lock().unwrap().push(request);
                 let containers = fake.containers.load(Ordering::SeqCst);
+                let ponders = *fake.ponders.lock().unwrap();
+                if op == "status" {
+                    tokio::time::sleep(ponders).await;
+                }
                 let reply = match op.as_str() {
                     "hello" => json!({"version": "9", "kernel": "6.12", "uptime": 1.0}),
                     "status" => json!({"containers_running": containers, "connections": 0}),
