@@ -109,7 +109,7 @@ impl NativeEngine {
     pub fn engine_pid(&self) -> anyhow::Result<i32> {
         let supervisor = self.supervisor_pid()?;
         wait_until("the engine process", START_PATIENCE, || {
-            tree(supervisor).into_iter().find(|pid| command_line(*pid).contains("skiff-agent engine"))
+            tree(supervisor).into_iter().find(|pid| is_engine(*pid))
         })
     }
 
@@ -117,9 +117,7 @@ impl NativeEngine {
     pub fn kill_engine(&mut self) -> anyhow::Result<()> {
         let old = self.engine_pid()?;
         kill_hard(old);
-        wait_until("the killed engine to be gone", START_PATIENCE, || {
-            (!command_line(old).contains("skiff-agent engine")).then_some(())
-        })?;
+        wait_until("the killed engine to be gone", START_PATIENCE, || (!is_engine(old)).then_some(()))?;
         self.wait_ready(START_PATIENCE)
     }
 
@@ -175,6 +173,13 @@ impl NativeEngine {
     fn log_path(&self) -> PathBuf {
         self.directory.path().join("engine.log")
     }
+}
+
+/// Whether this is an engine. A process of a container that is on its way to its command line still has the engine's, but
+/// the name of the thread that it was cloned from.
+fn is_engine(pid: i32) -> bool {
+    let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+    name.trim() == "skiff-agent" && command_line(pid).contains("skiff-agent engine")
 }
 
 impl Drop for NativeEngine {
