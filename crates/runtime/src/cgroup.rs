@@ -190,7 +190,7 @@ impl Cgroup {
     }
 
     /// Removes the directory and those below it, after killing what is left in them. Gone already is fine.
-    pub fn remove(self) -> Result<(), Error> {
+    pub fn remove(&self) -> Result<(), Error> {
         if !self.path.exists() {
             return Ok(());
         }

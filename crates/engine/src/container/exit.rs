@@ -119,12 +119,12 @@ impl Engine {
             self.0.runtime.spawn_blocking(move || engine.release_endpoints(&endpoints));
         }
         if let Some(cgroup) = cgroup {
+            let leaving = Arc::clone(&container.leaving).blocking_lock_owned();
             self.0.runtime.spawn_blocking(move || {
-                if let Some(cgroup) = Arc::into_inner(cgroup)
-                    && let Err(error) = cgroup.remove()
-                {
+                if let Err(error) = cgroup.remove() {
                     tracing::warn!(error = chain(&error), "cgroup can't be removed");
                 }
+                drop(leaving);
             });
         }
         if let Some(pause) = pause {
@@ -155,7 +155,7 @@ impl Engine {
         });
         container.log.end();
         self.release_endpoints(&endpoints);
-        if let Some(cgroup) = cgroup.and_then(Arc::into_inner)
+        if let Some(cgroup) = cgroup
             && let Err(error) = cgroup.remove()
         {
             tracing::warn!(error = chain(&error), "cgroup can't be removed");

@@ -59,6 +59,8 @@ pub(crate) struct Container {
     pub sampler: stats::Sampler,
     record: Mutex<Arc<Record>>,
     run: Mutex<Option<Run>>,
+    /// Held while the cgroup of the last run is removed: the next run has the same path, and would be killed there.
+    pub leaving: Arc<tokio::sync::Mutex<()>>,
     /// Restarts in a row, each after a short run: what the back-off counts.
     pub hasty: AtomicU32,
     /// Set while a client restarts it: then its end is not the end, and it is not removed.
@@ -126,6 +128,7 @@ impl Container {
             sampler: stats::Sampler::default(),
             record: Mutex::new(Arc::new(record)),
             run: Mutex::default(),
+            leaving: Arc::default(),
             hasty: AtomicU32::new(0),
             kept: AtomicBool::new(false),
             monitor: Mutex::default(),

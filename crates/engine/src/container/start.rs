@@ -148,6 +148,7 @@ impl Engine {
         {
             made.resolver = Some(Resolver::start(self, &record.id, netns)?);
         }
+        drop(container.leaving.blocking_lock());
         made.cgroup = self.make_cgroup(&record)?;
         let rootfs = self.rootfs(&record)?;
         let dir = self.0.config.container(&record.id);
@@ -298,7 +299,7 @@ impl Engine {
             engine.close_ports(&container.id);
             engine.release_mounts(&container.record());
             engine.release_endpoints(&made.endpoints);
-            if let Some(cgroup) = made.cgroup.and_then(Arc::into_inner)
+            if let Some(cgroup) = made.cgroup
                 && let Err(error) = cgroup.remove()
             {
                 tracing::warn!(error = chain(&error), "cgroup can't be removed");
