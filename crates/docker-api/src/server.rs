@@ -50,6 +50,9 @@ impl Server {
                 accepted = listener.accept() => match accepted {
                     Ok((stream, _)) => {
                         connections.spawn(self.clone().serve_connection(stream));
+                        // Who came first is heard first: without this the runtime would begin with the youngest of those
+                        // that arrive together, and a client's `events` would miss what its next request does.
+                        tokio::task::yield_now().await;
                     }
                     Err(error) => {
                         tracing::warn!(%error, "cannot accept a connection");

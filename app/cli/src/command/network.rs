@@ -144,6 +144,9 @@ pub struct Inspect {
     #[doc = include_str!("format_object.txt")]
     #[arg(short = 'f', long, value_name = "string")]
     format: Option<String>,
+    /// Verbose output for diagnostics
+    #[arg(short = 'v', long)]
+    verbose: bool,
     /// Networks
     #[arg(required = true, value_name = "NETWORK", hide = true)]
     names: Vec<String>,
@@ -211,7 +214,8 @@ impl Network {
             Network::Create(args) => create(context, args).await,
             Network::Disconnect(args) => disconnect(context, args).await,
             Network::Inspect(args) => {
-                objects(context, &[Kind::Network], &args.names, args.format.as_deref(), false).await
+                let query = Query::new().maybe("verbose", args.verbose.then_some("true"));
+                objects(context, &[Kind::Network], &args.names, args.format.as_deref(), &query).await
             }
             Network::Ls(args) => list(context, args).await,
             Network::Prune(args) => prune(context, args).await,

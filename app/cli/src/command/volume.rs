@@ -122,7 +122,7 @@ impl Volume {
             Volume::Export(args) => volume_files::export(context, args).await,
             Volume::Import(args) => volume_files::import(context, args).await,
             Volume::Inspect(args) => {
-                objects(context, &[Kind::Volume], &args.names, args.format.as_deref(), false).await
+                objects(context, &[Kind::Volume], &args.names, args.format.as_deref(), &Query::new()).await
             }
             Volume::Ls(args) => list(context, args).await,
             Volume::Prune(args) => prune(context, args).await,

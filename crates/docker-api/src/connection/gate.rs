@@ -26,6 +26,7 @@ use futures_util::task::AtomicWaker;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::head::{BodyLength, Head, Parsed, is_detached};
+use super::target::spelled_out;
 
 /// The longest request head that is looked at; hyper judges longer ones, without the bare hijack.
 const HEAD_LIMIT: usize = 64 << 10;
@@ -187,7 +188,7 @@ impl<C> Gate<C> {
                 if self.upgrade {
                     self.verdict.state.store(WAITING, Ordering::Release);
                 }
-                let mut bytes = self.incoming.split_to(head.length);
+                let mut bytes = spelled_out(self.incoming.split_to(head.length));
                 if head.bare_hijack {
                     // Lines before the request line may be empty.
                     let method = bytes.iter().position(|byte| !matches!(byte, b'\r' | b'\n')).unwrap_or(0);

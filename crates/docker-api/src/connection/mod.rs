@@ -15,6 +15,7 @@ mod gate;
 mod grpc;
 mod head;
 mod service;
+mod target;
 
 use std::os::fd::{AsFd, OwnedFd};
 

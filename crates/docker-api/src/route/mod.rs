@@ -8,6 +8,7 @@ mod create;
 mod exec;
 mod images;
 mod networks;
+mod platform;
 mod swarm;
 mod system;
 mod volumes;

@@ -77,6 +77,7 @@ static ENDPOINT: LazyLock<Value> = LazyLock::new(|| {
 });
 static MOUNT: LazyLock<Value> =
     LazyLock::new(|| json!({ "Source": "", "Destination": "", "Mode": "", "RW": false, "Propagation": "" }));
+static PORT_BINDING: LazyLock<Value> = LazyLock::new(|| json!({ "HostIp": "", "HostPort": "" }));
 static EXEC: LazyLock<Value> = LazyLock::new(|| {
     json!({
         "ID": "", "Running": false, "ExitCode": null,
@@ -154,6 +155,9 @@ pub(crate) fn container(container: ContainerInspectResponse, version: ApiVersion
     if let Some(host_config) = object(&mut shaped, "HostConfig") {
         omit_if_empty(host_config, &["Mounts", "StorageOpt", "Tmpfs", "Sysctls", "Annotations"]);
         fill(host_config, &HOST_CONFIG);
+        for binding in elements(host_config, "PortBindings").filter_map(Value::as_array_mut) {
+            fill_each(binding, &PORT_BINDING);
+        }
     }
     if let Some(settings) = object(&mut shaped, "NetworkSettings") {
         fill(settings, &NETWORK_SETTINGS);

@@ -25,6 +25,12 @@ static CONFIG_BEFORE_150: LazyLock<Value> = LazyLock::new(|| {
         "WorkingDir": "", "Entrypoint": null, "OnBuild": null, "Labels": null,
     })
 });
+/// Later ones leave out what is empty; clients of before read it without looking, so it stays.
+static CONFIG: LazyLock<Value> = LazyLock::new(|| {
+    json!({
+        "User": "", "Env": null, "Cmd": null, "WorkingDir": "", "Entrypoint": null, "OnBuild": null, "Labels": null,
+    })
+});
 static PRUNE: LazyLock<Value> = LazyLock::new(|| json!({ "ImagesDeleted": null, "SpaceReclaimed": 0 }));
 
 pub(crate) fn image(image: ImageInspect, version: ApiVersion) -> Result<Value> {
@@ -39,7 +45,7 @@ pub(crate) fn image(image: ImageInspect, version: ApiVersion) -> Result<Value> {
         if version < ApiVersion::minor(50) {
             fill(config, &CONFIG_BEFORE_150);
         } else {
-            omit_if_empty(config, &["User", "Env", "Cmd", "WorkingDir", "Entrypoint", "OnBuild", "Labels"]);
+            fill(config, &CONFIG);
         }
     }
     if version < ApiVersion::minor(48) {

@@ -12,7 +12,7 @@ use crate::version::ApiVersion;
 static NETWORK: LazyLock<Value> = LazyLock::new(|| {
     json!({
         "Name": "", "Id": "", "Created": ZERO_TIME, "Scope": "local", "Driver": "", "EnableIPv4": true,
-        "EnableIPv6": false, "IPAM": { "Driver": "default", "Options": null, "Config": [] }, "Internal": false,
+        "EnableIPv6": false, "IPAM": { "Driver": "default", "Options": null, "Config": null }, "Internal": false,
         "Attachable": false, "Ingress": false, "ConfigFrom": { "Network": "" }, "ConfigOnly": false, "Containers": {},
         "Options": {}, "Labels": {},
     })

@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 use bollard_stubs::models::{EventMessage, SystemInfo, SystemVersion};
 use serde_json::{Map, Value, json};
 
-use super::{containers, fields, fill, images, volumes};
+use super::{containers, fields, fill, images, object, volumes};
 use crate::backend::{BuildCacheRecord, DiskUsage, DiskUsageKinds};
 use crate::error::Result;
 use crate::version::ApiVersion;
@@ -45,7 +45,7 @@ static INFO: LazyLock<Value> = LazyLock::new(|| {
         "Swarm": { "NodeID": "", "NodeAddr": "", "LocalNodeState": "inactive", "ControlAvailable": false, "Error": "",
                    "RemoteManagers": null },
         "LiveRestoreEnabled": false, "Isolation": "", "InitBinary": "", "ContainerdCommit": { "ID": "" },
-        "RuncCommit": { "ID": "" }, "InitCommit": { "ID": "" }, "SecurityOptions": [], "CDISpecDirs": null,
+        "RuncCommit": { "ID": "" }, "InitCommit": { "ID": "" }, "SecurityOptions": [], "CDISpecDirs": [],
         "Warnings": null,
     })
 });
@@ -76,10 +76,20 @@ pub(crate) fn info(info: SystemInfo, version: ApiVersion) -> Result<Value> {
     fill(&mut shaped, &INFO);
     // Newer than the newest version served.
     shaped.remove("NRI");
-    if version < ApiVersion::minor(42) {
+    if version < ApiVersion::minor(50) {
         for name in ["BridgeNfIptables", "BridgeNfIp6tables"] {
             shaped.insert(name.to_owned(), false.into());
         }
+    }
+    if version < ApiVersion::minor(49) {
+        for name in ["ContainerdCommit", "RuncCommit", "InitCommit"] {
+            let id = shaped[name]["ID"].clone();
+            if let Some(commit) = object(&mut shaped, name) {
+                commit.insert("Expected".to_owned(), id);
+            }
+        }
+    }
+    if version < ApiVersion::minor(42) {
         for name in ["ClusterStore", "ClusterAdvertise"] {
             shaped.insert(name.to_owned(), "".into());
         }
@@ -135,7 +145,9 @@ pub(crate) fn disk_usage(usage: DiskUsage, kinds: DiskUsageKinds, version: ApiVe
             })
             .collect::<Result<Value>>()
     });
-    shaped.insert("LayersSize".to_owned(), usage.layers_size.into());
+    // Nobody counts layers for those who ask for something else.
+    let layers = if images.is_some() { usage.layers_size } else { 0 };
+    shaped.insert("LayersSize".to_owned(), layers.into());
     shaped.insert("Images".to_owned(), images.unwrap_or_default());
     shaped.insert("Containers".to_owned(), containers.unwrap_or_default());
     shaped.insert("Volumes".to_owned(), volumes.transpose()?.unwrap_or_default());

@@ -24,7 +24,7 @@ use tokio::net::unix::pipe::Receiver;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock;
-use crate::container::runtime_error;
+use crate::container::{CREATE_FAILED, runtime_error};
 use crate::engine::{Engine, Inner, blocking};
 use crate::error::{Error, Result, chain};
 use crate::network::Resolver;
@@ -235,9 +235,7 @@ async fn pump(mut end: Receiver, stream: Output, output: Writer) {
 
 fn step_error(error: &skiff_runtime::Error) -> Error {
     let error = runtime_error(error);
-    let prefix =
-        "failed to create task for container: failed to create shim task: OCI runtime create failed: ";
-    let message = error.message.strip_prefix(prefix).unwrap_or(&error.message);
+    let message = error.message.strip_prefix(CREATE_FAILED).unwrap_or(&error.message);
     let message = message.strip_suffix(": unknown").unwrap_or(message);
     Error::new(error.code, format!("runc run failed: {message}"))
 }

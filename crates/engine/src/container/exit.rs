@@ -13,7 +13,6 @@ use crate::clock;
 use crate::engine::Engine;
 use crate::error::chain;
 use crate::health::HealthStatus;
-use crate::options::RemoveContainer;
 use crate::state::{MountKind, Record, State, Status};
 
 /// Docker's back-off: doubles from here …
@@ -183,12 +182,10 @@ impl Engine {
     }
 
     pub(crate) fn remove_after_exit(&self, id: String) {
+        let Some(container) = self.0.registry.by_id(&id) else { return };
         let engine = self.clone();
         self.0.runtime.spawn(async move {
-            let options = RemoveContainer { force: true, volumes: true, link: false };
-            if let Err(error) = engine.remove_container(&id, options).await
-                && engine.0.registry.by_id(&id).is_some()
-            {
+            if let Err(error) = engine.remove_ended(&container).await {
                 tracing::warn!(%error, container = id, "container can't be removed after its end");
             }
         });

@@ -42,7 +42,7 @@ use crate::state::{Record, Status};
 pub(crate) use attach::Writer;
 pub(crate) use ports::Targets;
 pub(crate) use remove::until;
-pub(crate) use start::runtime_error;
+pub(crate) use start::{CREATE_FAILED, runtime_error};
 pub(crate) use status::status_text;
 pub(crate) use validate::parse_port;
 

@@ -40,7 +40,8 @@ impl Engine {
     pub async fn unpause_container(&self, id: &str) -> Result<()> {
         let container = self.container(id)?;
         if container.record().state.status != Status::Paused {
-            return Err(Error::conflict(format!("Container {} is not paused", container.id)));
+            // Docker's own status for this.
+            return Err(Error::new(Code::Internal, format!("Container {} is not paused", container.id)));
         }
         self.thaw(&container).await
     }

@@ -28,21 +28,32 @@ impl Engine {
             return blocking(move || engine.remove_link(&name)).await;
         }
         let container = self.container(id)?;
-        let mut taken = false;
-        container.changes.send_if_modified(|change| {
-            taken = !change.removing;
-            change.removing = true;
-            false
-        });
-        if !taken {
+        if !claim(&container) {
             return Err(Error::conflict(format!("removal of container {id} is already in progress")));
         }
-        let result = self.remove(&container, options).await;
+        self.remove_claimed(&container, options).await
+    }
+
+    /// Removes a container that `--rm` asked for and that has ended, unless somebody else does.
+    pub(super) async fn remove_ended(&self, container: &Arc<Container>) -> Result<()> {
+        let mut changes = container.changes.subscribe();
+        loop {
+            // Who is at it may be refused, because the container still ran for him.
+            let _ = changes.wait_for(|change| change.removed || !change.removing).await;
+            if container.removed() {
+                return Ok(());
+            }
+            if claim(container) {
+                let options = RemoveContainer { force: true, volumes: true, link: false };
+                return self.remove_claimed(container, options).await;
+            }
+        }
+    }
+
+    async fn remove_claimed(&self, container: &Arc<Container>, options: RemoveContainer) -> Result<()> {
+        let result = self.remove(container, options).await;
         if result.is_err() {
-            container.changes.send_if_modified(|change| {
-                change.removing = false;
-                false
-            });
+            container.changes.send_modify(|change| change.removing = false);
         }
         result
     }
@@ -164,6 +175,17 @@ impl Engine {
             space_reclaimed: i64::try_from(reclaimed).ok(),
         })
     }
+}
+
+/// Makes the caller the one that removes a container.
+fn claim(container: &Container) -> bool {
+    let mut taken = false;
+    container.changes.send_if_modified(|change| {
+        taken = !change.removing;
+        change.removing = true;
+        false
+    });
+    taken
 }
 
 fn refusal(name: &str, status: Status) -> String {

@@ -69,6 +69,12 @@ impl Sample {
             memory: Some(ContainerMemoryStats {
                 usage: Some(memory),
                 limit: Some(total_memory_kib() * 1024),
+                // Clients take the files in memory off what is used; here none are counted.
+                stats: Some(
+                    [("anon", memory), ("file", 0), ("active_file", 0), ("inactive_file", 0)]
+                        .map(|(name, bytes)| (name.to_owned(), bytes))
+                        .into(),
+                ),
                 ..ContainerMemoryStats::default()
             }),
             pids: Some(ContainerPidsStats { current: Some(tasks), limit: None }),

@@ -382,6 +382,9 @@ fn streams(record: &Record) -> Result<(Io, Streams)> {
     Ok((Io::Pipes(stdio), Streams { stdin: ours, ends: Some((stdout.0, stderr.0)) }))
 }
 
+/// What dockerd says before a runtime's own words. Clients look for parts of it, runc's name included.
+pub(crate) const CREATE_FAILED: &str = "failed to create task for container: failed to create shim task: OCI runtime create failed: runc create failed: ";
+
 /// The runtime's error in the words that dockerd puts around it.
 pub(crate) fn runtime_error(error: &skiff_runtime::Error) -> Error {
     let code = match error.exit_code() {
@@ -390,10 +393,7 @@ pub(crate) fn runtime_error(error: &skiff_runtime::Error) -> Error {
     };
     Error::new(
         code,
-        format!(
-            "failed to create task for container: failed to create shim task: OCI runtime create failed: {}: unknown",
-            error.docker_text()
-        ),
+        format!("{CREATE_FAILED}unable to start container process: {}: unknown", error.docker_text()),
     )
 }
 

@@ -24,8 +24,9 @@ impl Engine {
         container: &str,
         settings: Option<EndpointSettings>,
     ) -> Result<()> {
-        let network = self.0.networks.find(network)?;
+        // In dockerd's order, for whose message comes first.
         let container = self.container(container)?;
+        let network = self.0.networks.find(network)?;
         let _operation = container.operation.lock().await;
         let record = container.record();
         if container.removed() || record.state.status == Status::Dead {

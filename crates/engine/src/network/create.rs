@@ -78,7 +78,7 @@ impl Engine {
         let own = (pools.four.subnet.is_some(), pools.six.subnet.is_some());
         self.fill(&mut pools, &lock, &all, ipv4, ipv6)?;
         let isolated = |subnet: IpNet| options::GatewayMode::is_isolated(&options, subnet);
-        let Pools { four, six } = pools;
+        let Pools { four, six, dormant } = pools;
         let gateway = four.subnet.filter(|subnet| !isolated(IpNet::V4(*subnet)));
         let gateway6 = six.subnet.filter(|subnet| !isolated(IpNet::V6(*subnet)));
         let record = NetworkRecord {
@@ -97,6 +97,7 @@ impl Engine {
             gateway6: gateway6.map(|subnet| six.gateway.unwrap_or_else(|| subnet.first_usable())),
             reserved6: six.reserved,
             own_subnet6: own.1,
+            dormant,
             ipam_options: ipam.options,
             internal: request.internal.unwrap_or(false),
             attachable: request.attachable.unwrap_or(false),

@@ -99,6 +99,10 @@ fn model(network: &Network) -> NetworkModel {
             .map(|(n, ip)| (n.clone(), ip.to_string()))
             .collect()),
     });
+    // As dockerd sorts them: what was asked for before what was chosen.
+    let (own, chosen) = if record.own_subnet { (four, None) } else { (None, four) };
+    let dormant = record.dormant.iter().cloned();
+    let config = own.into_iter().chain(dormant).chain(chosen).chain(six).collect();
     NetworkModel {
         name: Some(record.name.clone()),
         id: Some(record.id.clone()),
@@ -110,7 +114,7 @@ fn model(network: &Network) -> NetworkModel {
         enable_ipv6: Some(record.subnet6.is_some()),
         ipam: Some(IpamModel {
             driver: Some("default".to_owned()),
-            config: Some(four.into_iter().chain(six).collect()),
+            config: Some(config).filter(|_| network.is_bridge() || network.has_interfaces()),
             options: record.ipam_options.clone(),
         }),
         internal: Some(record.internal),

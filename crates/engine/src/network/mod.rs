@@ -296,6 +296,7 @@ fn built_in(facts: &Facts, name: &str, driver: &str) -> NetworkRecord {
         gateway6: None,
         reserved6: BTreeMap::new(),
         own_subnet6: false,
+        dormant: Vec::new(),
         ipam_options: None,
         internal: false,
         attachable: false,

@@ -25,10 +25,12 @@ impl<N: Subnet> Default for Pool<N> {
 }
 
 /// What is wanted of both.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Default, PartialEq)]
 pub(super) struct Pools {
     pub four: Pool<Ipv4Net>,
     pub six: Pool<Ipv6Net>,
+    /// Subnets of a family that is off, as they were given.
+    pub dormant: Vec<IpamConfig>,
 }
 
 /// A subnet of either family with what lies in it.
@@ -39,14 +41,15 @@ struct Any {
     reserved: BTreeMap<String, IpAddr>,
 }
 
-/// Reads the addresses of a request; every mistake is told, as dockerd does. Subnets of a family that is off are passed
-/// over.
+/// Reads the addresses of a request; every mistake is told, as dockerd does. Subnets of a family that is off are kept
+/// aside.
 ///
 /// # Errors
 /// With every mistake, or when there are two subnets of one family.
 pub(super) fn pools(configs: &[IpamConfig], ipv4: bool, ipv6: bool) -> Result<Pools> {
     let mut errors = Vec::new();
     let mut all = Vec::new();
+    let mut dormant = Vec::new();
     for config in configs {
         let text = config.subnet.as_deref().unwrap_or("");
         let Ok(subnet) = text.parse::<IpNet>() else {
@@ -56,12 +59,14 @@ pub(super) fn pools(configs: &[IpamConfig], ipv4: bool, ipv6: bool) -> Result<Po
         let is_on = if matches!(subnet, IpNet::V6(_)) { ipv6 } else { ipv4 };
         if is_on {
             all.push(one(subnet, config, &mut errors));
+        } else {
+            dormant.push(config.clone());
         }
     }
     if !errors.is_empty() {
         return Err(Error::invalid(format!("invalid network config:\n{}", errors.join("\n"))));
     }
-    let mut pools = Pools::default();
+    let mut pools = Pools { dormant, ..Pools::default() };
     for Any { subnet, range, gateway, reserved } in all {
         let twice = match subnet {
             IpNet::V4(_) => pools.four.subnet.is_some(),
@@ -185,7 +190,8 @@ mod tests {
         assert_eq!(good.six.subnet, Some("fd00:1::/64".parse().unwrap()));
         assert_eq!((good.six.gateway, good.six.range), (None, Some("fd00:1::1:0/112".parse().unwrap())));
         let only_four = pools(&[six, four], true, false).unwrap();
-        assert_eq!(only_four.six, Pool::default(), "a subnet of a family that is off is passed over");
+        assert_eq!(only_four.six, Pool::default(), "a subnet of a family that is off gives no addresses");
+        assert_eq!(only_four.dormant[0].subnet.as_deref(), Some("fd00:1::/64"));
     }
 
     #[test]

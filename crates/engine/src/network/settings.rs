@@ -1,15 +1,16 @@
 //! What a container says about its networks: checked, and brought into one form.
 
 use std::collections::HashMap;
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use bollard_stubs::models::{EndpointSettings, NetworkingConfig};
+use ipnet::IpNet;
 
 use super::options::interface_settings;
 use super::{Network, Networks, is_user_defined, network_name};
 use crate::error::{Error, Result};
 use crate::names;
-use crate::state::Record;
+use crate::state::{NetworkRecord, Record};
 
 const ONLY_OWN_SUBNETS: &str =
     "user specified IP address is supported only when connecting to networks with user configured subnets";
@@ -96,7 +97,9 @@ pub(super) fn check(name: &str, network: Option<&Network>, settings: &EndpointSe
             (Ok(ip), Some(record)) if is_user_defined(name) => {
                 if !record.own_subnet6 && record.subnet6.is_some() {
                     errors.push(ONLY_OWN_SUBNETS.to_owned());
-                } else if !record.subnet6.is_some_and(|subnet| subnet.contains(&ip)) {
+                } else if !record.subnet6.is_some_and(|subnet| subnet.contains(&ip))
+                    && !is_dormant(record, ip.into())
+                {
                     errors.push(format!("no configured subnet or ip-range contain the IP address {ip}"));
                 }
             }
@@ -115,6 +118,12 @@ pub(super) fn check(name: &str, network: Option<&Network>, settings: &EndpointSe
         return Ok(());
     }
     Err(Error::invalid(format!("invalid endpoint settings:\n{}", errors.join("\n"))))
+}
+
+/// Whether an address lies in a subnet of a family that is off, which dockerd lets pass.
+fn is_dormant(record: &NetworkRecord, ip: IpAddr) -> bool {
+    let subnets = record.dormant.iter().filter_map(|config| config.subnet.as_deref());
+    subnets.filter_map(|subnet| subnet.parse::<IpNet>().ok()).any(|subnet| subnet.contains(&ip))
 }
 
 /// The names that a container has on a user-defined network; the first one answers reverse lookups.

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use bollard_stubs::models::{ContainerConfig, HostConfig, NetworkingConfig, PortMap};
+use bollard_stubs::models::{ContainerConfig, HostConfig, IpamConfig, NetworkingConfig, PortMap};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
 
@@ -278,6 +278,9 @@ pub struct NetworkRecord {
     /// Whether its user has chosen the IPv6 subnet.
     #[serde(default)]
     pub own_subnet6: bool,
+    /// What the request says of a family that is off: shown, and allowed in containers' settings, without an effect.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub dormant: Vec<IpamConfig>,
     /// The options of address management, as they were given.
     pub ipam_options: Option<HashMap<String, String>>,
     /// Whether the outside is out of reach.

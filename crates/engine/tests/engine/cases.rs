@@ -47,7 +47,7 @@ pub fn missing_command_is_told_in_dockers_words() {
     assert_eq!(
         error,
         "failed to create task for container: failed to create shim task: OCI runtime create failed: \
-         exec: \"no-such-command\": executable file not found in $PATH: unknown"
+         runc create failed: unable to start container process: exec: \"no-such-command\": executable file not found in $PATH: unknown"
     );
     let state = subject.state(&id);
     assert_eq!((state["Status"].as_str(), state["ExitCode"].as_i64()), (Some("created"), Some(127)));

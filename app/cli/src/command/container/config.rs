@@ -13,7 +13,12 @@ use super::networks::NetworkFlags;
 use crate::error::Error;
 use crate::options::environment::{self, Bare};
 use crate::options::health::Health;
+use crate::options::trust::ContentTrust;
 use crate::options::{bytes, device, mount, port, restart, ulimit, volume};
+use crate::terminal::warn;
+
+/// What is said to those who want to limit it.
+pub const NO_KERNEL_MEMORY: &str = "WARNING: --kernel-memory has no effect: Linux has no such limit any more";
 
 /// Options of a new container.
 #[derive(Debug, Clone, Default, Args)]
@@ -69,6 +74,8 @@ pub struct ContainerFlags {
     /// Add a rule to the cgroup allowed devices list
     #[arg(long, value_name = "list")]
     device_cgroup_rule: Vec<String>,
+    #[command(flatten)]
+    pub trust: ContentTrust,
     /// Set custom DNS servers
     #[arg(long, value_name = "list")]
     dns: Vec<String>,
@@ -117,6 +124,9 @@ pub struct ContainerFlags {
     /// Container isolation technology
     #[arg(long, value_name = "string", value_parser = isolation)]
     isolation: Option<HostConfigIsolationEnum>,
+    /// Kernel memory limit: without effect, as Linux has none any more
+    #[arg(long, value_name = "bytes", value_parser = bytes::parse)]
+    kernel_memory: Option<i64>,
     /// Set meta data on a container
     #[arg(short = 'l', long, value_name = "list")]
     label: Vec<String>,
@@ -276,6 +286,9 @@ impl ContainerFlags {
                 "invalid pull option: '{}': must be one of \"always\", \"missing\" or \"never\"",
                 self.pull
             )));
+        }
+        if self.kernel_memory.is_some() {
+            warn(NO_KERNEL_MEMORY);
         }
         let attach_stdin = !detached && self.attaches("stdin");
         let env = environment::collect(&self.env_file, &self.env, Bare::FromEnvironment)?;

@@ -39,9 +39,10 @@ pub async fn create(
     flags: &ContainerFlags,
     body: &ContainerCreateBody,
 ) -> Result<String, Error> {
+    flags.trust.check()?;
     let cidfile = flags.cidfile.as_deref().map(CidFile::reserve).transpose()?;
     let image = body.image.as_deref().unwrap_or_default();
-    let pulling = pull::Request { platform: flags.platform.as_deref(), quiet: flags.quiet };
+    let pulling = pull::Request { platform: flags.platform.as_deref(), quiet: flags.quiet, all_tags: false };
     if flags.pull == "always" {
         pull::to_stderr(client, image, &pulling).await?;
     }

@@ -73,12 +73,14 @@ pub async fn run(context: &Context, args: &Inspect) -> Result<(), Error> {
         Some(kind) => vec![kind],
         None => vec![Kind::Container, Kind::Image, Kind::Network, Kind::Volume],
     };
-    objects(context, &kinds, &args.names, args.format.as_deref(), args.size).await
+    let query = Query::new().flag("size", args.size);
+    objects(context, &kinds, &args.names, args.format.as_deref(), &query).await
 }
 
 /// Carries `container inspect` out.
 pub async fn container(context: &Context, args: &InspectContainer) -> Result<(), Error> {
-    objects(context, &[Kind::Container], &args.names, args.format.as_deref(), args.size).await
+    let query = Query::new().flag("size", args.size);
+    objects(context, &[Kind::Container], &args.names, args.format.as_deref(), &query).await
 }
 
 /// Prints objects, each of the first kind that has its name. What is found is printed even when something is
@@ -88,7 +90,7 @@ pub async fn objects(
     kinds: &[Kind],
     names: &[String],
     format: Option<&str>,
-    size: bool,
+    query: &Query,
 ) -> Result<(), Error> {
     let template = match format {
         None | Some("" | "json") => None,
@@ -97,7 +99,7 @@ pub async fn objects(
     let client = context.client().await?;
     let (mut found, mut errors) = (Vec::new(), Vec::new());
     for name in names {
-        match find(&client, kinds, name, size).await {
+        match find(&client, kinds, name, query).await {
             Ok(value) => found.push(value),
             Err(error) => errors.push(error),
         }
@@ -124,11 +126,10 @@ pub async fn objects(
     Ok(())
 }
 
-async fn find(client: &Client, kinds: &[Kind], name: &str, size: bool) -> Result<Value, Error> {
+async fn find(client: &Client, kinds: &[Kind], name: &str, query: &Query) -> Result<Value, Error> {
     let mut missing = None;
     for kind in kinds {
-        let query = Query::new().flag("size", size && *kind == Kind::Container);
-        match client.get(&kind.path(name), &query).await {
+        match client.get(&kind.path(name), query).await {
             Ok(value) => return Ok(value),
             Err(error) if error.is_not_found() => missing = Some(error),
             Err(error) => return Err(error),

@@ -3,6 +3,7 @@
 use bollard_stubs::models::{ContainerUpdateBody, RestartPolicy};
 use clap::Args;
 
+use super::config::NO_KERNEL_MEMORY;
 use crate::api::Query;
 use crate::command::{Context, each, name_in_path};
 use crate::error::Error;
@@ -40,6 +41,9 @@ pub struct Update {
     /// MEMs in which to allow execution (0-3, 0,1)
     #[arg(long, value_name = "string")]
     cpuset_mems: Option<String>,
+    /// Kernel memory limit: without effect, as Linux has none any more
+    #[arg(long, value_name = "bytes", value_parser = bytes::parse, hide = true)]
+    kernel_memory: Option<i64>,
     /// Memory limit
     #[arg(short = 'm', long, value_name = "bytes", value_parser = bytes::parse)]
     memory: Option<i64>,
@@ -85,7 +89,9 @@ impl Update {
 /// Carries `update` out.
 pub async fn run(context: &Context, args: &Update) -> Result<(), Error> {
     let body = args.body();
-    if body == ContainerUpdateBody::default() {
+    if args.kernel_memory.is_some() {
+        warn(NO_KERNEL_MEMORY);
+    } else if body == ContainerUpdateBody::default() {
         return Err(Error::plain("you must provide one or more flags when using this command"));
     }
     let client = context.client().await?;

@@ -12,7 +12,7 @@ use crate::api::client::{Body, empty, streamed};
 use crate::command::Context;
 use crate::download;
 use crate::error::Error;
-use crate::options::reference;
+use crate::options::{platform, reference};
 use crate::progress::Display;
 use crate::terminal;
 
@@ -23,6 +23,9 @@ pub struct Load {
     /// Read from tar archive file, instead of STDIN
     #[arg(short = 'i', long, value_name = "string")]
     input: Option<String>,
+    /// Load only the given platform variant, as os[/arch[/variant]]
+    #[arg(long, value_name = "string")]
+    platform: Option<String>,
     /// Suppress the load output
     #[arg(short = 'q', long)]
     quiet: bool,
@@ -56,6 +59,9 @@ pub struct Save {
     /// Write to a file, instead of STDOUT
     #[arg(short = 'o', long, value_name = "string")]
     output: Option<String>,
+    /// Save only the given platform variant, as os[/arch[/variant]]
+    #[arg(long, value_name = "string")]
+    platform: Option<String>,
     /// Images
     #[arg(required = true, value_name = "IMAGE", hide = true)]
     images: Vec<String>,
@@ -65,6 +71,7 @@ pub struct Save {
 pub async fn save(context: &Context, args: &Save) -> Result<(), Error> {
     download::check("save image", args.output.as_deref())?;
     let query = args.images.iter().fold(Query::new(), |query, image| query.with("names", image));
+    let query = query.maybe("platform", platform::query(args.platform.as_deref())?);
     let response = context.client().await?.send(Method::GET, "/images/get", &query, empty(), &[]).await?;
     download::save(response, args.output.as_deref()).await
 }
@@ -89,6 +96,7 @@ pub async fn load(context: &Context, args: &Load) -> Result<(), Error> {
     };
     let client = context.client().await?;
     let query = Query::new().with("quiet", u8::from(args.quiet || !terminal::stdout_is_terminal()));
+    let query = query.maybe("platform", platform::query(args.platform.as_deref())?);
     let headers = [(CONTENT_TYPE.as_str(), "application/x-tar")];
     let response = client.send(Method::POST, "/images/load", &query, body, &headers).await?;
     Display::new(io::stdout(), width()).show(client.documents(response)).await?;

@@ -19,6 +19,7 @@ use crate::command::Context;
 use crate::credentials;
 use crate::error::Error;
 use crate::options::bytes;
+use crate::options::trust::ContentTrust;
 use crate::progress::Display;
 use crate::terminal::{self, print_line};
 
@@ -50,6 +51,8 @@ pub struct Build {
     /// CPUs in which to allow execution (0-3, 0,1)
     #[arg(long, value_name = "string")]
     cpuset_cpus: Option<String>,
+    #[command(flatten)]
+    trust: ContentTrust,
     /// Name of the Dockerfile (Default is "PATH/Dockerfile")
     #[arg(short = 'f', long, value_name = "string")]
     file: Option<String>,
@@ -93,6 +96,7 @@ pub struct Build {
 
 /// Carries `build` out.
 pub async fn run(context: &Context, args: &Build) -> Result<(), Error> {
+    args.trust.check()?;
     let remote = ["http://", "https://", "git://", "git@", "github.com/"];
     let is_remote = remote.iter().any(|start| args.context.starts_with(start));
     let (body, dockerfile, from) = match args.context.as_str() {

@@ -9,6 +9,7 @@ use crate::error::Error;
 use crate::format::list::{Layout, Row};
 use crate::format::value::Value;
 use crate::format::{time, units};
+use crate::options::platform;
 use crate::terminal::print;
 
 /// Show the history of an image
@@ -24,6 +25,9 @@ pub struct History {
     /// Don't truncate output
     #[arg(long)]
     no_trunc: bool,
+    /// Show history for the given platform, as os[/arch[/variant]]
+    #[arg(long, value_name = "string")]
+    platform: Option<String>,
     /// Only show image IDs
     #[arg(short = 'q', long)]
     quiet: bool,
@@ -48,8 +52,9 @@ pub async fn run(context: &Context, args: &History) -> Result<(), Error> {
     let format = if args.quiet && args.format.is_none() { Some("{{.ID}}") } else { args.format.as_deref() };
     let layout = Layout::new(format, COLUMNS)?;
     let client = context.client().await?;
+    let query = Query::new().maybe("platform", platform::query(args.platform.as_deref())?);
     let path = format!("/images/{}/history", name_in_path(&args.image));
-    let Value::List(steps) = client.get(&path, &Query::new()).await? else {
+    let Value::List(steps) = client.get(&path, &query).await? else {
         return Err(Error::plain("the engine sent no history"));
     };
     let now = Timestamp::now();

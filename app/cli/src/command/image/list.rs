@@ -10,7 +10,7 @@ use crate::error::Error;
 use crate::format::list::{Layout, Row};
 use crate::format::value::Value;
 use crate::format::{time, units};
-use crate::options::filter;
+use crate::options::{filter, platform};
 use crate::terminal::print;
 
 /// List images
@@ -47,6 +47,9 @@ pub struct InspectImage {
     #[doc = include_str!("../format_object.txt")]
     #[arg(short = 'f', long, value_name = "string")]
     format: Option<String>,
+    /// Inspect a specific platform of the multi-platform image, as os[/arch[/variant]]
+    #[arg(long, value_name = "string")]
+    platform: Option<String>,
     /// Images
     #[arg(required = true, value_name = "IMAGE", hide = true)]
     names: Vec<String>,
@@ -72,7 +75,8 @@ pub const IMAGE_TITLES: &[(&str, &str)] = &[
 
 /// Carries `image inspect` out.
 pub async fn inspect(context: &Context, args: &InspectImage) -> Result<(), Error> {
-    objects(context, &[Kind::Image], &args.names, args.format.as_deref(), false).await
+    let query = Query::new().maybe("platform", platform::query(args.platform.as_deref())?);
+    objects(context, &[Kind::Image], &args.names, args.format.as_deref(), &query).await
 }
 
 /// Carries `images` out.

@@ -11,6 +11,7 @@ use crate::command::Context;
 use crate::credentials;
 use crate::error::Error;
 use crate::options::reference;
+use crate::options::trust::ContentTrust;
 use crate::progress::Display;
 use crate::terminal::{self, print_line};
 
@@ -18,6 +19,11 @@ use crate::terminal::{self, print_line};
 #[derive(Debug, Clone, Args)]
 #[command(override_usage = "skiff pull [OPTIONS] NAME[:TAG|@DIGEST]")]
 pub struct Pull {
+    /// Download all tagged images in the repository
+    #[arg(short = 'a', long)]
+    all_tags: bool,
+    #[command(flatten)]
+    trust: ContentTrust,
     /// Set platform if server is multi-platform capable
     #[arg(long, value_name = "string")]
     platform: Option<String>,
@@ -36,19 +42,26 @@ pub struct Request<'a> {
     pub platform: Option<&'a str>,
     /// Shows no progress.
     pub quiet: bool,
+    /// Takes every tag of the repository.
+    pub all_tags: bool,
 }
 
 /// Carries `pull` out.
 pub async fn run(context: &Context, args: &Pull) -> Result<(), Error> {
-    let (_, tag, digest) = reference::parts(&args.image);
+    args.trust.check()?;
+    let (name, tag, digest) = reference::parts(&args.image);
+    if args.all_tags && (tag.is_some() || digest.is_some()) {
+        return Err(Error::plain("tag can't be used with --all-tags/-a"));
+    }
     let client = context.client().await?;
-    if tag.is_none() && digest.is_none() && !args.quiet {
+    if tag.is_none() && digest.is_none() && !args.quiet && !args.all_tags {
         print_line("Using default tag: latest");
     }
-    let request = Request { platform: args.platform.as_deref(), quiet: args.quiet };
+    let request = Request { platform: args.platform.as_deref(), quiet: args.quiet, all_tags: args.all_tags };
     let width = terminal::stdout_is_terminal().then(|| terminal::size().map_or(80, |(columns, _)| columns));
     pull(&client, &args.image, &request, io::stdout(), width).await?;
-    print_line(full_name(&args.image));
+    // With all tags there is no single one to name.
+    print_line(if args.all_tags { full_repository(name) } else { full_name(&args.image) });
     Ok(())
 }
 
@@ -68,7 +81,7 @@ async fn pull(
     let (name, tag, digest) = reference::parts(image);
     let query = Query::new()
         .with("fromImage", name)
-        .with("tag", digest.or(tag).unwrap_or("latest"))
+        .maybe("tag", (!request.all_tags).then(|| digest.or(tag).unwrap_or("latest")))
         .maybe("platform", request.platform);
     let auth = credentials::header_for(name)?;
     let headers: Vec<_> = auth.iter().map(|auth| ("x-registry-auth", auth.as_str())).collect();
@@ -87,18 +100,23 @@ async fn pull(
     Ok(())
 }
 
-/// Spells the registry and tag out, as `pull` does in its last line: `docker.io/library/busybox:latest`.
-pub(super) fn full_name(image: &str) -> String {
-    let (name, tag, digest) = reference::parts(image);
+/// Spells the registry out: `docker.io/library/busybox`.
+fn full_repository(name: &str) -> String {
     let first = name.split('/').next().unwrap_or_default();
     let has_registry = name.contains('/')
         && (first.contains(['.', ':']) || first == "localhost" || first != first.to_lowercase());
-    let name = match has_registry {
+    match has_registry {
         true if first == "index.docker.io" => name.replacen("index.docker.io", "docker.io", 1),
         true => name.to_owned(),
         false if name.contains('/') => format!("docker.io/{name}"),
         false => format!("docker.io/library/{name}"),
-    };
+    }
+}
+
+/// Spells the registry and tag out, as `pull` does in its last line: `docker.io/library/busybox:latest`.
+pub(super) fn full_name(image: &str) -> String {
+    let (name, tag, digest) = reference::parts(image);
+    let name = full_repository(name);
     match (tag, digest) {
         (_, Some(digest)) => format!("{name}@{digest}"),
         (tag, None) => format!("{name}:{}", tag.unwrap_or("latest")),

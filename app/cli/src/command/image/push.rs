@@ -11,7 +11,8 @@ use crate::api::client::empty;
 use crate::command::{Context, name_in_path};
 use crate::credentials;
 use crate::error::Error;
-use crate::options::reference;
+use crate::options::trust::ContentTrust;
+use crate::options::{platform, reference};
 use crate::progress::Display;
 use crate::terminal::{self, print_line};
 
@@ -22,6 +23,11 @@ pub struct Push {
     /// Push all tags of an image to the repository
     #[arg(short = 'a', long)]
     all_tags: bool,
+    #[command(flatten)]
+    trust: ContentTrust,
+    /// Push a platform-specific manifest as a single-platform image to the registry, as os[/arch[/variant]]
+    #[arg(long, value_name = "string")]
+    platform: Option<String>,
     /// Suppress verbose output
     #[arg(short = 'q', long)]
     quiet: bool,
@@ -32,6 +38,7 @@ pub struct Push {
 
 /// Carries `push` out.
 pub async fn run(context: &Context, args: &Push) -> Result<(), Error> {
+    args.trust.check()?;
     let (name, tag, digest) = reference::parts(&args.image);
     if digest.is_some() {
         return Err(Error::plain("cannot push a digest reference"));
@@ -43,6 +50,7 @@ pub async fn run(context: &Context, args: &Push) -> Result<(), Error> {
         print_line("Using default tag: latest");
     }
     let query = if args.all_tags { Query::new() } else { Query::new().with("tag", tag.unwrap_or("latest")) };
+    let query = query.maybe("platform", platform::query(args.platform.as_deref())?);
     // The engine wants the header, with or without anything in it.
     let auth = credentials::header_for(name)?.unwrap_or_else(|| "e30=".to_owned());
     let client = context.client().await?;

@@ -6,7 +6,7 @@ use crate::api::Query;
 use crate::command::{Context, confirm, each, name_in_path, report_pruned};
 use crate::error::Error;
 use crate::format::value::Value;
-use crate::options::{filter, reference};
+use crate::options::{filter, platform, reference};
 use crate::terminal::{print_line, warn};
 
 /// Remove one or more images
@@ -19,6 +19,9 @@ pub struct Remove {
     /// Do not delete untagged parents
     #[arg(long)]
     no_prune: bool,
+    /// Remove only the given platform variant, as os[/arch[/variant]]
+    #[arg(long, value_name = "strings", value_delimiter = ',')]
+    platform: Vec<String>,
     /// Images
     #[arg(required = true, value_name = "IMAGE", hide = true)]
     images: Vec<String>,
@@ -65,7 +68,10 @@ pub fn print_removed(list: &[Value]) {
 /// Carries `rmi` out.
 pub async fn remove(context: &Context, args: &Remove) -> Result<(), Error> {
     let client = context.client().await?;
-    let query = Query::new().flag("force", args.force).flag("noprune", args.no_prune);
+    let mut query = Query::new().flag("force", args.force).flag("noprune", args.no_prune);
+    for wanted in &args.platform {
+        query = query.with("platforms", platform::encode(wanted)?);
+    }
     each(&args.images, "", async |image| {
         match client.delete(&format!("/images/{}", name_in_path(image)), &query).await {
             Ok(Value::List(removed)) => {
