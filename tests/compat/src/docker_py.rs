@@ -1,6 +1,5 @@
 //! docker-py's own integration suite, from its source distribution.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -8,21 +7,12 @@ use std::time::Duration;
 use anyhow::{Context, ensure};
 use skiff_testkit::{DockerCli, NativeEngine, Program, Registry};
 
-use crate::{Exceptions, Reference, images, store, workspace};
+use crate::outcome::{self, Outcome, Outcomes};
+use crate::{Reference, images, store, workspace};
 
 const RELEASE: &str = "docker-7.0.0";
 const INSTALL_PATIENCE: Duration = Duration::from_secs(300);
 const SUITE_PATIENCE: Duration = Duration::from_secs(1200);
-
-/// How one test ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Outcome {
-    Passed,
-    Failed,
-    Skipped,
-}
-
-type Outcomes = BTreeMap<String, Outcome>;
 
 /// Runs the suite against `skiff-agent serve`, and against the reference engine when `compare` and the machine can;
 /// prints both counts.
@@ -31,53 +21,17 @@ type Outcomes = BTreeMap<String, Outcome>;
 /// When a test fails that is no exception, or an exception is not needed.
 pub fn check(compare: bool) -> anyhow::Result<()> {
     let suite = Suite::prepare()?;
-    let exceptions = Exceptions::of("docker-py")?;
     let ours = suite.against_ours()?;
-    println!("docker-py: ours: {}", counts(&ours));
+    outcome::count("docker-py", "ours", &ours)?;
     let theirs = match compare.then(Reference::start).transpose()?.flatten() {
         Some(reference) => {
             let theirs = suite.run("reference", &reference.socket())?;
-            println!("docker-py: dockerd: {}", counts(&theirs));
+            outcome::count("docker-py", "dockerd", &theirs)?;
             Some(theirs)
         }
         None => None,
     };
-    let mut wrong = Vec::new();
-    for (test, _) in ours.iter().filter(|(_, outcome)| **outcome == Outcome::Failed) {
-        let there = theirs.as_ref().and_then(|theirs| theirs.get(test));
-        match exceptions.reason(test) {
-            Some(reason) => {
-                if there == Some(&Outcome::Passed) {
-                    println!("docker-py: on dockerd alone: {test}: {reason}");
-                }
-            }
-            None => wrong.push(format!(
-                "{test} fails{}",
-                if there == Some(&Outcome::Failed) { ", as on dockerd" } else { "" }
-            )),
-        }
-    }
-    for (test, _) in theirs.iter().flatten().filter(|(_, outcome)| **outcome == Outcome::Failed) {
-        if ours.get(test) == Some(&Outcome::Passed) {
-            println!("docker-py: on ours alone: {test}");
-        }
-    }
-    wrong.extend(
-        exceptions.unused().iter().map(|pattern| format!("the exception {pattern} is not needed any more")),
-    );
-    ensure!(
-        wrong.is_empty(),
-        "docker-py:\n  {}\n  (log: {})",
-        wrong.join("\n  "),
-        suite.log("ours").display()
-    );
-    Ok(())
-}
-
-fn counts(outcomes: &Outcomes) -> String {
-    let count = |wanted| outcomes.values().filter(|outcome| **outcome == wanted).count();
-    let (passed, failed) = (count(Outcome::Passed), count(Outcome::Failed));
-    format!("{passed} passed, {failed} failed, {} skipped", count(Outcome::Skipped))
+    outcome::judge("docker-py", &ours, theirs.as_ref(), &suite.log("ours"))
 }
 
 /// The unpacked suite and the Python it runs in.

@@ -2,11 +2,13 @@
 //! Debian's dockerd in the same run. What passes there has to pass here, or be in `exceptions.txt` with its reason.
 #![forbid(unsafe_code)]
 
+pub mod bollard;
 pub mod docker_py;
 mod exceptions;
 pub mod flags;
 pub mod fuzz;
 mod images;
+mod outcome;
 mod reference;
 
 use std::path::{Path, PathBuf};

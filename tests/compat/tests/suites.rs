@@ -8,6 +8,11 @@ fn docker_py_passes_but_for_the_exceptions() {
 }
 
 #[test]
+fn bollards_tests_pass_but_for_the_exceptions() {
+    skiff_compat::bollard::check(false).unwrap_or_else(|error| panic!("{error:#}"));
+}
+
+#[test]
 fn each_flag_of_docker_run_does_what_dockerd_does() {
     skiff_compat::flags::check(false).unwrap_or_else(|error| panic!("{error:#}"));
 }

@@ -15,7 +15,7 @@ pub fn encode(text: &str) -> Result<String, Error> {
         !part.is_empty()
             && part.chars().all(|letter| letter.is_ascii_alphanumeric() || "-_.".contains(letter))
     };
-    if parts.len() > 3 || !parts.iter().all(|part| is_word(&part)) {
+    if parts.len() > 3 || !parts.iter().all(is_word) {
         return Err(wrong());
     }
     let (os, rest) = parts.split_first().ok_or_else(wrong)?;

@@ -6,7 +6,7 @@ use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use serde_json::{Value, json};
 
-use super::{Answer, Call, page_not_found, platform};
+use super::{Answer, Call, page_not_found};
 use crate::backend::{Auth, ImportImage, ListImages, ProgressStream, PullImage, PushImage, RemoveImage};
 use crate::body;
 use crate::error::{ApiError, Result};
@@ -38,15 +38,11 @@ pub(super) async fn route(call: Call, path: &[&str]) -> Result<Answer> {
         // Names contain slashes.
         ("GET", [name @ .., "get"]) if !name.is_empty() => save(call, vec![name.join("/")]).await,
         ("GET", [name @ .., "json"]) if !name.is_empty() => {
-            let name = name.join("/");
-            platform::check(&*call.backend, &call.query, "platform", &name).await?;
-            let image = call.backend.inspect_image(&name).await?;
+            let image = call.backend.inspect_image(&name.join("/")).await?;
             Ok(body::json(StatusCode::OK, &shape::image(image, call.version)?)?.into())
         }
         ("GET", [name @ .., "history"]) if !name.is_empty() => {
-            let name = name.join("/");
-            platform::check(&*call.backend, &call.query, "platform", &name).await?;
-            let history = call.backend.image_history(&name).await?;
+            let history = call.backend.image_history(&name.join("/")).await?;
             Ok(body::json(StatusCode::OK, &shape::image_history(history)?)?.into())
         }
         ("POST", [name @ .., "tag"]) if !name.is_empty() => {
@@ -106,9 +102,6 @@ async fn create(call: Call) -> Result<Answer> {
 
 async fn push(call: Call, name: &str) -> Result<Answer> {
     let reference = join_tag(name, call.query.filled("tag"));
-    if call.query.filled("tag").is_some() {
-        platform::check(&*call.backend, &call.query, "platform", &reference).await?;
-    }
     let request = PushImage { reference, auth: registry_auth(&call.headers) };
     progress(call.backend.push_image(request).await?).await
 }
@@ -159,7 +152,6 @@ fn registry_auth(headers: &HeaderMap) -> Option<Auth> {
 }
 
 async fn load(call: Call) -> Result<Answer> {
-    platform::check_text(&call.query)?;
     let quiet = call.query.flag_or("quiet", true);
     let backend = call.backend.clone();
     // As dockerd, whose answer has begun by the time that it looks into the archive.
@@ -167,9 +159,6 @@ async fn load(call: Call) -> Result<Answer> {
 }
 
 async fn save(call: Call, names: Vec<String>) -> Result<Answer> {
-    for name in &names {
-        platform::check(&*call.backend, &call.query, "platform", name).await?;
-    }
     let archive = call.backend.save_images(names).await?;
     Ok(body::bytes(archive, HeaderValue::from_static("application/x-tar")).await?.into())
 }
@@ -178,7 +167,6 @@ async fn remove(call: Call, name: &str) -> Result<Answer> {
     if name.trim().is_empty() {
         return Err(ApiError::bad_request("image name cannot be blank"));
     }
-    platform::check(&*call.backend, &call.query, "platforms", name).await?;
     let options = RemoveImage { force: call.query.flag("force"), no_prune: call.query.flag("noprune") };
     let removed = call.backend.remove_image(name, options).await?;
     Ok(body::json(StatusCode::OK, &removed)?.into())

@@ -8,7 +8,6 @@ mod create;
 mod exec;
 mod images;
 mod networks;
-mod platform;
 mod swarm;
 mod system;
 mod volumes;

@@ -48,7 +48,7 @@ pub enum Shared {
     Stop(lifecycle::Stop),
     Top(top::Top),
     Unpause(lifecycle::Unpause),
-    Update(update::Update),
+    Update(Box<update::Update>),
     Wait(lifecycle::Wait),
 }
 
