@@ -25,5 +25,6 @@ mod sys;
 pub mod transparent;
 pub mod truncate;
 pub mod tun;
+pub mod unread;
 
 pub use signal_fd::{SignalFd, unblock_all};

@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 pub mod bollard;
+pub mod clients;
 pub mod docker_py;
 mod exceptions;
 pub mod flags;

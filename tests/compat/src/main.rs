@@ -1,13 +1,14 @@
-//! Runs one suite or all: `tests/compat/run [docker-py|bollard|flags|fuzz]… [--reference]`.
+//! Runs one suite or all: `tests/compat/run [docker-py|bollard|clients|flags|fuzz]… [--reference]`.
 #![forbid(unsafe_code)]
 
 use std::process::ExitCode;
 
 const USAGE: &str = "\
-Usage: tests/compat/run [--reference] [docker-py] [bollard] [flags] [fuzz]   (default: all)
+Usage: tests/compat/run [--reference] [docker-py] [bollard] [clients] [flags] [fuzz]   (default: all)
 
   docker-py    docker-py's integration suite
   bollard      bollard's integration tests
+  clients      testcontainers, docker-py of today, dev containers
   flags        docker run with each flag of its help
   fuzz         random calls, SKIFF_FUZZ_SECONDS=30 SKIFF_FUZZ_SEED=1
   --reference  the same on Debian's dockerd, and compare";
@@ -17,13 +18,14 @@ fn main() -> ExitCode {
     let compare = words.iter().any(|word| word == "--reference");
     words.retain(|word| word != "--reference");
     if words.is_empty() {
-        words = ["docker-py", "bollard", "flags", "fuzz"].map(str::to_owned).into();
+        words = ["docker-py", "bollard", "clients", "flags", "fuzz"].map(str::to_owned).into();
     }
     let mut code = ExitCode::SUCCESS;
     for word in words {
         let result = match word.as_str() {
             "docker-py" => skiff_compat::docker_py::check(compare),
             "bollard" => skiff_compat::bollard::check(compare),
+            "clients" => skiff_compat::clients::check(compare),
             "flags" => skiff_compat::flags::check(compare),
             "fuzz" => skiff_compat::fuzz::check(),
             "-h" | "--help" => {

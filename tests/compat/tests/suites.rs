@@ -13,6 +13,11 @@ fn bollards_tests_pass_but_for_the_exceptions() {
 }
 
 #[test]
+fn testcontainers_and_dev_containers_do_what_they_do_with_dockerd() {
+    skiff_compat::clients::check(false).unwrap_or_else(|error| panic!("{error:#}"));
+}
+
+#[test]
 fn each_flag_of_docker_run_does_what_dockerd_does() {
     skiff_compat::flags::check(false).unwrap_or_else(|error| panic!("{error:#}"));
 }

@@ -58,6 +58,12 @@ impl Presence {
         poll(&mut events, Some(&now))
             .is_ok_and(|_| events[0].revents().intersects(PollFlags::HUP | PollFlags::ERR))
     }
+
+    /// Returns whether the client has not read yet all that was written.
+    pub(crate) fn has_unread(&self) -> bool {
+        let Some(socket) = &self.socket else { return false };
+        skiff_linux_sys::unread::unread(socket.as_fd()).is_ok_and(|bytes| bytes > 0)
+    }
 }
 
 impl Connection for UnixStream {

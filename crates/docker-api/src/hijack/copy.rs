@@ -10,7 +10,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use super::detach::{Verdict, Watch};
 use super::multiplex;
 use crate::backend::{ChunkStream, InputWriter};
-use crate::connection::Connection;
+use crate::connection::{Connection, Presence};
 use crate::route::Hijack;
 
 const INPUT_BUFFER: usize = 32 << 10;
@@ -22,9 +22,13 @@ const GONE_CHECK: Duration = Duration::from_secs(1);
 /// connection, and the client could miss the end of the output.
 const LINGER: Duration = Duration::from_secs(2);
 
-/// How long output is held back for a client that loses what arrives together with the head. dockerd never meets it,
-/// because it takes longer than this to start a process.
+/// How long output is held back at least for a client that loses what arrives together with the head. dockerd never meets
+/// it, because it takes longer than this to start a process.
 const HEAD_START: Duration = Duration::from_millis(20);
+/// And at most, while such a client has not read the head yet, as on a busy machine.
+const LONGEST_HEAD_START: Duration = Duration::from_secs(5);
+/// How often that is looked at.
+const HEAD_CHECK: Duration = Duration::from_millis(2);
 
 /// How the copying of input ended.
 enum InputEnd {
@@ -48,7 +52,7 @@ pub(crate) async fn run<C: Connection>(connection: C, early: Bytes, hijack: Hija
     let detached = {
         let output = async {
             if loses_early_output {
-                tokio::time::sleep(HEAD_START).await;
+                head_start(&presence).await;
             }
             copy_output(streams.output, &mut writer, multiplexed).await
         };
@@ -82,6 +86,17 @@ pub(crate) async fn run<C: Connection>(connection: C, early: Bytes, hijack: Hija
         let mut sink = tokio::io::sink();
         let _ = tokio::time::timeout(LINGER, tokio::io::copy(&mut reader, &mut sink)).await;
     }
+}
+
+/// Waits until a client has read the head of the answer, so that output can't arrive together with it.
+async fn head_start(presence: &Presence) {
+    tokio::time::sleep(HEAD_START).await;
+    let read = async {
+        while presence.has_unread() {
+            tokio::time::sleep(HEAD_CHECK).await;
+        }
+    };
+    let _ = tokio::time::timeout(LONGEST_HEAD_START, read).await;
 }
 
 async fn copy_output(

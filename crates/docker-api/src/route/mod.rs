@@ -14,7 +14,7 @@ mod volumes;
 
 use std::sync::Arc;
 
-use http::header::{UPGRADE, USER_AGENT};
+use http::header::{ACCEPT, ACCEPT_ENCODING, UPGRADE, USER_AGENT};
 use http::request::Parts;
 use http::{HeaderMap, Method, Response};
 use percent_encoding::percent_decode_str;
@@ -90,9 +90,14 @@ impl Call {
 
     /// Returns whether the client loses what arrives together with the head of a hijacking answer.
     ///
-    /// docker-py reads the head through a buffer and the output past it, straight from the socket.
+    /// docker-py reads the head through a buffer and the output past it, straight from the socket. Programs on top of it
+    /// give themselves other names (`tc-python/…`), so what its HTTP library says it accepts counts as well.
     pub fn loses_early_output(&self) -> bool {
-        self.headers.get(USER_AGENT).is_some_and(|agent| agent.as_bytes().starts_with(b"docker-sdk-python/"))
+        let starts = |name, start: &[u8]| {
+            self.headers.get(name).is_some_and(|value| value.as_bytes().starts_with(start))
+        };
+        starts(USER_AGENT, b"docker-sdk-python/")
+            || starts(ACCEPT, b"*/*") && starts(ACCEPT_ENCODING, b"gzip, deflate")
     }
 
     /// Returns whether the client asked to upgrade the connection.

@@ -84,6 +84,29 @@ async fn without_upgrade_the_answer_is_a_bare_200() {
 }
 
 #[tokio::test]
+async fn docker_py_gets_output_only_after_it_has_read_the_head() {
+    let nameless = "tc-python/4.15.0\r\nAccept-Encoding: gzip, deflate, br\r\nAccept: */*";
+    for agent in ["docker-sdk-python/7.1.0", nameless] {
+        let fake = fake();
+        let mut stream = connect(&fake);
+        let request = upgrade("/exec/e1/start", "{}");
+        let request = request.replacen("Host: d", &format!("Host: d\r\nUser-Agent: {agent}"), 1);
+        stream.write_all(request.as_bytes()).await.unwrap();
+        within(stream.readable()).await.unwrap();
+        let stdio = fake.take_stdio();
+        stdio.output.send(chunk(Stdout, "early")).await.unwrap();
+        drop(stdio.output);
+        // A busy machine: its buffered read of the head comes late, and must not take output along.
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        let mut buffer = [0; 4096];
+        let read = within(stream.read(&mut buffer)).await.unwrap();
+        let head = String::from_utf8_lossy(&buffer[..read]);
+        assert!(head.starts_with("HTTP/1.1 101") && head.ends_with("\r\n\r\n"), "{head}");
+        assert_eq!(rest(&mut stream).await, b"\x01\0\0\0\0\0\0\x05early");
+    }
+}
+
+#[tokio::test]
 async fn output_is_multiplexed_and_its_end_closes_the_connection() {
     let fake = fake();
     let (mut stream, _) = send(&fake, &upgrade(ATTACH, "")).await;

@@ -3,6 +3,7 @@
 use clap::Args;
 use jiff::Timestamp;
 
+use super::tree;
 use crate::api::Query;
 use crate::command::Context;
 use crate::command::container::inspect::{Kind, objects};
@@ -35,6 +36,9 @@ pub struct List {
     /// Only show image IDs
     #[arg(short = 'q', long)]
     quiet: bool,
+    /// List images with all their names, and whether they are used
+    #[arg(long, conflicts_with_all = ["all", "digests", "format", "quiet"])]
+    tree: bool,
     /// Repository, with a tag if wanted
     #[arg(value_name = "REPOSITORY[:TAG]", hide = true)]
     repository: Option<String>,
@@ -95,6 +99,14 @@ pub async fn run(context: &Context, args: &List) -> Result<(), Error> {
     let Value::List(images) = client.get("/images/json", &query).await? else {
         return Err(Error::plain("the engine sent no list of images"));
     };
+    if args.tree {
+        let Value::List(containers) = client.get("/containers/json", &Query::new().flag("all", true)).await?
+        else {
+            return Err(Error::plain("the engine sent no list of containers"));
+        };
+        print(&tree::render(&images, &containers, !args.no_trunc));
+        return Ok(());
+    }
     let now = Timestamp::now();
     let rows: Vec<Row> = images
         .iter()

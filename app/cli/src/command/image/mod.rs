@@ -8,6 +8,7 @@ pub mod list;
 pub mod pull;
 pub mod push;
 pub mod remove;
+mod tree;
 
 use clap::Subcommand;
 
