@@ -67,7 +67,9 @@ impl Suite {
             fs::copy(sources.join("package.json"), directory.join("package.json"))?;
             let npm =
                 Program::new("npm").args(["ci", "--no-audit", "--no-fund", "--ignore-scripts", "--prefix"]);
-            install(npm.args([directory.as_os_str()]))
+            install(npm.args([directory.as_os_str()]))?;
+            // It wants a younger Node.js than some distributions have.
+            install(Program::new(&devcontainer).args(["--version"]))
         })?
         .then_some(devcontainer);
         Ok(Self { directory, python, devcontainer })

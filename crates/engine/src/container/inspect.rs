@@ -94,8 +94,13 @@ impl Engine {
 
     fn network_settings(&self, record: &Record) -> NetworkSettings {
         NetworkSettings {
-            // The namespace has no file of its own: it lives with the container's processes.
-            sandbox_id: Some(String::new()),
+            // A namespace has no name of its own here, and clients only compare these: the container's, the other way round.
+            sandbox_id: Some(if record.state.is_running() {
+                record.id.chars().rev().collect()
+            } else {
+                String::new()
+            }),
+            // Nor has it a file: it lives with the container's processes.
             sandbox_key: Some(if record.state.is_running() && record.state.pid > 0 {
                 format!("/proc/{}/ns/net", record.state.pid)
             } else {
