@@ -390,11 +390,12 @@ impl<R: Read> TarReader<R> {
     }
 
     fn skip_data(&mut self) -> Result<(), LayerError> {
-        let rest = self.data + self.padding;
+        let (data, rest) = (self.data, self.data + self.padding);
         let skipped =
             io::copy(&mut Read::take(&mut self.reader, rest), &mut io::sink()).map_err(read_error)?;
         (self.data, self.padding) = (0, 0);
-        if skipped == rest { Ok(()) } else { Err(LayerError::Truncated) }
+        // Without its padding the last file is whole: the docker command ends its contexts there, `build -f ELSEWHERE`.
+        if skipped >= data { Ok(()) } else { Err(LayerError::Truncated) }
     }
 
     /// Fills a block; `false` when the stream ended before its first byte.
@@ -538,6 +539,8 @@ mod tests {
         bad[0] ^= 1;
         assert!(walk(&bad).unwrap_err().to_string().contains("wrong checksum"));
         assert_eq!(walk(&whole[..2560]).unwrap().len(), 1, "a missing end marker is forgiven");
+        assert_eq!(walk(&whole[..2512]).unwrap().len(), 1, "so is missing padding before it");
+        assert!(matches!(walk(&whole[..2511]), Err(LayerError::Truncated)));
     }
 
     proptest! {
