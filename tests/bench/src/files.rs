@@ -112,7 +112,7 @@ fn round(place: &str) -> anyhow::Result<()> {
     let all =
         |work: &dyn Fn(&Path) -> std::io::Result<()>| (0..FILES).try_for_each(|number| work(&file(number)));
     timed("a create and write", place, FILES, || all(&|path| fs::write(path, [7_u8; 100])))?;
-    timed("b stat", place, FILES, || all(&|path| fs::metadata(path).map(drop)))?;
+    timed("b stat after write", place, FILES, || all(&|path| fs::metadata(path).map(drop)))?;
     timed("c open, read, close", place, FILES, || all(&|path| fs::read(path).map(drop)))?;
     timed("d list with attributes", place, FILES, || {
         for entry in fs::read_dir(&directory)? {
@@ -120,25 +120,26 @@ fn round(place: &str) -> anyhow::Result<()> {
         }
         Ok(())
     })?;
-    timed("e stat of nothing", place, FILES, || {
-        all(&|path| fs::metadata(path.with_extension("x")).map(drop).or(Ok(())))
-    })?;
-    timed("f unlink", place, FILES, || all(&|path| fs::remove_file(path)))?;
+    timed("e stat again", place, FILES, || all(&|path| fs::metadata(path).map(drop)))?;
+    let nothing = || all(&|path| fs::metadata(path.with_extension("x")).map(drop).or(Ok(())));
+    timed("f stat of nothing", place, FILES, nothing)?;
+    timed("g stat of it again", place, FILES, nothing)?;
+    timed("h unlink", place, FILES, || all(&|path| fs::remove_file(path)))?;
     let large = directory.join("large");
     let mebibytes = LARGE >> 20;
-    timed("g write 1 MiB of 32", place, mebibytes, || {
+    timed("i write 1 MiB of 32", place, mebibytes, || {
         let content = vec![9_u8; 1 << 20];
         let file = File::create(&large)?;
         (0..mebibytes).try_for_each(|number| file.write_all_at(&content, (number << 20) as u64))?;
         file.sync_all()
     })?;
-    timed("h read 1 MiB of 32", place, mebibytes, || fs::read(&large).map(drop))?;
+    timed("j read 1 MiB of 32", place, mebibytes, || fs::read(&large).map(drop))?;
     let file = File::options().read(true).write(true).open(&large)?;
     let at = |number: usize| (number.wrapping_mul(7919) % (LARGE / 4096) * 4096) as u64;
-    timed("i write 4 KiB anywhere", place, RANDOM, || {
+    timed("k write 4 KiB anywhere", place, RANDOM, || {
         (0..RANDOM).try_for_each(|number| file.write_all_at(&[3; 4096], at(number)))
     })?;
-    timed("j read 4 KiB anywhere", place, RANDOM, || {
+    timed("l read 4 KiB anywhere", place, RANDOM, || {
         (0..RANDOM).try_for_each(|number| file.read_exact_at(&mut [0; 4096], at(number)))
     })?;
     drop(file);
