@@ -76,6 +76,15 @@ pub enum Error {
         /// The route in its way.
         other: IpNet,
     },
+    /// Another firewall of the machine can't be told of our bridges.
+    #[error("cannot run {program}")]
+    OtherFirewall {
+        /// The program that changes it.
+        program: String,
+        /// Its error.
+        #[source]
+        source: io::Error,
+    },
     /// No subnet could be chosen.
     #[error(transparent)]
     Subnet(#[from] crate::SubnetError),

@@ -9,6 +9,8 @@
 //! - [`Parent`] is an interface of the host that containers share (macvlan, ipvlan).
 //! - [`Firewall`] is the engine's own nftables tables: networks apart from each other, and their way out;
 //!   [`Forwards`] are the published ports in it, as long as the engine lives.
+//! - [`forget_flows`] makes the kernel forget what led to containers that are gone; [`LetThrough`] has other firewalls of
+//!   the machine pass what this one has decided about.
 //! - [`outside`] catches what leaves a machine without a network card, so that a program can carry it.
 //! - [`remove_stale_links`] and [`remove_stale_bridges`] delete what a previous engine left behind.
 //!
@@ -22,11 +24,13 @@
 #![forbid(unsafe_code)]
 
 mod bridge;
+mod conntrack;
 mod endpoint;
 mod error;
 mod firewall;
 mod forwards;
 mod ipam;
+mod let_through;
 mod links;
 mod netlink;
 mod netns;
@@ -38,16 +42,18 @@ mod subnet;
 mod sysctl;
 
 pub use bridge::{Bridge, BridgeConfig, Neighbours};
+pub use conntrack::{Direction, Flow, forget_flows};
 pub use endpoint::{Endpoint, mac_of, mac_of_ipv6, mac_text};
 pub use error::Error;
 pub use firewall::{Firewall, Inside, Outside, Zone, redirect_resolver};
 pub use forwards::{Forward, Forwards};
 pub use ipam::{Ipam, IpamError, Subnet};
+pub use let_through::LetThrough;
 pub use netns::{NetNs, bring_loopback_up};
-pub use nft::Protocol;
+pub use nft::{Family, Protocol};
 pub use parent::{Ipvlan, IpvlanFlag, Macvlan, Parent, ParentConfig, Sharing};
 pub use stale::{remove_stale_bridges, remove_stale_links};
 pub use subnet::{
-    AddressPool, SubnetError, SubnetLock, choose_subnet, choose_subnet_ipv6, default_pools, host_routes,
-    unique_local_pool,
+    AddressPool, SubnetError, SubnetLock, choose_subnet, choose_subnet_ipv6, default_pools, host_addresses,
+    host_routes, unique_local_pool,
 };

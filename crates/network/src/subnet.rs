@@ -97,6 +97,14 @@ pub fn host_routes() -> Result<Vec<IpNet>, Error> {
     Ok(links::routes(&mut Socket::open()?)?.into_iter().map(|(_, net)| net).collect())
 }
 
+/// Lists the addresses of the host's interfaces with their prefixes.
+///
+/// # Errors
+/// When the kernel does not tell.
+pub fn host_addresses() -> Result<Vec<IpNet>, Error> {
+    Ok(links::addresses(&mut Socket::open()?)?.into_iter().map(|(_, net)| net).collect())
+}
+
 /// Like [`host_routes`], without the routes through the interface `name`.
 pub fn routes_except(name: &str) -> Result<Vec<IpNet>, Error> {
     let mut socket = Socket::open()?;

@@ -43,6 +43,7 @@ impl Engine {
         if reference.is_empty() {
             return Err(Error::invalid("no image specified"));
         }
+        validate::check_request(&config, &host)?;
         let image = self.0.config.images.get(&reference).map_err(|error| image_error(&error))?;
         check_platform(&image, &reference, platform.as_deref())?;
         merge_image(&mut config, &image);

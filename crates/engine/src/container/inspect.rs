@@ -27,6 +27,8 @@ impl Engine {
         let sizes = if size { Some(self.sizes(&record).await?) } else { None };
         let dir = self.0.config.container(&record.id);
         let path = |name: &str| dir.join(name).display().to_string();
+        let shared = self.network_files(&record);
+        let network_file = |name: &str| shared.join(name).display().to_string();
         let execs = self.0.execs.of(&record.id);
         let mut host = record.host_config.clone();
         host.links = self.links_model(&record);
@@ -37,9 +39,9 @@ impl Engine {
             args: Some(record.args.clone()),
             state: Some(state_model(&record.state)),
             image: Some(record.image_id.clone()),
-            resolv_conf_path: Some(path("resolv.conf")),
-            hostname_path: Some(path("hostname")),
-            hosts_path: Some(path("hosts")),
+            resolv_conf_path: Some(network_file("resolv.conf")),
+            hostname_path: Some(network_file("hostname")),
+            hosts_path: Some(network_file("hosts")),
             log_path: Some(match host.log_config.as_ref().and_then(|log| log.typ.as_deref()) {
                 Some("json-file") => path("log"),
                 _ => String::new(),

@@ -79,7 +79,7 @@ impl Engine {
             let direct = direct(targets, number, protocol);
             open.extend(direct);
             for binding in bindings {
-                let made = self.publish_one(record, targets, protocol, number, &binding).await?;
+                let made = self.publish_one(record, targets, protocol, number, &binding, &published).await?;
                 for (guard, binding) in made {
                     guards.extend(guard);
                     published.entry(key.clone()).or_default().get_or_insert_default().push(binding);
@@ -101,6 +101,7 @@ impl Engine {
         protocol: Protocol,
         number: u16,
         binding: &PortBinding,
+        published: &PortMap,
     ) -> Result<Vec<(Option<Box<dyn PublishedPort>>, PortBinding)>> {
         let given = binding.host_ip.as_deref().filter(|ip| !ip.is_empty()).map(parse_host_ip).transpose()?;
         let ips = given.map_or_else(|| targets.every(), |ip| vec![ip]);
@@ -121,7 +122,29 @@ impl Engine {
         }
         let (address, error) = refusal.expect("a range has at least one port");
         let target = targets.of(address.ip()).map(|ip| SocketAddr::new(ip, number));
-        Err(self.refusal(record, targets, protocol, address, target, &error))
+        let is_ours = || has_published(published, address, protocol) || self.is_ours(address, protocol);
+        let reason = match error {
+            // Docker's words for a range that has no free port.
+            PublishError::AddressInUse { .. } if first < last && is_ours() => {
+                "all ports are allocated".to_owned()
+            }
+            PublishError::AddressInUse { .. } if is_ours() => {
+                format!("Bind for {address} failed: port is already allocated")
+            }
+            PublishError::AddressInUse { message } if message.starts_with("Bind for ") => message,
+            error => {
+                let target = target.map(|target| format!(":{target}")).unwrap_or_default();
+                format!("failed to bind host port for {address}{target}/{}: {error}", protocol.name())
+            }
+        };
+        Err(Error::new(
+            Code::Internal,
+            format!(
+                "failed to set up container networking: driver failed programming external connectivity on endpoint \
+                 {} ({}): {reason}",
+                record.name, targets.endpoint
+            ),
+        ))
     }
 
     /// Binds one port on all these addresses, or on none.
@@ -168,43 +191,13 @@ impl Engine {
         Ok(bound)
     }
 
-    fn refusal(
-        &self,
-        record: &Record,
-        targets: &Targets,
-        protocol: Protocol,
-        address: SocketAddr,
-        target: Option<SocketAddr>,
-        error: &PublishError,
-    ) -> Error {
-        let reason = match error {
-            PublishError::AddressInUse { .. } if self.is_ours(address, protocol) => {
-                format!("Bind for {address} failed: port is already allocated")
-            }
-            PublishError::AddressInUse { message } if message.starts_with("Bind for ") => message.clone(),
-            error => {
-                let target = target.map(|target| format!(":{target}")).unwrap_or_default();
-                format!("failed to bind host port for {address}{target}/{}: {error}", protocol.name())
-            }
-        };
-        Error::new(
-            Code::Internal,
-            format!(
-                "failed to set up container networking: driver failed programming external connectivity on endpoint \
-                 {} ({}): {reason}",
-                record.name, targets.endpoint
-            ),
-        )
-    }
-
     /// Whether a container of ours has published this port.
     fn is_ours(&self, address: SocketAddr, protocol: Protocol) -> bool {
-        self.0.registry.all().iter().any(|container| {
-            container.record().ports.iter().any(|(port, bindings)| {
-                validate::parse_port(port).is_ok_and(|(_, other)| other == protocol)
-                    && bindings.iter().flatten().any(|binding| clashes(binding, address))
-            })
-        })
+        self.0
+            .registry
+            .all()
+            .iter()
+            .any(|container| has_published(&container.record().ports, address, protocol))
     }
 
     /// Closes what was opened to the outside for a container.
@@ -295,6 +288,14 @@ fn wanted(record: &Record) -> Result<Vec<(u16, Protocol, Vec<PortBinding>)>> {
 
 fn parse_host_ip(text: &str) -> Result<IpAddr> {
     text.parse().map_err(|_| Error::invalid(format!("invalid host IP address: {text}")))
+}
+
+/// Whether one of these ports is this one.
+fn has_published(ports: &PortMap, address: SocketAddr, protocol: Protocol) -> bool {
+    ports.iter().any(|(port, bindings)| {
+        validate::parse_port(port).is_ok_and(|(_, other)| other == protocol)
+            && bindings.iter().flatten().any(|binding| clashes(binding, address))
+    })
 }
 
 fn clashes(binding: &PortBinding, address: SocketAddr) -> bool {

@@ -13,7 +13,7 @@ use skiff_runtime::{Cgroup, RootFs};
 use crate::engine::Engine;
 use crate::error::{Code, Error, Result, chain};
 use crate::images::image_error;
-use crate::network::{Link, RESOLVER, is_user_defined};
+use crate::network::{Link, Look, RESOLVER, is_user_defined};
 use crate::spec::{Share, files, resources};
 use crate::state::{Endpoint, MountKind, Record, Status};
 
@@ -106,16 +106,29 @@ impl Engine {
         std::fs::write(&path, format!("{hostname}\n")).map_err(|error| Error::file("write", &path, &error))
     }
 
+    /// Where the files are that say who and where a container is: those of the one whose network it shares, as with
+    /// dockerd, so that both see the same names.
+    pub(crate) fn network_files(&self, record: &Record) -> PathBuf {
+        let other =
+            record.host_config.network_mode.as_deref().and_then(|mode| mode.strip_prefix("container:"));
+        // The other one may share a third one's; it can't be made before that one, so this ends.
+        match other.and_then(|other| self.container(other).ok()).filter(|other| other.id != record.id) {
+            Some(other) => self.network_files(&other.record()),
+            None => self.0.config.container(&record.id),
+        }
+    }
+
     fn write_hosts(&self, record: &Record) -> Result<()> {
         let extra = record.host_config.extra_hosts.as_deref().unwrap_or_default();
         let shares = record.host_config.network_mode.as_deref() == Some("host");
         let text = if shares && extra.is_empty() {
             std::fs::read_to_string("/etc/hosts").unwrap_or_else(|_| files::hosts(&[], &[], None))
         } else {
-            let mut own: Vec<String> =
-                record.endpoints.iter().map(|endpoint| own_lines(record, endpoint)).collect();
-            own.extend(self.links(record)?.iter().map(Link::host_line));
-            files::hosts(&own, extra, self.0.networks.host_gateway())
+            // Whom it is linked to comes first, as with dockerd.
+            let mut lines: Vec<String> = self.links(record)?.iter().map(Link::host_line).collect();
+            lines.extend(record.endpoints.iter().map(|endpoint| own_lines(record, endpoint)));
+            lines.dedup();
+            files::hosts(&lines, extra, self.0.networks.host_gateway())
         };
         let path = self.0.config.container(&record.id).join("hosts");
         std::fs::write(&path, text).map_err(|error| Error::file("write", &path, &error))
@@ -188,6 +201,9 @@ impl Engine {
             return Ok(None);
         }
         if let Some(other) = mode.strip_prefix("container:") {
+            if self.container(other).is_ok_and(|other| other.id == record.id) {
+                return Err(Error::new(Code::Internal, "cannot join own network"));
+            }
             self.shared_process(other, "network")?;
             return self.container(other)?.netns().map(Some);
         }
@@ -195,6 +211,10 @@ impl Engine {
         for endpoint in &record.endpoints {
             self.network_of(endpoint)?.attach(endpoint, netns.as_fd())?;
             self.0.networks.want_outside();
+        }
+        if !record.endpoints.is_empty() {
+            let engine = self.clone();
+            self.0.runtime.spawn_blocking(move || engine.0.networks.look_beside(Look::Sometimes));
         }
         Ok(Some(netns))
     }

@@ -151,7 +151,7 @@ impl Engine {
         drop(container.leaving.blocking_lock());
         made.cgroup = self.make_cgroup(&record)?;
         let rootfs = self.rootfs(&record)?;
-        let dir = self.0.config.container(&record.id);
+        let dir = self.network_files(&record);
         let links = self.links(&record)?;
         let linked: Vec<String> = links.iter().flat_map(|link| link.environment(&record.name)).collect();
         let spec = spec::build(&Inputs {

@@ -35,6 +35,24 @@ pub fn check(config: &ContainerConfig, host: &HostConfig) -> Result<()> {
     Ok(())
 }
 
+/// Checks what a request says by itself, before anything is filled in from the image.
+pub fn check_request(config: &ContainerConfig, host: &HostConfig) -> Result<()> {
+    let clash = |text: &str| Err(Error::invalid(format!("conflicting options: {text}")));
+    let shares = host.network_mode.as_deref().is_some_and(|mode| mode.starts_with("container:"));
+    let is_named = config.hostname.as_deref().is_some_and(|name| !name.is_empty());
+    if shares && is_named {
+        return clash("hostname and the network mode");
+    }
+    let publishes = host.port_bindings.as_ref().is_some_and(|ports| !ports.is_empty());
+    if shares && !publishes && config.exposed_ports.as_ref().is_some_and(|ports| !ports.is_empty()) {
+        return clash("port exposing and the container type network mode");
+    }
+    if host.uts_mode.as_deref() == Some("host") && is_named {
+        return clash("hostname and the UTS mode");
+    }
+    Ok(())
+}
+
 fn check_config(config: &ContainerConfig) -> Result<()> {
     if let Some(dir) = config.working_dir.as_deref().filter(|dir| !dir.is_empty() && !dir.starts_with('/')) {
         return Err(Error::invalid(format!(

@@ -112,7 +112,7 @@ impl Engine {
         parts: &std::collections::HashMap<String, OwnedFd>,
     ) -> Result<Vec<Attachment>> {
         let mut found = Vec::new();
-        let dir = self.0.config.container(&record.id);
+        let dir = self.network_files(record);
         for name in ["resolv.conf", "hostname", "hosts"] {
             let (source, destination) = (dir.join(name), format!("/etc/{name}"));
             if source.exists() && !record.mounts.iter().any(|mount| mount.destination == destination) {

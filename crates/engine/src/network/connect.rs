@@ -24,9 +24,8 @@ impl Engine {
         container: &str,
         settings: Option<EndpointSettings>,
     ) -> Result<()> {
-        // In dockerd's order, for whose message comes first.
         let container = self.container(container)?;
-        let network = self.0.networks.find(network)?;
+        let found = self.0.networks.find(network);
         let _operation = container.operation.lock().await;
         let record = container.record();
         if container.removed() || record.state.status == Status::Dead {
@@ -36,6 +35,17 @@ impl Engine {
             )));
         }
         let mut settings = settings.unwrap_or_default();
+        let network = match found {
+            Err(error) if error.code == Code::NotFound && !record.state.is_running() => {
+                // A container that does not run remembers also what is not there yet, as with dockerd: its start tells.
+                let record = container.change(|record| {
+                    let all = record.networking.endpoints_config.get_or_insert_default();
+                    all.insert(network.to_owned(), settings);
+                });
+                return self.store_soon(record).await;
+            }
+            other => other?,
+        };
         let name = network.record().name.clone();
         settings::check(&name, Some(&network), &settings)?;
         check_modes(&record, &network)?;
@@ -115,14 +125,20 @@ impl Engine {
         })
     }
 
-    /// Takes a container from a network, running or not. `force` is for those that Docker's own state has forgotten,
-    /// which does not happen here.
+    /// Takes a container from a network, running or not. `force` is for endpoints of containers that Docker's own state
+    /// has forgotten, which does not happen here.
     ///
     /// # Errors
     /// When it is not on it.
-    pub async fn disconnect_network(&self, network: &str, container: &str, _force: bool) -> Result<()> {
+    pub async fn disconnect_network(&self, network: &str, container: &str, force: bool) -> Result<()> {
         let found = self.0.networks.find(network);
-        let container = self.container(container)?;
+        let container = match self.container(container) {
+            Err(error) if force && error.code == Code::NotFound => {
+                found?;
+                return Err(Error::not_found(format!("endpoint {container} not found")));
+            }
+            other => other?,
+        };
         let _operation = container.operation.lock().await;
         let record = container.record();
         let name =

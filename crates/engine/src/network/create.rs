@@ -98,6 +98,7 @@ impl Engine {
             reserved6: six.reserved,
             own_subnet6: own.1,
             dormant,
+            given: ipam.config.unwrap_or_default(),
             ipam_options: ipam.options,
             internal: request.internal.unwrap_or(false),
             attachable: request.attachable.unwrap_or(false),
@@ -186,9 +187,6 @@ fn check(request: &NetworkCreateRequest) -> Result<()> {
     let name = request.name.as_str();
     if name.trim().is_empty() {
         return Err(Error::invalid("invalid network name: name is empty"));
-    }
-    if name.contains(['/', '\0', '\n']) {
-        return Err(Error::invalid(format!("invalid network name: {name}")));
     }
     if !is_user_defined(name) {
         let message = format!("operation is not permitted on predefined {name} network");

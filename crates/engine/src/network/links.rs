@@ -53,8 +53,8 @@ impl Engine {
         let mode = host.network_mode.as_deref().unwrap_or("");
         if mode == "host" || mode.starts_with("container:") {
             return Err(Error::invalid(format!(
-                "conflicting options: {} type networking can't be used with links. This would result in undefined behavior",
-                if mode == "host" { "host" } else { "container" }
+                "conflicting options: {} can't be used with links. This would result in undefined behavior",
+                if mode == "host" { "host type networking" } else { "container type network" }
             )));
         }
         let mut kept = Vec::new();
@@ -91,6 +91,12 @@ impl Engine {
             let Some(target) = self.0.registry.by_id(id) else { continue };
             let target = target.record();
             let endpoint = target.endpoints.iter().find(|endpoint| endpoint.network == *bridge);
+            if endpoint.is_none() && target.state.is_running() {
+                let name = &target.name;
+                return Err(Error::invalid(format!(
+                    "Cannot link to /{name}, as it does not belong to the default network"
+                )));
+            }
             let Some(endpoint) = endpoint.filter(|_| target.state.is_running()) else {
                 return Err(Error::new(
                     Code::InvalidArgument,

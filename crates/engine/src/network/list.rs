@@ -1,17 +1,20 @@
 //! `network ls` and `network inspect`.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 
 use bollard_stubs::models::{
     EndpointResource, Ipam as IpamModel, IpamConfig, Network as NetworkModel, NetworkInspect,
 };
+
+use ipnet::IpNet;
 
 use super::{Network, is_user_defined};
 use crate::clock;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::filters::{Filters, name_matches};
-use crate::state::Record;
+use crate::state::{NetworkRecord, Record};
 
 impl Engine {
     /// Lists the networks.
@@ -20,7 +23,11 @@ impl Engine {
     /// When a filter is not known.
     pub async fn list_networks(&self, filters: Filters) -> Result<Vec<NetworkModel>> {
         filters.check(&["dangling", "driver", "id", "label", "name", "scope", "type"])?;
-        let dangling = filters.boolean("dangling")?;
+        let dangling = filters.boolean("dangling").map_err(|_| {
+            Error::invalid(
+                "invalid value for filter 'dangling', must be \"true\" (or \"1\"), or \"false\" (or \"0\")",
+            )
+        })?;
         if let Some(kind) = filters
             .get("type")
             .and_then(|kinds| kinds.iter().find(|kind| !matches!(kind.as_str(), "builtin" | "custom")))
@@ -80,29 +87,27 @@ impl Engine {
     }
 }
 
+/// The addresses of a network: what was asked for before what was chosen, and of both IPv4 first.
+///
+/// What was given is shown as it was, also for a family that is off, and a gateway only if it was given: so does dockerd.
+fn configs(record: &NetworkRecord) -> Vec<IpamConfig> {
+    let is_six = |config: &IpamConfig| config.subnet.as_deref().is_some_and(|subnet| subnet.contains(':'));
+    let (six, four): (Vec<_>, Vec<_>) = record.given.iter().cloned().partition(is_six);
+    let made = |subnet: IpNet, gateway: Option<IpAddr>| IpamConfig {
+        subnet: Some(subnet.to_string()),
+        gateway: gateway.map(|ip| ip.to_string()),
+        ..IpamConfig::default()
+    };
+    let chosen4 = record.subnet.filter(|_| four.is_empty());
+    let chosen6 = record.subnet6.filter(|_| six.is_empty());
+    let chosen4 = chosen4.map(|subnet| made(subnet.into(), record.gateway.map(IpAddr::V4)));
+    let chosen6 = chosen6.map(|subnet| made(subnet.into(), record.gateway6.map(IpAddr::V6)));
+    four.into_iter().chain(six).chain(chosen4).chain(chosen6).collect()
+}
+
 fn model(network: &Network) -> NetworkModel {
     let record = network.record();
-    let aux = |all: Vec<(String, String)>| (!all.is_empty()).then(|| all.into_iter().collect());
-    let four = record.subnet.map(|subnet| IpamConfig {
-        subnet: Some(subnet.to_string()),
-        ip_range: record.range.map(|range| range.to_string()),
-        gateway: record.gateway.map(|ip| ip.to_string()),
-        auxiliary_addresses: aux(record.reserved.iter().map(|(n, ip)| (n.clone(), ip.to_string())).collect()),
-    });
-    let six = record.subnet6.map(|subnet| IpamConfig {
-        subnet: Some(subnet.to_string()),
-        ip_range: record.range6.map(|range| range.to_string()),
-        gateway: record.gateway6.map(|ip| ip.to_string()),
-        auxiliary_addresses: aux(record
-            .reserved6
-            .iter()
-            .map(|(n, ip)| (n.clone(), ip.to_string()))
-            .collect()),
-    });
-    // As dockerd sorts them: what was asked for before what was chosen.
-    let (own, chosen) = if record.own_subnet { (four, None) } else { (None, four) };
-    let dormant = record.dormant.iter().cloned();
-    let config = own.into_iter().chain(dormant).chain(chosen).chain(six).collect();
+    let configs = configs(record);
     NetworkModel {
         name: Some(record.name.clone()),
         id: Some(record.id.clone()),
@@ -114,7 +119,7 @@ fn model(network: &Network) -> NetworkModel {
         enable_ipv6: Some(record.subnet6.is_some()),
         ipam: Some(IpamModel {
             driver: Some("default".to_owned()),
-            config: Some(config).filter(|_| network.is_bridge() || network.has_interfaces()),
+            config: (record.driver != "host" && record.driver != "null").then_some(configs),
             options: record.ipam_options.clone(),
         }),
         internal: Some(record.internal),

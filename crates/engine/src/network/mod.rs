@@ -11,6 +11,7 @@
 //! of its own record.
 
 mod attach;
+mod beside;
 mod connect;
 mod create;
 mod device;
@@ -41,6 +42,8 @@ use crate::engine::Facts;
 use crate::error::{Error, Result, chain};
 use crate::state::{Database, NetworkRecord, Table};
 
+use beside::Beside;
+pub(crate) use beside::Look;
 use device::Device;
 pub use forward::{Forwarder, LocalForwarder, ask_servers};
 pub(crate) use links::Link;
@@ -61,6 +64,7 @@ pub(crate) struct Networks {
     /// What its bridges and its firewall table are known by.
     owner: String,
     firewall: Firewall,
+    beside: Beside,
     egress: Egress,
     outside: Option<CaughtOutside>,
     host_gateway: Option<IpAddr>,
@@ -110,6 +114,7 @@ impl Networks {
             prefix: format!("v{}", &facts.id[..5]),
             firewall: Firewall::new(format!("skiff_{owner}")),
             outside: CaughtOutside::of(config.egress, &owner),
+            beside: Beside::new(&owner),
             owner,
             egress: config.egress,
             host_gateway: config.host_gateway,
@@ -137,6 +142,9 @@ impl Networks {
             && let Err(error) = self.firewall.remove()
         {
             tracing::warn!(error = chain(&error), "firewall can't be removed");
+        }
+        if self.egress == Egress::Masquerade {
+            self.beside.remove();
         }
     }
 
@@ -229,7 +237,18 @@ impl Networks {
         self.filtering.store(true, Ordering::Relaxed);
         let open: Vec<_> = self.opened().values().flatten().copied().collect();
         let zones: Vec<Zone> = all.iter().flat_map(|network| network.zones(self.egress, &open)).collect();
-        self.firewall.apply(&zones).map_err(|error| Error::internal("set up the firewall", &error))
+        self.firewall.apply(&zones).map_err(|error| Error::internal("set up the firewall", &error))?;
+        self.look_beside(Look::Now);
+        Ok(())
+    }
+
+    /// Has other firewalls of this machine let our bridges' packets through. They may have come after us.
+    pub fn look_beside(&self, look: Look) {
+        if self.egress == Egress::Masquerade {
+            let bridges = self.list().into_iter().filter(|network| network.is_bridge());
+            self.beside
+                .apply(&bridges.map(|network| network.record().bridge.clone()).collect::<Vec<_>>(), look);
+        }
     }
 
     /// Opens ports of a container on a routed network to the outside, instead of those it had.
@@ -297,6 +316,7 @@ fn built_in(facts: &Facts, name: &str, driver: &str) -> NetworkRecord {
         reserved6: BTreeMap::new(),
         own_subnet6: false,
         dormant: Vec::new(),
+        given: Vec::new(),
         ipam_options: None,
         internal: false,
         attachable: false,

@@ -342,9 +342,13 @@ where
         None => ipam.allocate(),
     };
     ip.map_err(|error| {
+        // To Docker the subnet's own address and the last one are taken.
+        let error = match error {
+            IpamError::OutOfRange { ip } => IpamError::InUse { ip },
+            other => other,
+        };
         let code = match error {
             IpamError::InUse { .. } => Code::Forbidden,
-            IpamError::OutOfRange { .. } => Code::InvalidArgument,
             _ => Code::Unavailable,
         };
         Error::new(code, format!("failed to set up container networking: {error}"))

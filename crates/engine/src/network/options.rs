@@ -73,14 +73,25 @@ pub(super) fn check(driver: &str, options: &HashMap<String, String>, internal: b
     sorted.sort();
     for (key, value) in sorted {
         let is_mode = matches!(key.as_str(), MODE_IPV4 | MODE_IPV6);
-        let fine = match key.as_str() {
-            key if SWITCHES.contains(&key) => is_boolean(value),
-            "com.docker.network.driver.mtu" => value.parse::<u16>().is_ok(),
-            "com.docker.network.bridge.host_binding_ipv4" => value.parse::<Ipv4Addr>().is_ok(),
-            _ => true,
+        // What Go says about the value.
+        let complaint = match key.as_str() {
+            key if SWITCHES.contains(&key) && !is_boolean(value) => {
+                format!("strconv.ParseBool: parsing {value:?}: invalid syntax")
+            }
+            "com.docker.network.driver.mtu" => match value.parse::<i64>() {
+                Err(_) => format!("strconv.Atoi: parsing {value:?}: invalid syntax"),
+                Ok(mtu) if !(0..=65_535).contains(&mtu) => {
+                    return Err(Error::invalid(format!("invalid MTU number: {mtu}")));
+                }
+                Ok(_) => String::new(),
+            },
+            "com.docker.network.bridge.host_binding_ipv4" if value.parse::<Ipv4Addr>().is_err() => {
+                "nil ip".to_owned()
+            }
+            _ => String::new(),
         };
-        if !fine {
-            return Err(Error::invalid(format!("failed to parse {key} value: {value:?}")));
+        if !complaint.is_empty() {
+            return Err(Error::invalid(format!("failed to parse {key} value: {value} ({complaint})")));
         }
         match is_mode.then(|| GatewayMode::parse(value)) {
             Some(None) => return Err(Error::invalid(format!("unknown gateway mode {value}"))),
@@ -180,7 +191,8 @@ mod tests {
             |key: &str, value: &str| check("bridge", &options(key, value), false).unwrap_err().message;
         assert_eq!(
             refusal("com.docker.network.bridge.enable_icc", "maybe"),
-            "failed to parse com.docker.network.bridge.enable_icc value: \"maybe\""
+            "failed to parse com.docker.network.bridge.enable_icc value: maybe (strconv.ParseBool: parsing \"maybe\": \
+             invalid syntax)"
         );
         assert_eq!(refusal(MODE_IPV4, "bent"), "unknown gateway mode bent");
         assert_eq!(

@@ -156,12 +156,14 @@ impl Asker {
             let name = engine.resolve_address(&self.container, ip)?;
             return Some(question.answer(Code::NoError, &[Data::Name(name)], TTL));
         }
-        if !matches!(question.kind, Kind::A | Kind::Aaaa) {
-            return None;
-        }
         let mut addresses = engine.resolve_name(&self.container, &question.name)?;
         // What is left may be nothing: the answer that the name has no address of this kind.
-        addresses.retain(|ip| ip.is_ipv6() == (question.kind == Kind::Aaaa));
+        addresses.retain(|ip| match question.kind {
+            Kind::A => ip.is_ipv4(),
+            Kind::Aaaa => ip.is_ipv6(),
+            // The name exists, and has nothing of that kind: nobody else may say that it does not.
+            _ => false,
+        });
         let turn = match question.kind {
             // Clients ask for both kinds at once: each pair of questions is one turn.
             Kind::Aaaa => self.turn.load(Ordering::Relaxed),

@@ -117,7 +117,15 @@ pub(super) fn check(name: &str, network: Option<&Network>, settings: &EndpointSe
     if errors.is_empty() {
         return Ok(());
     }
-    Err(Error::invalid(format!("invalid endpoint settings:\n{}", errors.join("\n"))))
+    Err(Error::invalid(format!("invalid endpoint settings:\n{}", list(&errors))))
+}
+
+/// Several mistakes as Docker lists them.
+pub(super) fn list(errors: &[String]) -> String {
+    match errors {
+        [only] => only.clone(),
+        several => several.iter().map(|error| format!("* {error}")).collect::<Vec<_>>().join("\n"),
+    }
 }
 
 /// Whether an address lies in a subnet of a family that is off, which dockerd lets pass.
@@ -172,8 +180,8 @@ mod tests {
         };
         assert_eq!(
             check("bridge", None, &settings).unwrap_err().message,
-            "invalid endpoint settings:\nuser specified IP address is supported on user defined networks only\n\
-             network-scoped alias is supported only for containers in user defined networks"
+            "invalid endpoint settings:\n* user specified IP address is supported on user defined networks only\n\
+             * network-scoped alias is supported only for containers in user defined networks"
         );
         assert!(check("front", None, &settings).is_ok());
         let settings =

@@ -9,17 +9,19 @@
 //! The listener is always there: it keeps the port from others, and serves everybody where the packet filter can't.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use skiff_listeners::{Transport, bind_tcp, bind_udp, refusal};
-use skiff_network::{Forward, Forwards};
+use skiff_network::{Family, Flow, Forward, Forwards};
 use tokio::net::{TcpListener, UdpSocket};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
 use super::{Protocol, PublishError, PublishRequest, PublishedPort, Publisher, proxy};
+
+const UDP: skiff_network::Protocol = skiff_network::Protocol::Udp;
 
 /// Binds on this machine itself.
 #[derive(Debug)]
@@ -41,6 +43,8 @@ struct State {
     forwards: Vec<(u64, Forward)>,
     last_id: u64,
     changed: bool,
+    /// What the kernel leads now.
+    applied: Vec<Forward>,
     /// The kernel's tables; none until the first forward: kernel modules cost time.
     kernel: Option<Forwards>,
     /// Set when the kernel has refused: the listeners do it all.
@@ -103,7 +107,10 @@ impl State {
             Ok(kernel)
         });
         match applied {
-            Ok(kernel) => self.kernel = Some(kernel),
+            Ok(kernel) => {
+                self.kernel = Some(kernel);
+                forget_stale(&std::mem::replace(&mut self.applied, forwards.clone()), &forwards);
+            }
             Err(error) => {
                 // The tables are gone with their owner: they might lead to containers that are gone.
                 self.refused = true;
@@ -112,6 +119,46 @@ impl State {
                     "published ports see the gateway's address"
                 );
             }
+        }
+    }
+}
+
+/// Makes the kernel forget flows that go on as they began although their port leads elsewhere now: a client of a container
+/// that was started again would not reach it as long as it sends from the same port.
+fn forget_stale(before: &[Forward], now: &[Forward]) {
+    let gone: Vec<&Forward> = before.iter().filter(|forward| !now.contains(forward)).collect();
+    // A connection begins with a packet that shows it is new. Datagrams may have been on their way before the port was.
+    let is_new = |forward: &&Forward| forward.protocol == UDP && !before.contains(forward);
+    let new: Vec<&Forward> = now.iter().filter(is_new).collect();
+    if gone.is_empty() && new.is_empty() {
+        return;
+    }
+    let own = if new.is_empty() { Vec::new() } else { skiff_network::host_addresses().unwrap_or_default() };
+    let is_own = |ip: IpAddr| own.iter().any(|net| net.addr() == ip);
+    for family in [Family::Ipv4, Family::Ipv6] {
+        let is_six = family == Family::Ipv6;
+        if !gone.iter().chain(&new).any(|forward| forward.target.is_ipv6() == is_six) {
+            continue;
+        }
+        let led_away = |flow: &Flow| {
+            gone.iter().any(|forward| flow.protocol == forward.protocol && flow.leads_to(forward.target))
+        };
+        let stayed_here = |flow: &Flow| {
+            let to = flow.original.to;
+            flow.protocol == UDP
+                && flow.reply.from == to
+                && is_own(to.ip())
+                && !to.ip().is_loopback()
+                && new.iter().any(|forward| {
+                    let host = forward.host;
+                    host.port() == to.port() && (host.ip().is_unspecified() || host.ip() == to.ip())
+                })
+        };
+        match skiff_network::forget_flows(family, |flow| led_away(flow) || stayed_here(flow)) {
+            Ok(0) => {}
+            Ok(count) => tracing::debug!(count, "flows of other times are forgotten"),
+            // A kernel that remembers no flows has none to forget.
+            Err(error) => tracing::debug!(error = crate::error::chain(&error), "flows are not forgotten"),
         }
     }
 }

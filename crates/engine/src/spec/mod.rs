@@ -33,7 +33,7 @@ pub enum Share {
 pub struct Inputs<'a> {
     /// The container.
     pub record: &'a Record,
-    /// The directory of the container's generated files.
+    /// The directory of the container's generated files: with `container:`, that of the other one.
     pub dir: &'a Path,
     /// Sources of mounts that are parts of volumes, by destination.
     pub parts: &'a HashMap<String, OwnedFd>,

@@ -34,14 +34,12 @@ pub fn all(inputs: &Inputs<'_>, defaults: Vec<Mount>) -> Result<Vec<Mount>> {
         };
         mounts.push(mount);
     }
-    if record.host_config.network_mode.as_deref().is_some_and(|mode| !mode.starts_with("container:")) {
-        for name in ["resolv.conf", "hostname", "hosts"] {
-            let destination = Path::new("/etc").join(name);
-            if !taken(&destination) {
-                let mut options = vec!["rbind", "rprivate"];
-                options.extend((record.host_config.readonly_rootfs == Some(true)).then_some("ro"));
-                mounts.push(bind(&inputs.dir.join(name), &destination, &options)?);
-            }
+    for name in ["resolv.conf", "hostname", "hosts"] {
+        let destination = Path::new("/etc").join(name);
+        if !taken(&destination) {
+            let mut options = vec!["rbind", "rprivate"];
+            options.extend((record.host_config.readonly_rootfs == Some(true)).then_some("ro"));
+            mounts.push(bind(&inputs.dir.join(name), &destination, &options)?);
         }
     }
     if let Some(init) = inputs.init()? {

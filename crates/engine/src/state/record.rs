@@ -281,6 +281,9 @@ pub struct NetworkRecord {
     /// What the request says of a family that is off: shown, and allowed in containers' settings, without an effect.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub dormant: Vec<IpamConfig>,
+    /// The addresses that its user has asked for, which an inspection shows as they were given.
+    #[serde(default)]
+    pub given: Vec<IpamConfig>,
     /// The options of address management, as they were given.
     pub ipam_options: Option<HashMap<String, String>>,
     /// Whether the outside is out of reach.

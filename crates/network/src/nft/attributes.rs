@@ -35,6 +35,11 @@ impl Attributes {
         self.bytes(kind | NESTED, &inner.0)
     }
 
+    /// Takes attributes that are encoded already.
+    pub fn of(bytes: &[u8]) -> Self {
+        Self(bytes.to_vec())
+    }
+
     /// The encoded attributes.
     pub fn as_bytes(&self) -> &[u8] {
         &self.0

@@ -17,7 +17,9 @@ const REQUEST: u16 = 1;
 const ACK: u16 = 4;
 const CREATE: u16 = 0x400;
 const APPEND: u16 = 0x800;
+const DUMP: u16 = 0x300;
 const ERROR: u16 = 2;
+const DONE: u16 = 3;
 const BATCH_BEGIN: u16 = 0x10;
 const BATCH_END: u16 = 0x11;
 const SUBSYSTEM: u16 = 10;
@@ -25,6 +27,7 @@ const NEW_TABLE: u16 = 0;
 const GET_TABLE: u16 = 1;
 const DELETE_TABLE: u16 = 2;
 const NEW_CHAIN: u16 = 3;
+const GET_CHAIN: u16 = 4;
 const NEW_RULE: u16 = 6;
 /// A table that goes with the socket that made it, and that nobody else can change.
 const FLAG_OWNED: u32 = 2;
@@ -174,24 +177,78 @@ impl Socket {
     /// # Errors
     /// When the kernel does not answer.
     pub fn has(&mut self, family: Family, name: &str) -> Result<bool, Error> {
-        let mut bytes = Vec::new();
-        let attributes = Attributes::default().text(1, name);
-        let first = self.sequence.wrapping_add(1);
-        self.sequence = first;
-        let family = family as u8;
-        append(
-            &mut bytes,
-            SUBSYSTEM << 8 | GET_TABLE,
-            REQUEST | ACK,
-            first,
-            family,
-            0,
-            attributes.as_bytes(),
-        );
-        match self.exchange(&bytes, first, first, "find firewall table", name) {
+        self.is_there(GET_TABLE, family, &Attributes::default().text(1, name))
+    }
+
+    /// Whether a table has a chain of this name.
+    ///
+    /// # Errors
+    /// When the kernel does not answer.
+    pub fn has_chain(&mut self, family: Family, table: &str, chain: &str) -> Result<bool, Error> {
+        self.is_there(GET_CHAIN, family, &Attributes::default().text(1, table).text(3, chain))
+    }
+
+    fn is_there(&mut self, message: u16, family: Family, wanted: &Attributes) -> Result<bool, Error> {
+        match self.ask(SUBSYSTEM, message, family, wanted) {
             Ok(()) => Ok(true),
             Err(error) if error.is_not_found() => Ok(false),
             Err(error) => Err(error),
+        }
+    }
+
+    /// Sends one message of another part of netfilter and waits for its acknowledgement.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub(crate) fn ask(
+        &mut self,
+        subsystem: u16,
+        message: u16,
+        family: Family,
+        attributes: &Attributes,
+    ) -> Result<(), Error> {
+        self.sequence = self.sequence.wrapping_add(1);
+        let (kind, sequence) = (subsystem << 8 | message, self.sequence);
+        let mut bytes = Vec::new();
+        append(&mut bytes, kind, REQUEST | ACK, sequence, family as u8, 0, attributes.as_bytes());
+        self.exchange(&bytes, sequence, sequence, "change", "netfilter")
+    }
+
+    /// Asks for everything that another part of netfilter has, and shows the attributes of each object.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub(crate) fn dump(
+        &mut self,
+        subsystem: u16,
+        message: u16,
+        family: Family,
+        mut show: impl FnMut(&[u8]),
+    ) -> Result<(), Error> {
+        let failed = |op| move |errno: rustix::io::Errno| Error::Socket { op, source: errno.into() };
+        self.sequence = self.sequence.wrapping_add(1);
+        let wanted = self.sequence;
+        let mut bytes = Vec::new();
+        append(&mut bytes, subsystem << 8 | message, REQUEST | DUMP, wanted, family as u8, 0, &[]);
+        rustix::net::send(&self.fd, &bytes, SendFlags::empty()).map_err(failed("send"))?;
+        let mut buffer = vec![0; 32 * 1024];
+        loop {
+            let (length, _) = rustix::net::recv(&self.fd, &mut buffer[..], RecvFlags::empty())
+                .map_err(failed("receive"))?;
+            let mut rest = &buffer[..length];
+            while let Some((kind, sequence, payload, after)) = split(rest) {
+                rest = after;
+                match kind {
+                    _ if sequence != wanted => {}
+                    DONE => return Ok(()),
+                    ERROR => {
+                        let code = payload.get(..4).and_then(|code| code.try_into().ok());
+                        let source = io::Error::from_raw_os_error(-code.map_or(0, i32::from_ne_bytes));
+                        return Err(Error::Refused { op: "list", object: "netfilter".to_owned(), source });
+                    }
+                    _ => show(payload.get(4..).unwrap_or_default()),
+                }
+            }
         }
     }
 

@@ -131,11 +131,12 @@ fn resolver_settings_are_kept(on: &Subject) -> anyhow::Result<()> {
     on.docker
         .run(&format!("run --rm {options} busybox cat /etc/resolv.conf"))?
         .ok()?
-        .prints("nameserver 192.0.2.53\nsearch example.org\noptions timeout:1\n")?;
+        .shows("\nnameserver 192.0.2.53\nsearch example.org\noptions timeout:1\n\n")?;
     on.docker
         .run(&format!("run --rm --network front {options} busybox cat /etc/resolv.conf"))?
         .ok()?
-        .prints("nameserver 127.0.0.11\nsearch example.org\noptions timeout:1 ndots:0\n")?;
+        .shows("\nnameserver 127.0.0.11\nsearch example.org\noptions timeout:1 ndots:0\n\n")?
+        .shows("# ExtServers: [192.0.2.53]\n")?;
     Ok(())
 }
 
