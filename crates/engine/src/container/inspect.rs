@@ -174,7 +174,7 @@ fn state_model(state: &State) -> ContainerState {
 
 /// The exposed ports with their bindings, while the container runs.
 fn ports_model(record: &Record) -> PortMap {
-    if !record.state.is_running() {
+    if !record.state.is_running() || !record.offers_ports() {
         return PortMap::new();
     }
     let mut ports = record.ports.clone();

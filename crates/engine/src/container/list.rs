@@ -122,7 +122,7 @@ fn command_text(record: &Record) -> String {
 }
 
 fn ports(record: &Record) -> Vec<PortSummary> {
-    if !record.state.is_running() {
+    if !record.state.is_running() || !record.offers_ports() {
         return Vec::new();
     }
     let typ = |name: &str| match name {

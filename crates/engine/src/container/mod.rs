@@ -40,7 +40,7 @@ use crate::publish::PublishedPort;
 use crate::state::{Record, Status};
 
 pub(crate) use attach::Writer;
-pub(crate) use ports::Targets;
+pub(crate) use ports::{Bound, Targets};
 pub(crate) use remove::until;
 pub(crate) use start::{CREATE_FAILED, runtime_error};
 pub(crate) use status::status_text;

@@ -2,16 +2,20 @@
 
 use std::os::fd::AsFd;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use bollard_stubs::models::EndpointSettings;
 use skiff_network::NetNs;
 
 use super::attach::{check_modes, choose_default_route};
 use super::{Network, Resolver, is_user_defined, settings};
-use crate::container::Container;
+use crate::container::{Bound, Container, Targets};
 use crate::engine::{Engine, blocking};
 use crate::error::{Code, Error, Result, chain};
 use crate::state::{Endpoint, Record, Status};
+
+/// How long a port that was closed may still be taken.
+const PORTS_CLOSE: Duration = Duration::from_secs(1);
 
 impl Engine {
     /// Puts a container on a network, running or not.
@@ -243,14 +247,9 @@ impl Engine {
             run.ports.clear();
             run.ports_lead_to.clone_from(&targets);
         }
-        let (ports, published) = match targets {
-            Some(targets) => match self.publish(&record, &targets).await {
-                Ok(outcome) => outcome,
-                Err(error) => {
-                    tracing::warn!(%error, container = record.id, "ports can't be published again");
-                    Default::default()
-                }
-            },
+        let record = container.change(|record| record.ports.clear());
+        let (ports, published) = match &targets {
+            Some(targets) => self.publish_moved(&record, targets).await,
             None => Default::default(),
         };
         if let Some(run) = container.run().as_mut() {
@@ -258,6 +257,21 @@ impl Engine {
         }
         let record = container.change(|record| record.ports = published);
         self.store_later(&record);
+    }
+
+    /// Binds the ports of a container anew that have been closed in this moment: a host may let go of them a little later.
+    async fn publish_moved(&self, record: &Record, targets: &Targets) -> Bound {
+        let deadline = Instant::now() + PORTS_CLOSE;
+        loop {
+            match self.publish(record, targets).await {
+                Ok(bound) => return bound,
+                Err(_) if Instant::now() < deadline => tokio::time::sleep(Duration::from_millis(10)).await,
+                Err(error) => {
+                    tracing::warn!(%error, container = record.id, "ports can't be published again");
+                    return Bound::default();
+                }
+            }
+        }
     }
 
     async fn store_soon(&self, record: Arc<Record>) -> Result<()> {

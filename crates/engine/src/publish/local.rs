@@ -47,6 +47,8 @@ struct State {
     applied: Vec<Forward>,
     /// The kernel's tables; none until the first forward: kernel modules cost time.
     kernel: Option<Forwards>,
+    /// Tasks of ports that were closed: an aborted task lets go of its socket when it is next looked at.
+    closing: Vec<JoinHandle<()>>,
     /// Set when the kernel has refused: the listeners do it all.
     refused: bool,
 }
@@ -165,19 +167,24 @@ fn forget_stale(before: &[Forward], now: &[Forward]) {
 
 struct LocalPort {
     address: SocketAddr,
-    task: JoinHandle<()>,
+    task: Option<JoinHandle<()>>,
+    shared: Arc<Shared>,
     /// The place among the forwards.
-    forward: Option<(Arc<Shared>, u64)>,
+    forward: Option<u64>,
 }
 
 impl Drop for LocalPort {
     fn drop(&mut self) {
-        self.task.abort();
-        if let Some((shared, id)) = self.forward.take() {
-            let mut state = shared.state();
+        let mut state = self.shared.state();
+        if let Some(task) = self.task.take() {
+            task.abort();
+            state.closing.retain(|task| !task.is_finished());
+            state.closing.push(task);
+        }
+        if let Some(id) = self.forward.take() {
             state.forwards.retain(|(other, _)| *other != id);
             state.changed = true;
-            shared.stale.notify_one();
+            self.shared.stale.notify_one();
         }
     }
 }
@@ -197,6 +204,11 @@ impl Publisher for LocalPublisher {
             Protocol::Udp => Transport::Udp,
             Protocol::Sctp => return Err(PublishError::sctp()),
         };
+        // Who closes a port and opens it again must not find it taken by the old one.
+        let closing = std::mem::take(&mut self.shared.state().closing);
+        for task in closing {
+            let _ = task.await;
+        }
         let bound = match transport {
             Transport::Tcp => bind_tcp(address).and_then(|listener| {
                 let address = listener.local_addr()?;
@@ -225,7 +237,8 @@ impl Publisher for LocalPublisher {
                 });
             }
         };
-        let mut port = LocalPort { address, task, forward: None };
+        let mut port =
+            LocalPort { address, task: Some(task), shared: Arc::clone(&self.shared), forward: None };
         if let Some(forward) = forward(address, &request) {
             self.start_writer();
             let mut state = self.shared.state();
@@ -233,7 +246,7 @@ impl Publisher for LocalPublisher {
             let id = state.last_id;
             state.forwards.push((id, forward));
             state.changed = true;
-            port.forward = Some((Arc::clone(&self.shared), id));
+            port.forward = Some(id);
         }
         Ok(Box::new(port))
     }

@@ -296,6 +296,14 @@ pub struct NetworkRecord {
     pub labels: HashMap<String, String>,
 }
 
+impl Record {
+    /// Whether its ports can be reached from outside: not those of a container without a network of its own, or with closed
+    /// ones only, of which dockerd shows none either.
+    pub fn offers_ports(&self) -> bool {
+        self.endpoints.iter().any(|endpoint| endpoint.gateway.is_some() || endpoint.gateway6.is_some())
+    }
+}
+
 impl NetworkRecord {
     /// Its subnets.
     pub fn subnets(&self) -> impl Iterator<Item = IpNet> {

@@ -69,7 +69,8 @@ fn networks_that_cannot_be_are_refused_in_dockers_words(on: &Subject) -> anyhow:
         ("network rm bridge", "bridge is a pre-defined network and cannot be removed"),
         ("network rm nosuch", "network nosuch not found"),
         ("network inspect nosuch", "network nosuch not found"),
-        ("network connect nosuch nobody", "network nosuch not found"),
+        ("network connect nosuch nobody", "No such container: nobody"),
+        ("network disconnect -f first nobody", "endpoint nobody not found"),
         ("network connect first nobody", "No such container: nobody"),
     ] {
         on.docker.run(command)?.exits(1)?.complains_anywhere(complaint)?;
@@ -295,8 +296,13 @@ fn shared_and_missing_networks_have_no_others(on: &Subject) -> anyhow::Result<()
             .exits(1)?
             .complains_anywhere(complaint)?;
     }
-    let own = on.docker.run("exec box ip -o addr")?.ok()?.out();
-    on.docker.run("exec shared ip -o addr")?.ok()?.prints(&own)?;
+    // Who shares a network finds the same names in it.
+    on.docker.run("network connect --alias here mine box")?.ok()?;
+    for what in ["ip -o addr", "cat /etc/hosts", "cat /etc/resolv.conf", "nslookup -type=a here", "hostname"]
+    {
+        let own = on.docker.run(&format!("exec box {what}"))?.ok()?.out();
+        on.docker.run(&format!("exec shared {what}"))?.ok()?.prints(&own)?;
+    }
     Ok(())
 }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, ensure};
 use skiff_testkit::{Image, free_port, http, wait_until};
 
+use crate::outside::Outside;
 use crate::{Subject, scenarios};
 
 scenarios![
@@ -58,9 +59,11 @@ fn asks(client: &UdpSocket, question: &[u8]) -> Option<Vec<u8>> {
 fn datagrams_reach_a_container_and_come_back(on: &Subject) -> anyhow::Result<()> {
     on.load(&Image::echo()?, "echo:latest")?;
     let port = free_port()?;
+    let outside = Outside::new()?;
+    let outer = SocketAddr::new(outside.address().into(), port);
     on.docker
         .run(&format!(
-            "run -d --name echo -p 127.0.0.1:{port}:7/udp -p [::1]:{port}:7/udp echo echo-server 7"
+            "run -d --name echo -p 127.0.0.1:{port}:7/udp -p [::1]:{port}:7/udp -p {outer}:7/udp echo echo-server 7"
         ))?
         .ok()?;
     on.docker.run("port echo")?.ok()?.shows(&format!("7/udp -> 127.0.0.1:{port}\n"))?;
@@ -94,6 +97,19 @@ fn datagrams_reach_a_container_and_come_back(on: &Subject) -> anyhow::Result<()>
             );
         }
     }
+    // A client that goes on sending from one port reaches the container at its new address.
+    let faithful = UdpSocket::bind((outside.address(), 0))?;
+    faithful.connect(outer)?;
+    faithful.set_read_timeout(Some(Duration::from_millis(500)))?;
+    let echoed = || asks(&faithful, b"again").filter(|answer| answer == b"again");
+    wait_until("the echo", on.patience(10), echoed)?;
+    let address = || on.docker.inspect("echo", "{{.NetworkSettings.IPAddress}}");
+    let before = address()?;
+    on.docker.run("stop -t 0 echo")?.ok()?;
+    on.docker.run("run -d --name other busybox sleep 1000")?.ok()?;
+    on.docker.run("start echo")?.ok()?;
+    ensure!(address()? != before, "it has the address that another one has taken");
+    wait_until("the echo after the restart", on.patience(10), echoed)?;
     on.docker.run("rm -f echo")?.ok()?;
     wait_until("the port to be free", on.patience(5), || UdpSocket::bind(local(port)).ok())?;
     Ok(())
