@@ -10,6 +10,7 @@ use rustix::io::Errno;
 use skiff_network::NetNs;
 use skiff_runtime::{Cgroup, RootFs};
 
+use super::Container;
 use crate::engine::Engine;
 use crate::error::{Code, Error, Result, chain};
 use crate::images::image_error;
@@ -106,13 +107,17 @@ impl Engine {
         std::fs::write(&path, format!("{hostname}\n")).map_err(|error| Error::file("write", &path, &error))
     }
 
+    /// The container whose network another one shares, if it does.
+    pub(crate) fn network_owner(&self, record: &Record) -> Option<Arc<Container>> {
+        let other = record.host_config.network_mode.as_deref()?.strip_prefix("container:")?;
+        self.container(other).ok().filter(|other| other.id != record.id)
+    }
+
     /// Where the files are that say who and where a container is: those of the one whose network it shares, as with
     /// dockerd, so that both see the same names.
     pub(crate) fn network_files(&self, record: &Record) -> PathBuf {
-        let other =
-            record.host_config.network_mode.as_deref().and_then(|mode| mode.strip_prefix("container:"));
         // The other one may share a third one's; it can't be made before that one, so this ends.
-        match other.and_then(|other| self.container(other).ok()).filter(|other| other.id != record.id) {
+        match self.network_owner(record) {
             Some(other) => self.network_files(&other.record()),
             None => self.0.config.container(&record.id),
         }

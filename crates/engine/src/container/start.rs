@@ -133,6 +133,14 @@ impl Engine {
                 }
             });
         }
+        if let Some(other) = self.network_owner(&record) {
+            // Who shares a network has its names too, as with dockerd.
+            let other = other.record();
+            record = container.change(|record| {
+                record.config.hostname.clone_from(&other.config.hostname);
+                record.config.domainname.clone_from(&other.config.domainname);
+            });
+        }
         let mut parts = self.prepare_mounts(&record)?;
         let ipc = record.host_config.ipc_mode.as_deref().unwrap_or("");
         if let Some(other) = ipc.strip_prefix("container:")

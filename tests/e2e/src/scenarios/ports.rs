@@ -170,7 +170,7 @@ fn ranges_find_the_first_free_port_and_are_matched_one_by_one(on: &Subject) -> a
     on.docker
         .sh(&format!("run --name none -p 127.0.0.1:{first}-{last}:80 busybox"), SERVER)?
         .exits(125)?
-        .complains("port is already allocated")?;
+        .complains("all ports are allocated")?;
     drop(taken);
     on.docker.run("rm -f web next none")?.ok()?;
     on.docker.sh(&format!("run -d --name web -p 127.0.0.1:{first}-{last}:80-82 busybox"), SERVER)?.ok()?;
