@@ -1,7 +1,7 @@
 //! Networks of users: made, joined, left, apart from each other, removed.
 
 use anyhow::ensure;
-use skiff_testkit::wait_until;
+use skiff_testkit::{free_port, wait_until};
 
 use crate::{Subject, scenarios};
 
@@ -99,7 +99,10 @@ fn a_container_is_on_several_networks_at_once(on: &Subject) -> anyhow::Result<()
 
 fn a_running_container_joins_and_leaves(on: &Subject) -> anyhow::Result<()> {
     on.docker.run("network create --subnet 10.217.0.0/24 later")?.ok()?;
-    on.docker.run("run -d --name box --hostname box busybox sleep 1000")?.ok()?;
+    let port = free_port()?;
+    on.docker
+        .run(&format!("run -d --name box --hostname box -p 127.0.0.1:{port}:80 busybox sleep 1000"))?
+        .ok()?;
     on.docker.run("network connect --ip 10.217.0.77 --alias other later box")?.ok()?;
     on.docker.run("exec box ip -o -4 addr show eth1")?.ok()?.shows("10.217.0.77/24")?;
     on.docker.run("exec box cat /etc/hosts")?.ok()?.shows("10.217.0.77\tbox")?;
@@ -111,7 +114,10 @@ fn a_running_container_joins_and_leaves(on: &Subject) -> anyhow::Result<()> {
         .complains_anywhere("endpoint with name box already exists in network later")?;
     on.docker.run("network disconnect bridge box")?.ok()?;
     on.docker.run("exec box ip route")?.ok()?.shows("default via 10.217.0.1 dev eth1")?;
+    // Its ports lead to its other network now.
+    on.docker.run("port box")?.ok()?.prints(&format!("80/tcp -> 127.0.0.1:{port}\n"))?;
     on.docker.run("network disconnect later box")?.ok()?;
+    on.docker.run("port box")?.ok()?.prints("")?;
     on.docker.run("exec box ls /sys/class/net")?.ok()?.prints("lo\n")?;
     on.docker
         .run("network disconnect later box")?
@@ -266,7 +272,9 @@ fn the_way_out_follows_the_gateway_priority(on: &Subject) -> anyhow::Result<()> 
 fn shared_and_missing_networks_have_no_others(on: &Subject) -> anyhow::Result<()> {
     on.docker.run("network create mine")?.ok()?;
     on.docker.run("run -d --name none --network none busybox sleep 1000")?.ok()?;
-    on.docker.run("run -d --name host --network host busybox sleep 1000")?.ok()?;
+    on.docker.run("run -d --name host --network host --expose 80 busybox sleep 1000")?.ok()?;
+    let ports = on.docker.inspect("host", "{{json .NetworkSettings.Ports}}")?;
+    ensure!(ports == "{}", "without a network of its own it shows {ports}");
     on.sleeper("box")?;
     on.docker.run("run -d --name shared --network container:box busybox sleep 1000")?.ok()?;
     for (network, container, complaint) in [
