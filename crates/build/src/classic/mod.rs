@@ -10,16 +10,19 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use prost::Message as _;
 use serde_json::{Value, json};
 use skiff_images::Auth;
 use tokio::io::AsyncRead;
 
+pub(crate) use self::progress::Shown;
 use self::progress::{Printer, Watcher};
 use crate::client::{Client, Credentials, LocalRequest, NoClient};
-use crate::dockerfile::{self, Plan, PlannedImage};
-use crate::error::{Error, Result};
+use crate::dockerfile::{self, Plan, PlannedImage, StepNote};
+use crate::error::{Code, Error, Result};
 use crate::export::{self, ImageOptions};
 use crate::frontend::{BuildResult, FrontendRequest, IMAGE_CONFIG_KEY, Refs};
+use crate::graph::pb;
 use crate::solver::{CacheImport, Entitlement, Job, JobOptions, Limits, Solver, context_key};
 
 /// What a client asks for.
@@ -72,7 +75,7 @@ pub enum Line {
     Result(Value),
     /// The last line of a build that failed.
     Failed {
-        /// The exit code of the step that failed, or 1.
+        /// The exit code of the step that failed, or 0.
         code: i32,
         /// Docker's words.
         message: String,
@@ -112,7 +115,7 @@ pub async fn build(
     options.shm_size = (request.shm_size > 0).then_some(request.shm_size);
     options.network = Some(request.network.clone()).filter(|network| !network.is_empty());
     options.keep_bases = true;
-    options.cache_imports = request.cache_from.iter().map(|name| import(name)).collect();
+    let cached = allow_cache(solver, &request, &mut options);
     let mut attributes = attributes(&request);
     // A job from here on: what is received must not be swept away.
     let placeholder = solver.begin(options.clone());
@@ -132,14 +135,54 @@ pub async fn build(
     let job = solver.begin(options);
     drop(placeholder);
     let plan = FrontendRequest { attributes, inputs: BTreeMap::new() };
-    let planned =
-        match dockerfile::plan(&dockerfile::JobSources { job: &job, inputs: &plan.inputs }, &plan).await? {
-            Plan::Build(build) if build.images.len() == 1 => build.images.into_iter().next(),
-            _ => None,
-        };
+    let sources = dockerfile::JobSources::new(&job, &plan.inputs);
+    let planned = match dockerfile::plan(&sources, &plan).await {
+        Ok(Plan::Build(build)) if build.images.len() == 1 => build.images.into_iter().next(),
+        Ok(_) => None,
+        Err(error) => {
+            let Some(cause) = sources.unresolved() else { return Err(in_own_words(error, &request)) };
+            // Docker pulls a base image when its step's turn has come.
+            if let Some(step) = error.location().and_then(progress::step).filter(|_| !request.quiet) {
+                lines(Line::Text(step));
+            }
+            lines(Line::Failed { code: 0, message: cause.to_string() });
+            return Ok(None);
+        }
+    };
     let planned = planned.ok_or_else(|| Error::invalid("the classic builder builds for one platform"))?;
-    let steps = planned.steps.clone();
-    let printer = Printer::new(Arc::clone(&watcher), &steps, request.quiet, Arc::clone(&lines));
+    let mut steps = planned.steps.clone();
+    let last = steps.last().and_then(|step| step.vertex.clone());
+    // Labels of the client are instructions at the end.
+    steps.extend(request.labels.iter().map(|(name, value)| StepNote {
+        text: format!("LABEL {name}={value}"),
+        vertex: last.clone(),
+        global: false,
+    }));
+    if steps.last().is_some_and(|step| step.vertex.is_none() && is_from_scratch(&step.text)) {
+        for (number, step) in steps.iter().enumerate().filter(|_| !request.quiet) {
+            lines(Line::Text(format!("Step {}/{} : {}\n", number + 1, steps.len(), step.text)));
+        }
+        lines(Line::Text(" ---> \n".to_owned()));
+        let message = "No image was generated. Is your Dockerfile empty?".to_owned();
+        lines(Line::Failed { code: 0, message });
+        return Ok(None);
+    }
+    let images = image_sources(&planned.definition);
+    let image_id = |name: &str| {
+        // An image without a manifest is pinned by its id.
+        let (tagged, digest) = name.split_once('@').unwrap_or((name, name));
+        [name, digest, tagged].iter().find_map(|name| solver.images().get(name).ok()).map(|image| image.id)
+    };
+    let printer = Printer {
+        watcher: Arc::clone(&watcher),
+        steps: &steps,
+        quiet: request.quiet,
+        lines: Arc::clone(&lines),
+        shown: &solver.inner().shown,
+        images: &images,
+        image_id: &image_id,
+        cached,
+    };
     let work = run(&job, planned, &request);
     let (built, ()) = tokio::join!(
         async {
@@ -151,6 +194,9 @@ pub async fn build(
     );
     match built {
         Ok(id) => {
+            if !request.quiet {
+                lines(Line::Text(format!(" ---> {}\n", short(&id))));
+            }
             lines(Line::Result(json!({ "ID": id })));
             if request.quiet {
                 lines(Line::Text(format!("{id}\n")));
@@ -182,6 +228,62 @@ async fn run(job: &Job, planned: PlannedImage, request: &Request) -> Result<Stri
         inline_cache: request.build_args.contains_key("BUILDKIT_INLINE_CACHE"),
     };
     export::image(job, &result, options).await.map(|image| image.id)
+}
+
+/// Says what the build may take from the cache; returns whether that is anything.
+///
+/// With `cachefrom`, Docker's classic builder knows nothing but what is in those images, as far as they are here.
+fn allow_cache(solver: &Solver, request: &Request, options: &mut JobOptions) -> bool {
+    if request.cache_from.is_empty() {
+        return !request.no_cache;
+    }
+    let mut images = Vec::new();
+    for name in &request.cache_from {
+        match solver.images().get(name) {
+            Ok(image) => {
+                images.push(image.layers);
+                options.cache_imports.push(import(name));
+            }
+            Err(error) => {
+                tracing::warn!(%error, image = name, "could not look up image for cache resolution")
+            }
+        }
+    }
+    let cached = !images.is_empty() && !request.no_cache;
+    options.cache_within = Some(images);
+    cached
+}
+
+/// An error before the first step in the words of the classic builder.
+fn in_own_words(error: Error, request: &Request) -> Error {
+    let name = match request.dockerfile.as_str() {
+        "" => "Dockerfile",
+        name => name,
+    };
+    let text = error.to_string();
+    if text.starts_with("failed to read dockerfile:") && error.code() == Code::NotFound {
+        return Error::failed(format!("Cannot locate specified Dockerfile: {name}"));
+    }
+    if text == "the Dockerfile cannot be empty" {
+        return Error::failed(format!("the Dockerfile ({name}) cannot be empty"));
+    }
+    error
+}
+
+/// The names of the images of a definition, by vertex.
+fn image_sources(definition: &pb::Definition) -> HashMap<String, String> {
+    let named = |bytes: &Vec<u8>| {
+        let op = pb::Op::decode(bytes.as_slice()).ok()?;
+        let Some(pb::op::Op::Source(source)) = op.op else { return None };
+        let name = source.identifier.strip_prefix("docker-image://")?.to_owned();
+        Some((crate::graph::digest(bytes), name))
+    };
+    definition.def.iter().filter_map(named).collect()
+}
+
+fn is_from_scratch(text: &str) -> bool {
+    let mut words = text.split_whitespace();
+    words.next().is_some_and(|word| word.eq_ignore_ascii_case("FROM")) && words.next() == Some("scratch")
 }
 
 fn import(name: &str) -> CacheImport {

@@ -27,5 +27,12 @@ pub use lower::StepNote;
 pub(crate) use sources::JobSources;
 pub use sources::Sources;
 
+/// Says which of how many instructions is on a line, and what it says; nothing for a file that can't be read.
+pub(crate) fn count_instructions(text: &str, line: u32) -> Option<(usize, usize, String)> {
+    let nodes = parse::parse(text).ok()?.nodes;
+    let at = nodes.iter().position(|node| (node.lines.start..=node.lines.end).contains(&line))?;
+    Some((at + 1, nodes.len(), nodes[at].original.clone()))
+}
+
 #[cfg(test)]
 mod tests;

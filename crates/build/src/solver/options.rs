@@ -77,6 +77,8 @@ pub struct JobOptions {
     pub network: Option<String>,
     /// Where cached results may come from.
     pub cache_imports: Vec<CacheImport>,
+    /// Layers of the only images that cached results may come from, each image's lowest first; `None`: all of the cache.
+    pub cache_within: Option<Vec<Vec<skiff_images::Digest>>>,
     /// Whether images that are pulled for the build become images of the store, as with the classic builder.
     pub keep_bases: bool,
     /// Contexts that are here already, by name: the classic builder's.
@@ -94,6 +96,7 @@ impl JobOptions {
             shm_size: None,
             network: None,
             cache_imports: Vec::new(),
+            cache_within: None,
             keep_bases: false,
             contexts: HashMap::new(),
         }

@@ -79,7 +79,7 @@ fn request(call: &Call) -> Result<BuildImage> {
             .unwrap_or_default(),
         target: text("target"),
         network: text("networkmode"),
-        extra_hosts: hosts(query.filled("extrahosts")),
+        extra_hosts: hosts(query.all("extrahosts")),
         shm_size: number("shmsize")?,
         memory: number("memory")?,
         memory_swap: number("memswap")?,
@@ -102,13 +102,15 @@ fn parsed<T: DeserializeOwned + Default>(value: Option<&str>, what: &str) -> Res
         .map_err(|error| ApiError::bad_request(format!("error reading {what}: {error}")))
 }
 
-/// `["name:ip"]` as docker's command line sends it, or `name:ip name:ip` as docker-py does.
-fn hosts(value: Option<&str>) -> Vec<String> {
-    let Some(value) = value else { return Vec::new() };
-    serde_json::from_str::<Option<Vec<String>>>(value).ok().flatten().unwrap_or_else(|| {
-        let words = value.split([' ', ',']).filter(|word| !word.is_empty() && *word != "null");
-        words.map(str::to_owned).collect()
-    })
+/// `name:ip`, once for each host; or all of them as one list in JSON, or between blanks.
+fn hosts<'a>(values: impl Iterator<Item = &'a str>) -> Vec<String> {
+    let several = |value: &str| {
+        serde_json::from_str::<Option<Vec<String>>>(value).ok().flatten().unwrap_or_else(|| {
+            let words = value.split([' ', ',']).filter(|word| !word.is_empty() && *word != "null");
+            words.map(str::to_owned).collect()
+        })
+    };
+    values.flat_map(several).collect()
 }
 
 /// Logins that cannot be read count as none: the registry will ask for them if it needs them.
@@ -145,11 +147,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn hosts_come_in_two_forms() {
-        assert_eq!(hosts(Some(r#"["a:1.2.3.4"]"#)), ["a:1.2.3.4"]);
-        assert_eq!(hosts(Some("a:1.2.3.4 b:::1")), ["a:1.2.3.4", "b:::1"]);
-        assert_eq!(hosts(Some("null")), [""; 0]);
-        assert_eq!(hosts(None), [""; 0]);
+    fn hosts_come_in_several_forms() {
+        let read = |values: &[&'static str]| hosts(values.iter().copied());
+        assert_eq!(read(&[r#"["a:1.2.3.4"]"#]), ["a:1.2.3.4"]);
+        assert_eq!(read(&["a:1.2.3.4 b:::1"]), ["a:1.2.3.4", "b:::1"]);
+        assert_eq!(read(&["a:1.2.3.4", "b:::1"]), ["a:1.2.3.4", "b:::1"]);
+        assert_eq!(read(&["null"]), [""; 0]);
+        assert_eq!(read(&[]), [""; 0]);
     }
 
     #[test]

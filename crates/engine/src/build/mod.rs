@@ -15,6 +15,7 @@ pub use usage::{BuildCacheRecord, PruneBuilds, PrunedBuilds};
 
 use crate::engine::Engine;
 use crate::error::{Code, Error, Result};
+use crate::state::Record;
 
 /// The cache is cut down to so many bytes, as long as nobody says otherwise.
 const KEEP_STORAGE: u64 = 20 << 30;
@@ -23,6 +24,8 @@ const KEEP_STORAGE: u64 = 20 << 30;
 #[derive(Debug, Default)]
 pub(crate) struct Steps {
     all: Mutex<HashMap<String, oneshot::Sender<i32>>>,
+    /// What they are run as, while they are: their resolvers ask for it.
+    records: Mutex<HashMap<String, Arc<Record>>>,
 }
 
 impl Steps {
@@ -32,7 +35,20 @@ impl Steps {
         receiver
     }
 
+    fn begin(&self, record: &Record) {
+        self.records
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(record.id.clone(), Arc::new(record.clone()));
+    }
+
+    /// What a step is run as.
+    pub fn record(&self, key: &str) -> Option<Arc<Record>> {
+        self.records.lock().unwrap_or_else(PoisonError::into_inner).get(key).cloned()
+    }
+
     fn forget(&self, key: &str) {
+        self.records.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
         self.all.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
     }
 
@@ -51,15 +67,35 @@ impl Steps {
 }
 
 impl Engine {
-    /// Opens the solver.
+    /// Opens the solver. A directory that it can't use is put aside: the cache is a loss, an engine that does not start would
+    /// be a greater one.
     pub(crate) fn open_solver(&self) -> Result<Solver> {
-        let config = skiff_build::Config {
+        let config = self.solver_config();
+        let root = config.root.clone();
+        let error = match Solver::open(config) {
+            Ok(solver) => return Ok(solver),
+            Err(error) => error,
+        };
+        let aside = root.with_extension(format!("broken-{}", crate::clock::now_ns()));
+        match std::fs::rename(&root, &aside) {
+            Ok(()) => {
+                tracing::warn!(%error, path = %aside.display(), "build cache is unusable, put aside");
+                Solver::open(self.solver_config()).map_err(|error| build_error(&error))
+            }
+            Err(rename) => {
+                tracing::warn!(error = %rename, path = %root.display(), "build cache can't be put aside");
+                Err(build_error(&error))
+            }
+        }
+    }
+
+    fn solver_config(&self) -> skiff_build::Config {
+        skiff_build::Config {
             root: self.0.config.root.join("build"),
             images: self.0.config.images.clone(),
             runner: Arc::new(step::Runner(Arc::downgrade(&self.0))),
             keep_storage: KEEP_STORAGE,
-        };
-        Solver::open(config).map_err(|error| build_error(&error))
+        }
     }
 
     /// The solver, for those who speak BuildKit's protocol.

@@ -67,6 +67,7 @@ impl StepRunner for Runner {
         let result = async {
             engine.allocate_endpoints(&record, &mut taken.endpoints).await?;
             record.endpoints.clone_from(&taken.endpoints);
+            engine.0.steps.begin(&record);
             let (worker, record, output) = (engine.clone(), record.clone(), Arc::clone(&step.output));
             let mut held = std::mem::take(&mut taken);
             let (started, held) = blocking(move || {

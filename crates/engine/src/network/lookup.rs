@@ -1,18 +1,27 @@
 //! Who has a name, as one container sees it.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use super::{is_user_defined, settings};
 use crate::engine::Engine;
 use crate::state::Record;
 
 impl Engine {
+    /// Who asks: a container, or the step of a build.
+    pub(super) fn asking(&self, id: &str) -> Option<Arc<Record>> {
+        match self.0.registry.by_id(id) {
+            Some(container) => Some(container.record()),
+            None => self.0.steps.record(id),
+        }
+    }
+
     /// The addresses, IPv4 first, behind a name on the user-defined networks of a container; `None` when nobody there has it.
     ///
     /// A name is a container's, an alias, a short id or a host name, on the network or followed by its name; an alias of
     /// the asking container's own links comes first.
     pub(super) fn resolve_name(&self, asker: &str, wanted: &str) -> Option<Vec<IpAddr>> {
-        let asker = self.0.registry.by_id(asker)?.record();
+        let asker = self.asking(asker)?;
         let mut found = Vec::new();
         for (network, settings) in self.attachments(&asker).ok()? {
             let network_name = network.record().name.as_str();
@@ -49,7 +58,7 @@ impl Engine {
 
     /// The name of an address on the user-defined networks of a container.
     pub(super) fn resolve_address(&self, asker: &str, ip: IpAddr) -> Option<String> {
-        let asker = self.0.registry.by_id(asker)?.record();
+        let asker = self.asking(asker)?;
         for (network, _) in self.attachments(&asker).ok()? {
             let network_name = &network.record().name;
             if !is_user_defined(network_name) {

@@ -193,8 +193,7 @@ impl Engine {
     ///
     /// A container with no way out gets answers only from servers on its own networks: names would be a way out too.
     async fn forward_question(&self, container: &str, message: &[u8], stream: bool) -> io::Result<Vec<u8>> {
-        let container = self.0.registry.by_id(container);
-        let record = container.ok_or_else(|| io::Error::other("the container is gone"))?.record();
+        let record = self.asking(container).ok_or_else(|| io::Error::other("the container is gone"))?;
         let mut servers: Vec<IpAddr> =
             record.host_config.dns.iter().flatten().filter_map(|server| server.parse().ok()).collect();
         if !record.endpoints.iter().any(|endpoint| endpoint.default_route || endpoint.default_route6) {

@@ -58,7 +58,7 @@ fn progress(line: Line) -> Progress {
         Line::Result(result) => Progress { aux: Some(result), ..Progress::default() },
         Line::Failed { code, message } => Progress {
             error: Some(message.clone()),
-            error_detail: Some(ErrorDetail { code: Some(code), message }),
+            error_detail: Some(ErrorDetail { code: (code != 0).then_some(code), message }),
             ..Progress::default()
         },
     }

@@ -75,6 +75,8 @@ pub struct StepNote {
     pub text: String,
     /// The digest of the vertex whose result is the file system after it; `None` for scratch.
     pub vertex: Option<String>,
+    /// Whether it is an `ARG` before the first stage.
+    pub global: bool,
 }
 
 /// What the target and the stages that it needs take from outside.
@@ -107,6 +109,8 @@ pub struct Converter<'a> {
     pub(super) all_stages: bool,
     /// The text of a base image's trigger, for the classic builder's steps.
     pub(super) source: &'a pb::SourceInfo,
+    /// The instructions before the first stage.
+    global_steps: Vec<String>,
 }
 
 /// Makes a Dockerfile into a graph. What the checks find is in `linter`, also when it fails.
@@ -199,6 +203,7 @@ impl<'a> Converter<'a> {
             created: settings.created(),
             all_stages: input.all_stages,
             source: input.source,
+            global_steps: document.globals.iter().map(|global| global.code.clone()).collect(),
         };
         Ok((converter, infos))
     }
@@ -340,8 +345,11 @@ impl<'a> Converter<'a> {
         let (root, base_config) = (state.state.root, state.base_config.take());
         let marks: Vec<Option<Out>> = notes.iter().map(|(_, out)| *out).collect();
         let (definition, digests) = self.draft.definition(root, Some(self.source), &marks)?;
-        let steps =
-            notes.into_iter().zip(digests).map(|((text, _), vertex)| StepNote { text, vertex }).collect();
+        let globals = self.global_steps.into_iter();
+        let globals = globals.map(|text| StepNote { text, vertex: None, global: true });
+        let steps = notes.into_iter().zip(digests);
+        let steps = steps.map(|((text, _), vertex)| StepNote { text, vertex, global: false });
+        let steps = globals.chain(steps).collect();
         Ok(Converted { definition, image, base_config, steps, outline })
     }
 }
