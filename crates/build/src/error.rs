@@ -90,6 +90,8 @@ pub enum Error {
     Source {
         /// What is wrong, in BuildKit's words.
         message: String,
+        /// What kind of failure it is.
+        code: Code,
         /// Where.
         location: Box<Location>,
     },
@@ -159,7 +161,8 @@ impl Error {
     /// Says what kind of failure this is.
     pub fn code(&self) -> Code {
         match self {
-            Error::Invalid { .. } | Error::Source { .. } => Code::InvalidArgument,
+            Error::Invalid { .. } => Code::InvalidArgument,
+            Error::Source { code, .. } => *code,
             Error::NotFound { .. } => Code::NotFound,
             Error::Denied { .. } => Code::Denied,
             Error::Unavailable { .. } => Code::Unavailable,

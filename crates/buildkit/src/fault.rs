@@ -18,11 +18,8 @@ const SOURCE_LIMIT: usize = 256 << 10;
 
 /// Writes an error as a status.
 pub(crate) fn status(error: &Error) -> Status {
+    // BuildKit's errors have no codes of gRPC; clients print those that there are before the message.
     let code = match error.code() {
-        skiff_build::Code::InvalidArgument => Code::InvalidArgument,
-        skiff_build::Code::NotFound => Code::NotFound,
-        skiff_build::Code::Denied => Code::PermissionDenied,
-        skiff_build::Code::Unavailable => Code::Unavailable,
         skiff_build::Code::Cancelled => Code::Cancelled,
         skiff_build::Code::Internal => Code::Internal,
         _ => Code::Unknown,

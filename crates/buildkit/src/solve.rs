@@ -266,10 +266,10 @@ fn entitlements(asked: &[String]) -> Result<HashSet<Entitlement>, Refusal> {
             "network.host" => Ok(Entitlement::NetworkHost),
             // A step with all privileges could leave the guest's engine nothing of its own; dockerd refuses it too
             // unless it is configured to.
-            "security.insecure" => Err(Refusal::permission_denied(format!(
+            "security.insecure" => Err(Refusal::unknown(format!(
                 "granting entitlement {name} is not allowed by build daemon configuration"
             ))),
-            _ => Err(Refusal::invalid_argument(format!("invalid entitlement: {name}"))),
+            _ => Err(Refusal::unknown(format!("invalid entitlement: {name}"))),
         })
         .collect()
 }

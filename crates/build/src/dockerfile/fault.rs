@@ -77,6 +77,7 @@ impl Fault {
         match source {
             Some(source) if !self.lines.is_empty() => Error::Source {
                 message: self.message,
+                code: self.code,
                 location: Box::new(Location {
                     source: source.clone(),
                     ranges: self.lines.into_iter().map(Lines::range).collect(),

@@ -78,7 +78,7 @@ pub struct PlannedImage {
 /// # Errors
 /// What is wrong with the request or its Dockerfile; what the solver says.
 pub async fn build(job: &Job, request: &FrontendRequest) -> Result<BuildResult> {
-    match plan(&JobSources { job, inputs: &request.inputs }, request).await? {
+    match plan(&JobSources::new(job, &request.inputs), request).await? {
         Plan::Answer(metadata) => Ok(BuildResult { refs: Refs::None, metadata }),
         Plan::Build(build) => {
             let mut refs = BTreeMap::new();

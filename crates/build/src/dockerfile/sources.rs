@@ -1,5 +1,7 @@
 //! What the frontend asks the solver for.
 
+use std::sync::{Mutex, PoisonError};
+
 use async_trait::async_trait;
 
 use crate::error::{Code, Error, Result};
@@ -62,9 +64,63 @@ pub trait Sources: Send + Sync {
 #[derive(Debug)]
 pub struct JobSources<'a> {
     /// The job.
-    pub job: &'a Job,
+    job: &'a Job,
     /// The definitions.
-    pub inputs: &'a std::collections::BTreeMap<String, pb::Definition>,
+    inputs: &'a std::collections::BTreeMap<String, pb::Definition>,
+    /// Why the first image that could not be resolved could not.
+    unresolved: Mutex<Option<Error>>,
+}
+
+impl<'a> JobSources<'a> {
+    /// Sources of a job.
+    pub fn new(job: &'a Job, inputs: &'a std::collections::BTreeMap<String, pb::Definition>) -> Self {
+        Self { job, inputs, unresolved: Mutex::new(None) }
+    }
+
+    /// Why an image could not be resolved, in the words of `docker pull`.
+    pub fn unresolved(&self) -> Option<Error> {
+        self.unresolved.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// A failure to resolve an image in BuildKit's words; `docker pull` has others for the same.
+fn unresolved(name: &str, error: &Error) -> Error {
+    let what = format!("failed to resolve source metadata for {name}");
+    match error {
+        Error::Images { cause } => match &**cause {
+            skiff_images::Error::RegistryNotFound { message }
+                if message.starts_with("pull access denied") =>
+            {
+                Error::Denied {
+                    message: format!(
+                        "{what}: pull access denied, repository does not exist or may require authorization: server \
+                         message: insufficient_scope: authorization failed"
+                    ),
+                }
+            }
+            skiff_images::Error::RegistryNotFound { .. } => {
+                Error::not_found(format!("{what}: {name}: not found"))
+            }
+            skiff_images::Error::RegistryUnauthorized { .. } => {
+                Error::Denied { message: format!("{what}: {error}") }
+            }
+            skiff_images::Error::Request { method, url, reason } => {
+                // BuildKit looks a manifest up before it fetches it.
+                let method = if *method == "Get" { "Head" } else { method };
+                let path = name.split_once('/').and_then(|(_, path)| path.rsplit_once(':'));
+                let url = match (url.strip_suffix("/v2/"), path) {
+                    (Some(host), Some((path, tag))) => format!("{host}/v2/{path}/manifests/{tag}"),
+                    _ => url.clone(),
+                };
+                Error::unavailable(format!("{what}: failed to do request: {method} \"{url}\": {reason}"))
+            }
+            skiff_images::Error::NoMatchingManifest { platform } => {
+                Error::not_found(format!("{what}: no match for platform in manifest: not found ({platform})"))
+            }
+            _ => Error::failed(format!("{what}: {error}")),
+        },
+        _ => error.clone(),
+    }
 }
 
 #[async_trait]
@@ -76,7 +132,13 @@ impl Sources for JobSources<'_> {
         mode: ResolveMode,
         log_name: &str,
     ) -> Result<ResolvedImage> {
-        self.job.resolve_image(name, Some(platform), mode, Some(log_name)).await
+        self.job.resolve_image(name, Some(platform), mode, Some(log_name)).await.map_err(|error| {
+            self.unresolved
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .get_or_insert_with(|| error.clone());
+            unresolved(name, &error)
+        })
     }
 
     async fn read_files(

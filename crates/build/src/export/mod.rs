@@ -63,7 +63,7 @@ pub enum Archive {
 /// Names that are none; errors of making the result; a result for several platforms.
 pub async fn image(job: &Job, result: &BuildResult, options: ImageOptions) -> Result<ExportedImage> {
     let names = complete(&options.names)?;
-    let (reference, key) = single(result)?;
+    let (reference, key) = single(job, result)?;
     let value = reference.value().await?;
     let vertex = vertex("exporting to image");
     let reporter = Reporter::new(Arc::clone(job.listener()), vertex);
@@ -75,8 +75,10 @@ pub async fn image(job: &Job, result: &BuildResult, options: ImageOptions) -> Re
         let new = NewBuilt { config, names: names.clone() };
         let image = blocking(move || Ok(images.add_image(new, &held)?)).await?;
         reporter.status(&format!("writing image {}", image.id), 0, 0, true);
-        for name in &names {
-            reporter.status(&format!("naming to {name}"), 0, 0, true);
+        for name in &options.names {
+            // As it was given, but with its registry.
+            let shown = Reference::parse(name).map_or_else(|_| name.clone(), |name| name.to_string());
+            reporter.status(&format!("naming to {shown}"), 0, 0, true);
         }
         Ok(ExportedImage { manifest: image.id.clone(), id: image.id, names })
     }
@@ -100,7 +102,7 @@ pub async fn archive(
     out: impl Write + Send + 'static,
 ) -> Result<ExportedImage> {
     let names = complete(&options.names)?;
-    let (reference, key) = single(result)?;
+    let (reference, key) = single(job, result)?;
     let value = reference.value().await?;
     let what = match form {
         Archive::Oci => "exporting to oci image format",
@@ -162,7 +164,7 @@ fn complete(names: &[String]) -> Result<Vec<String>> {
 }
 
 /// The only reference of a result, and the key of its configuration.
-fn single(result: &BuildResult) -> Result<(Ref, String)> {
+fn single(job: &Job, result: &BuildResult) -> Result<(Ref, String)> {
     match &result.refs {
         Refs::Single(reference) => Ok((reference.clone(), IMAGE_CONFIG_KEY.to_owned())),
         Refs::Map(map) => match map.iter().next() {
@@ -173,6 +175,10 @@ fn single(result: &BuildResult) -> Result<(Ref, String)> {
             }
             _ => Err(Error::invalid("docker exporter does not currently support exporting manifest lists")),
         },
+        // Nothing is a file system too.
+        Refs::None if result.metadata.contains_key(IMAGE_CONFIG_KEY) => {
+            Ok((job.solve(crate::graph::pb::Definition::default())?, IMAGE_CONFIG_KEY.to_owned()))
+        }
         Refs::None => Err(Error::invalid("no result to export")),
     }
 }

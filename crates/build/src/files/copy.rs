@@ -43,7 +43,7 @@ pub(crate) struct Options<'a> {
     pub allow_empty: bool,
     /// Whether what is there is replaced by something of another kind.
     pub replace: bool,
-    /// Paths that must be among what patterns include.
+    /// Paths that must be there, among what patterns include.
     pub required: &'a [String],
 }
 
@@ -56,6 +56,7 @@ pub(crate) fn copy(view: &View, root: &OwnedFd, options: &Options<'_>) -> Result
         return Err(Error::not_found(format!("{} not found", text(&source))));
     }
     let rules = selection.rules()?;
+    check_required(view, options.required)?;
     if !options.create {
         let parent = parent_of(&clean(options.destination));
         let there = open_inside(root, &parent, OFlags::PATH | OFlags::DIRECTORY);
@@ -66,7 +67,6 @@ pub(crate) fn copy(view: &View, root: &OwnedFd, options: &Options<'_>) -> Result
         let Some(meta) = meta else {
             return Err(Error::not_found(format!("lstat {}: no such file or directory", text(&name))));
         };
-        check_required(view, &path, options.required)?;
         if options.unpack && meta.kind == Kind::File && is_archive(view, &path) {
             unpack(view, &path, root, options)?;
             continue;
@@ -77,10 +77,9 @@ pub(crate) fn copy(view: &View, root: &OwnedFd, options: &Options<'_>) -> Result
     Ok(())
 }
 
-fn check_required(view: &View, below: &[u8], required: &[String]) -> Result<()> {
+fn check_required(view: &View, required: &[String]) -> Result<()> {
     for path in required {
-        let selection =
-            Selection { path: join(below, path.as_bytes()), wildcard: true, ..Selection::default() };
+        let selection = Selection { path: path.clone().into_bytes(), wildcard: true, ..Selection::default() };
         let missing = |found: &(Vec<u8>, Vec<u8>)| matches!(view.meta(&found.0), Ok(None));
         let paths = selection.paths(view)?;
         if paths.is_empty() || paths.iter().any(missing) {

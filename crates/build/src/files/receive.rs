@@ -76,7 +76,7 @@ impl ContextSink for Receiver {
                     && let Some(old @ Node { kind: NodeKind::File { size: had, hash }, .. }) =
                         self.previous.get(&path)
                     && (*had, old.mtime, old.mode, old.uid, old.gid) == (size, mtime, new.mode, uid, gid)
-                    && self.store.has(hash)
+                    && self.store.has(hash, size)
                 {
                     let old = old.clone();
                     self.tree.insert(path, old);

@@ -70,10 +70,11 @@ impl Store {
         self.root.join("files").join(&hash[..2]).join(hash)
     }
 
-    pub fn has(&self, hash: &str) -> bool {
+    /// Whether contents are here, all `size` bytes of them: a power cut may leave a name without its data.
+    pub fn has(&self, hash: &str, size: u64) -> bool {
         // Both under the lock: see `sweep`.
         let known = self.known.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        known.contains(hash) || self.path(hash).exists()
+        known.contains(hash) || fs::metadata(self.path(hash)).is_ok_and(|file| file.len() == size)
     }
 
     pub fn begin(&self) -> Incoming {
@@ -103,7 +104,7 @@ impl Store {
     /// Keeps what was received; returns its size and hash.
     pub fn finish(&self, mut incoming: Incoming) -> Result<(u64, String)> {
         let hash = hex::encode(std::mem::take(&mut incoming.hasher).finalize());
-        if !self.has(&hash) {
+        if !self.has(&hash, incoming.size) {
             let path = self.path(&hash);
             let directory = path.parent().unwrap_or(&self.root);
             fs::create_dir_all(directory).map_err(|error| Error::io("create", directory, error))?;
@@ -136,6 +137,11 @@ impl Store {
         let list = |path: &Path| fs::read_dir(path).map_err(|error| Error::io("list", path, error));
         for shard in list(&files)? {
             let shard = shard.map_err(|error| Error::io("list", &files, error))?.path();
+            if !shard.is_dir() {
+                // Nothing of ours.
+                fs::remove_file(&shard).map_err(|error| Error::io("remove", &shard, error))?;
+                continue;
+            }
             for file in list(&shard)? {
                 let file = file.map_err(|error| Error::io("list", &shard, error))?;
                 let name = file.file_name();
@@ -146,5 +152,44 @@ impl Store {
             }
         }
         Ok(freed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn contents_that_lost_their_data_are_received_again() {
+        let root = tempfile::tempdir().unwrap();
+        let receive = |store: &Store| {
+            let mut incoming = store.begin();
+            store.write(&mut incoming, b"contents").unwrap();
+            store.finish(incoming).unwrap()
+        };
+        let (size, hash) = receive(&Store::open(root.path()).unwrap());
+        let again = Store::open(root.path()).unwrap();
+        assert!(again.has(&hash, size));
+        fs::write(again.path(&hash), "").unwrap();
+        assert!(!again.has(&hash, size));
+        receive(&again);
+        assert_eq!(fs::read(again.path(&hash)).unwrap(), b"contents");
+    }
+
+    #[test]
+    fn a_sweep_takes_what_is_not_needed_and_what_is_not_ours() {
+        let root = tempfile::tempdir().unwrap();
+        let store = Store::open(root.path()).unwrap();
+        let keep = |bytes: &[u8]| {
+            let mut incoming = store.begin();
+            store.write(&mut incoming, bytes).unwrap();
+            store.finish(incoming).unwrap().1
+        };
+        let (one, two) = (keep(b"one"), keep(b"two2"));
+        fs::write(root.path().join("files/.stray"), "").unwrap();
+        assert_eq!(store.sweep(&HashSet::from([one.as_str()]), || true).unwrap(), 0);
+        assert_eq!(store.sweep(&HashSet::from([one.as_str()]), || false).unwrap(), 4);
+        assert!(store.has(&one, 3) && !store.has(&two, 4));
+        assert!(!root.path().join("files/.stray").exists());
     }
 }

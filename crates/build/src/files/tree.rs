@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
+use std::sync::OnceLock;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
@@ -47,11 +48,25 @@ pub(crate) struct Node {
 #[serde(from = "Vec<(Vec<u8>, Node)>", into = "Vec<(Vec<u8>, Node)>")]
 pub(crate) struct Tree {
     nodes: BTreeMap<Vec<u8>, Node>,
+    /// Reckoned once: a context of many files is asked for it by every source that is made of it.
+    digest: Digest,
 }
+
+/// A digest that is kept once it was reckoned. It says nothing about whether trees are equal.
+#[derive(Debug, Clone, Default)]
+struct Digest(OnceLock<String>);
+
+impl PartialEq for Digest {
+    fn eq(&self, _: &Digest) -> bool {
+        true
+    }
+}
+
+impl Eq for Digest {}
 
 impl From<Vec<(Vec<u8>, Node)>> for Tree {
     fn from(nodes: Vec<(Vec<u8>, Node)>) -> Tree {
-        Tree { nodes: nodes.into_iter().collect() }
+        Tree { nodes: nodes.into_iter().collect(), digest: Digest::default() }
     }
 }
 
@@ -67,6 +82,7 @@ impl Tree {
     }
 
     pub fn insert(&mut self, path: Vec<u8>, node: Node) {
+        self.digest = Digest::default();
         self.nodes.insert(path, node);
     }
 
@@ -144,11 +160,14 @@ impl Tree {
 
     /// The digest of everything but modification times.
     pub fn digest(&self) -> String {
-        let mut hasher = Sha256::new();
-        for (path, node) in &self.nodes {
-            hash_node(&mut hasher, path, node);
-        }
-        hex::encode(hasher.finalize())
+        let reckon = || {
+            let mut hasher = Sha256::new();
+            for (path, node) in &self.nodes {
+                hash_node(&mut hasher, path, node);
+            }
+            hex::encode(hasher.finalize())
+        };
+        self.digest.0.get_or_init(reckon).clone()
     }
 }
 

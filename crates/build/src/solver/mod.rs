@@ -66,6 +66,8 @@ pub(crate) struct Inner {
     flights: Flights,
     /// The records that results come from, by what the results are.
     makers: Mutex<HashMap<String, String>>,
+    /// Steps that the classic builder has shown.
+    pub shown: crate::classic::Shown,
     /// Jobs that exist.
     jobs: AtomicUsize,
     /// Whether the cache is about to be measured.
@@ -88,12 +90,23 @@ struct JobInner {
     /// Vertices that were told of.
     announced: Mutex<std::collections::HashSet<String>>,
     cancelled: CancellationToken,
+    /// Whether it counts no more among the jobs that there are.
+    ended: AtomicBool,
+}
+
+impl JobInner {
+    /// Ends all work. What is asked about the job afterwards keeps nothing in use.
+    fn end(&self) {
+        self.cancelled.cancel();
+        if !self.ended.swap(true, Ordering::AcqRel) {
+            self.solver.inner.jobs.fetch_sub(1, Ordering::AcqRel);
+        }
+    }
 }
 
 impl Drop for JobInner {
     fn drop(&mut self) {
-        self.cancelled.cancel();
-        self.solver.inner.jobs.fetch_sub(1, Ordering::AcqRel);
+        self.end();
     }
 }
 
@@ -119,6 +132,7 @@ impl Solver {
                 mounts: CacheMounts::open(root.join("mounts"))?,
                 flights: Flights::default(),
                 makers: Mutex::default(),
+                shown: crate::classic::Shown::default(),
                 jobs: AtomicUsize::new(0),
                 collecting: AtomicBool::new(false),
                 config,
@@ -138,6 +152,7 @@ impl Solver {
                 imports: tokio::sync::OnceCell::new(),
                 announced: Mutex::default(),
                 cancelled: CancellationToken::new(),
+                ended: AtomicBool::new(false),
             }),
         }
     }
@@ -281,7 +296,7 @@ impl Job {
 
     /// Cancels everything that the job does; its references answer [`Error::Cancelled`] from then on.
     pub fn cancel(&self) {
-        self.inner.cancelled.cancel();
+        self.inner.end();
     }
 }
 

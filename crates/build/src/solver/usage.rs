@@ -38,6 +38,7 @@ impl Solver {
     pub async fn prune(&self, options: PruneOptions) -> Result<Vec<UsageRecord>> {
         let inner = Arc::clone(&self.inner);
         let filters = parse(&options.filters)?;
+        inner.shown.clear();
         blocking(move || inner.prune(&options, &filters)).await
     }
 }

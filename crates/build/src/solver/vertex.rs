@@ -22,6 +22,9 @@ use crate::files::{Selection, checksum};
 use crate::graph::pb::op::Op;
 use crate::graph::{Graph, Vertex};
 
+/// How the failure begins of a path that is not there.
+const NO_CHECKSUM: &str = "failed to calculate checksum";
+
 /// Work that several wait for.
 pub(crate) type Work = Shared<BoxFuture<'static, Result<Outputs>>>;
 
@@ -130,6 +133,12 @@ impl Job {
             Ok(outputs) => Ok(outputs),
             Err(cause) => {
                 reporter.failed(&cause);
+                let cause = match cause {
+                    Error::NotFound { message } if message.starts_with(NO_CHECKSUM) => {
+                        Error::not_found(format!("failed to compute cache key: {message}"))
+                    }
+                    cause => cause,
+                };
                 Err(Error::Vertex {
                     digest: digest.to_owned(),
                     location: vertex.location.clone().map(Box::new),
@@ -159,7 +168,10 @@ impl Job {
         let ignore = vertex.metadata.ignore_cache;
         let ids: Vec<String> = inputs.iter().map(Value::id).collect();
         let quick = key::of(vertex, &ids);
-        if !ignore && let Some(outputs) = inner.cached(&quick, &plan.outputs, &inputs) {
+        if !ignore
+            && let Some(outputs) = inner.cached(&quick, &plan.outputs, &inputs)
+            && self.may_use(&outputs)
+        {
             reporter.completed(true);
             return Ok(outputs);
         }
@@ -170,6 +182,7 @@ impl Job {
         if !ignore
             && exact != quick
             && let Some(outputs) = inner.cached(&exact, &plan.outputs, &inputs)
+            && self.may_use(&outputs)
         {
             for &index in &plan.outputs {
                 inner.cache.alias(&key::output(&exact, index), &key::output(&quick, index));
@@ -198,6 +211,15 @@ impl Job {
             reporter.completed(false);
         }
         result
+    }
+
+    /// Whether cached results are in images that the client allows.
+    fn may_use(&self, outputs: &Outputs) -> bool {
+        let Some(images) = &self.inner.options.cache_within else { return true };
+        outputs.iter().flatten().all(|value| match value {
+            Value::Layers(snapshot) => images.iter().any(|layers| layers.starts_with(&snapshot.layers)),
+            Value::Context(_) => true,
+        })
     }
 
     /// Finds all outputs of an operation in images that the client names as caches.
@@ -352,9 +374,7 @@ fn missing(view: &crate::files::View, part: &Selection, id: &str) -> Result<()> 
             let id = id.rsplit(':').next().unwrap_or(id);
             let short = id.get(..25).unwrap_or(id);
             let shown = format!("/{}", shown.trim_start_matches('/'));
-            Err(Error::not_found(format!(
-                "failed to calculate checksum of ref {short}: \"{shown}\": not found"
-            )))
+            Err(Error::not_found(format!("{NO_CHECKSUM} of ref {short}: \"{shown}\": not found")))
         }
         Err(error) => Err(Error::failed(format!("{shown}: {error}"))),
     }

@@ -60,16 +60,12 @@ impl Converter<'_> {
             let src = joined("/", &content.name);
             parts.push(Part { from: Some(file), copy: pb::FileActionCopy { src, ..base.clone() } });
         }
-        // A link's layer does not depend on what is below it; the mode could need that.
-        let root = match transfer.link && transfer.chmod.is_empty() {
-            true => self.linked(step, parts, &transfer, name, &shown)?,
-            false => {
-                let below = self.stages.get(step.stage).state.root;
-                let (op, inputs) = file_op(below, parts, &transfer.chown);
-                let vertex = self.vertex(step, name, op, inputs);
-                self.draft.add(vertex)?
-            }
-        };
+        // With `--link` too: Docker's own store of images merges no layers, and what is copied onto what is there already
+        // has other owners and links than what is merged with it.
+        let below = self.stages.get(step.stage).state.root;
+        let (op, inputs) = file_op(below, parts, &transfer.chown);
+        let vertex = self.vertex(step, name, op, inputs);
+        let root = self.draft.add(vertex)?;
         let created = self.created.clone();
         let state = self.stages.get_mut(step.stage);
         state.state.root = Some(root);
@@ -187,33 +183,6 @@ impl Converter<'_> {
                 ..base.clone()
             },
         }))
-    }
-
-    fn linked(
-        &mut self,
-        step: &Step<'_>,
-        parts: Vec<Part>,
-        transfer: &Transfer,
-        name: String,
-        shown: &str,
-    ) -> Result<Out> {
-        let (op, inputs) = file_op(None, parts, &transfer.chown);
-        let mut vertex = self.vertex(step, name.clone(), op, inputs);
-        let Some(below) = self.stages.get(step.stage).state.root else {
-            // On scratch there is nothing to link with.
-            return self.draft.add(vertex);
-        };
-        let id = format!("{}:{}", step.stage, self.stages.get(step.stage).index);
-        let group = |weak| Some(pb::ProgressGroup { id: id.clone(), name: name.clone(), weak });
-        vertex.group = group(true);
-        let layer = self.draft.add(vertex)?;
-        self.stages.get_mut(step.stage).index -= 1;
-        let merged = self.prefixed(step, &format!("LINK {shown}"));
-        let op = pb::op::Op::Merge(pb::MergeOp {
-            inputs: vec![pb::MergeInput { input: 0 }, pb::MergeInput { input: 1 }],
-        });
-        let vertex = self.vertex(step, merged, op, vec![below, layer]);
-        self.draft.add(Vertex { group: group(false), ..vertex })
     }
 }
 

@@ -121,7 +121,10 @@ impl Converter<'_> {
         if !scratch {
             let shown = self.settings.multi_platform.then_some(&wanted.platform);
             // The base's environment is not the stage's yet, so no name of a target platform is shown.
-            let name = names::prefixed(state, &format!("FROM {place}"), shown, false);
+            // An image without a manifest is pinned by its id, which is no digest for people.
+            let by_id = skiff_images::Digest::of(&resolved.config).to_string() == resolved.digest;
+            let place_shown = if by_id { &resolved.name } else { &place };
+            let name = names::prefixed(state, &format!("FROM {place_shown}"), shown, false);
             state.state.root = Some(self.draft.add(Vertex {
                 op: Some(image_source(&place, self.settings.resolve_mode)),
                 platform: Some(message(&wanted.platform)),

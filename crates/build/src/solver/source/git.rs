@@ -206,8 +206,17 @@ impl Git<'_> {
 
     async fn check_out(&self, remote: &Remote, commit: &str, into: &Path) -> Result<()> {
         self.run(into, &["-c", "init.defaultBranch=master", "init", "--quiet", "."]).await?;
-        self.run(into, &["fetch", "--quiet", "--depth=1", "--", &remote.url, commit]).await?;
-        self.run(into, &["checkout", "--quiet", "--force", "FETCH_HEAD"]).await?;
+        let one = self.run(into, &["fetch", "--quiet", "--depth=1", "--", &remote.url, commit]).await;
+        let at = match one {
+            Ok(_) => "FETCH_HEAD",
+            // Not every server gives out one commit alone (plain files over HTTP, old protocols): then everything.
+            Err(_) => {
+                let all = "+refs/*:refs/fetched/*";
+                self.run(into, &["fetch", "--quiet", "--no-tags", "--", &remote.url, all]).await?;
+                commit
+            }
+        };
+        self.run(into, &["checkout", "--quiet", "--force", "--detach", at]).await?;
         Ok(())
     }
 }

@@ -123,7 +123,6 @@ pub(super) async fn load(
             *last = bytes.max(*last);
         }
     };
-    reporter.status(&label, 0, 0, false);
     job.client().contexts.send(&request, &mut receiver, &progress).await?;
     reporter.status(&label, *last.lock().unwrap_or_else(PoisonError::into_inner), 0, true);
     let worker = Arc::clone(inner);
