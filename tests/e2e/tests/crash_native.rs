@@ -373,3 +373,37 @@ fn a_build_dies_with_its_engine_and_the_next_one_works() {
         expect_clean(engine, docker)
     });
 }
+
+#[test]
+fn a_build_cache_that_is_no_directory_does_not_keep_the_engine_from_starting() {
+    on_engine(|engine, docker| {
+        let build = || -> anyhow::Result<()> {
+            let built = docker.command("build -t cached -").env("DOCKER_BUILDKIT", "0");
+            built.stdin("FROM busybox\nRUN echo built > /file\n").run()?.ok().map(drop)
+        };
+        build()?;
+        engine.stop()?;
+        let cache = engine.root().join("build");
+        std::fs::rename(&cache, engine.root().join("elsewhere"))?;
+        std::fs::write(&cache, "no directory")?;
+        engine.start_again()?;
+        build()?;
+        docker.run("run --rm cached cat /file")?.ok()?.prints("built\n")?;
+        let aside = std::fs::read_dir(engine.root())?.flatten();
+        let aside = aside.filter(|entry| entry.file_name().to_string_lossy().starts_with("build.broken-"));
+        ensure!(aside.count() == 1, "what was there is not kept");
+        // Files inside that make no sense cost what they were about, and nothing else.
+        engine.kill_all();
+        for directory in ["contexts/trees", "contexts/files", "contexts/staging", "mounts"] {
+            let place = cache.join(directory);
+            std::fs::create_dir_all(&place)?;
+            for entry in std::fs::read_dir(&place)?.flatten().filter(|entry| entry.path().is_file()) {
+                std::fs::write(entry.path(), "\0garbage")?;
+            }
+            std::fs::write(place.join(".garbage"), "\0")?;
+        }
+        engine.start_again()?;
+        build()?;
+        expect_clean(engine, docker)
+    });
+}

@@ -9,6 +9,7 @@ mod build;
 mod buildx;
 mod compose;
 mod create;
+mod dockerfiles;
 mod egress;
 mod exec;
 mod files;
@@ -68,6 +69,7 @@ pub fn all() -> Vec<Scenario> {
         push::ALL,
         bad_input::ALL,
         build::ALL,
+        dockerfiles::ALL,
     ]
     .concat()
 }
