@@ -6,9 +6,12 @@
 
 mod api;
 mod boot;
+mod build;
+mod client;
 mod files;
 mod guest;
 mod http;
+mod image;
 mod network;
 mod peer;
 mod ports;
@@ -17,11 +20,13 @@ mod run;
 mod runtime;
 mod sample;
 
-const USAGE: &str = "Usage: skiff-bench api|boot|files|network|ports|run|runtime…
+const USAGE: &str = "Usage: skiff-bench api|boot|build|files|image|network|ports|run|runtime…
 
   api   calls, lists, output, stats and memory of the engine on this host, beside a dockerd if there is one
   boot  process start to the first /_ping, beside the same kernel with an empty init
+  build a project from nothing, again, after one change, and a context of 50,000 files, beside a dockerd if there is one
   files a shared directory of the host in the guest, beside the guest's own ext4 and tmpfs
+  image pull and push of 1 GiB in 12 layers over the loopback, beside a dockerd if there is one
   network  container to host: throughput, round trips, connections and processor time, beside slirp and passt for the
         same guest
   ports published ports and the way between containers, on this host beside a dockerd if there is one, and in the guest
@@ -46,7 +51,7 @@ fn main() -> anyhow::Result<()> {
     if names == ["files-inside"] {
         return files::inside();
     }
-    let known = ["api", "boot", "files", "network", "ports", "run", "runtime"];
+    let known = ["api", "boot", "build", "files", "image", "network", "ports", "run", "runtime"];
     if names.is_empty() || !names.iter().all(|name| known.contains(&name.as_str())) {
         eprintln!("{USAGE}");
         std::process::exit(2);
@@ -55,7 +60,9 @@ fn main() -> anyhow::Result<()> {
         match name.as_str() {
             "api" => api::bench()?,
             "boot" => boot::bench()?,
+            "build" => build::bench()?,
             "files" => files::bench()?,
+            "image" => image::bench()?,
             "network" => network::bench()?,
             "ports" => ports::bench()?,
             "runtime" => runtime::bench()?,

@@ -62,10 +62,13 @@ fn dockerfiles_yield_the_same_files_through_every_door(on: &Subject) -> anyhow::
     let mut wrong = Vec::new();
     for (number, case) in table::CASES.iter().chain(base::CASES).enumerate() {
         let context = case.context()?;
-        // A guest is slow: there each case takes one door, the next case the next.
-        let mut doors: Vec<Door> = match on.in_guest {
-            true => vec![DOORS[number % DOORS.len()]],
-            false => DOORS.to_vec(),
+        // Behind a daemon each case takes one door, the next case the next; a guest is slow and takes every fourth case.
+        if on.in_guest && number % 4 != 0 {
+            continue;
+        }
+        let mut doors: Vec<Door> = match on.daemon_under_test() {
+            Some(_) => vec![DOORS[number % DOORS.len()]],
+            None => DOORS.to_vec(),
         };
         doors.retain(|door| case.classic || *door != Door::Classic);
         let mut first: Option<(String, Files)> = None;
