@@ -39,7 +39,7 @@ pub(crate) use offer::SessionClient;
 const HEALTH_INTERVAL: Duration = Duration::from_secs(5);
 const HEALTH_TIMEOUT: Duration = Duration::from_secs(15);
 /// Unanswered questions in a row that make a client dead.
-const HEALTH_FAILURES: u32 = 2;
+const HEALTH_FAILURES: u32 = 6;
 
 /// As large as BuildKit lets a message be, in bytes.
 pub(crate) const MESSAGE_LIMIT: usize = 16 << 20;
