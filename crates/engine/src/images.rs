@@ -1,24 +1,28 @@
 //! Images: the store's calls in the API's models, with events and the rules about containers that use them.
 
+mod list;
+mod pattern;
+mod search;
+
 use std::collections::{HashMap, HashSet};
 
 use bollard_stubs::models::{
     DriverData, ImageConfig, ImageDeleteResponseItem, ImageHistoryResponseItem, ImageInspect,
-    ImageInspectMetadata, ImageInspectRootFs, ImagePruneResponse, ImageSummary,
+    ImageInspectMetadata, ImageInspectRootFs,
 };
 use futures_util::stream::{self, BoxStream, StreamExt};
-use skiff_images::{Auth, Image, InUse, ProgressEvent, Reference, Removed};
+pub use list::ListImages;
+use skiff_images::{Auth, Image, InUse, Parents, ProgressEvent, Reference, Removed};
 use tokio::io::AsyncRead;
 use tokio::sync::mpsc;
 
 use crate::clock;
-use crate::container::until;
 use crate::engine::{Engine, blocking};
 use crate::error::{Code, Error, Result};
 use crate::events::Kind;
 use crate::files::ByteStream;
-use crate::filters::Filters;
 use crate::state::MountKind;
+use crate::system::DOCKER_VERSION;
 
 /// Lines that may wait for a slow client; further ones of pure progress are left out.
 const WAITING: usize = 1024;
@@ -42,6 +46,8 @@ pub type ProgressStream = BoxStream<'static, Result<ImageProgress>>;
 pub struct PullImage {
     /// `name`, `name:tag` or `name@digest`.
     pub reference: String,
+    /// Every tag of the repository.
+    pub all_tags: bool,
     /// `os[/arch[/variant]]`.
     pub platform: Option<String>,
     /// Credentials.
@@ -57,9 +63,22 @@ pub struct PushImage {
     pub auth: Option<Auth>,
 }
 
+/// An image, described.
+#[derive(Debug, Clone, Default)]
+pub struct ImageDetails {
+    /// What the API's model has fields for.
+    pub model: ImageInspect,
+    /// The image that it was made of here, or nothing.
+    pub parent: String,
+    /// The version of Docker that made it, as it says.
+    pub docker_version: String,
+}
+
 /// A root file system to be imported.
 #[derive(Debug, Clone, Default)]
 pub struct ImportImage {
+    /// Where the tar is, when it is not sent along.
+    pub url: Option<String>,
     /// `name[:tag]`; `None` imports without a name.
     pub reference: Option<String>,
     /// The image's comment.
@@ -68,19 +87,6 @@ pub struct ImportImage {
     pub changes: Vec<String>,
     /// `os[/arch[/variant]]`.
     pub platform: Option<String>,
-}
-
-/// Which images to list.
-#[derive(Debug, Clone, Default)]
-pub struct ListImages {
-    /// Intermediate images too; this engine has none.
-    pub all: bool,
-    /// How many bytes each shares with others is wanted.
-    pub shared_size: bool,
-    /// How many containers use each is wanted.
-    pub containers: bool,
-    /// Which ones.
-    pub filters: Filters,
 }
 
 /// The store's error as the engine's.
@@ -107,14 +113,26 @@ impl Engine {
                 // A client that does not keep up misses steps, never the outcome.
                 let _ = lines.try_send(Ok(ImageProgress::Step(event)));
             };
-            let PullImage { reference, platform, auth } = request;
+            let PullImage { reference, all_tags, platform, auth } = request;
             let images = &engine.0.config.images;
-            let image = images.pull(&reference, platform.as_deref(), auth, &progress).await;
-            let image = image.map_err(|error| image_error(&error))?;
-            let name = Reference::parse(&reference).map_or(reference, |name| name.or_latest().familiar());
-            let short = name.rsplit_once(':').map_or(name.as_str(), |(repository, _)| repository).to_owned();
-            engine.image_event(&name, "pull", &short, &image.labels);
-            Ok(())
+            let parsed = Reference::parse(&reference).map_err(skiff_images::Error::from);
+            let parsed = parsed.map_err(|error| image_error(&error))?;
+            let short = parsed.familiar_name();
+            if all_tags {
+                let pulled = images.pull_all(&reference, platform.as_deref(), auth, &progress).await;
+                pulled.map_err(|error| image_error(&error))?;
+                engine.image_event(&short, "pull", &short, &HashMap::new());
+                return Ok(());
+            }
+            let pulled = images.pull(&reference, platform.as_deref(), auth, &progress).await;
+            let name = parsed.or_latest().familiar();
+            // An image for another platform has been pulled all the same.
+            if let Ok(image) = images.get(&name)
+                && matches!(pulled, Ok(_) | Err(skiff_images::Error::OtherPlatform { .. }))
+            {
+                engine.image_event(&name, "pull", &short, &image.labels);
+            }
+            pulled.map(drop).map_err(|error| image_error(&error))
         })
     }
 
@@ -134,9 +152,10 @@ impl Engine {
                 });
                 let _ = lines.send(Ok(ImageProgress::Result(aux))).await;
             }
-            let name = Reference::parse(&reference).map_or(reference, |name| name.familiar());
+            let parsed = Reference::parse(&reference).ok();
+            let short = parsed.as_ref().map_or_else(|| reference.clone(), Reference::familiar_name);
+            let name = parsed.map_or(reference, |name| name.familiar());
             let labels = images.get(&name).map(|image| image.labels).unwrap_or_default();
-            let short = name.rsplit_once(':').map_or(name.as_str(), |(repository, _)| repository).to_owned();
             engine.image_event(&name, "push", &short, &labels);
             Ok(())
         })
@@ -164,7 +183,12 @@ impl Engine {
     }
 
     /// Loads the images of an archive.
-    pub fn load_images(&self, archive: Box<dyn AsyncRead + Send + Unpin>, quiet: bool) -> ProgressStream {
+    pub fn load_images(
+        &self,
+        archive: Box<dyn AsyncRead + Send + Unpin>,
+        quiet: bool,
+        platform: Option<String>,
+    ) -> ProgressStream {
         let engine = self.clone();
         self.with_progress(move |lines| async move {
             let progress = |event| {
@@ -172,9 +196,15 @@ impl Engine {
                     let _ = lines.try_send(Ok(ImageProgress::Step(event)));
                 }
             };
-            let loaded = engine.0.config.images.load(archive, None, &progress).await;
+            let loaded = engine.0.config.images.load(archive, platform.as_deref(), &progress).await;
             for loaded in loaded.map_err(|error| image_error(&error))? {
                 engine.image_event(&loaded.image.id, "load", &loaded.image.id, &loaded.image.labels);
+                for (name, old) in &loaded.moved {
+                    let text = format!(
+                        "The image {name} already exists, renaming the old one with ID {old} to empty string\n"
+                    );
+                    let _ = lines.send(Ok(ImageProgress::Text(text))).await;
+                }
                 let text = match loaded.names.as_slice() {
                     [] => format!("Loaded image ID: {}\n", loaded.image.id),
                     names => names.iter().map(|name| format!("Loaded image: {name}\n")).collect(),
@@ -209,23 +239,44 @@ impl Engine {
         .boxed()
     }
 
-    /// Makes an image of a root file system; returns its id.
-    ///
-    /// # Errors
-    /// When the archive or a change makes no sense.
-    pub async fn import_image(
+    /// Makes an image of a root file system; the last step's status is its id.
+    pub fn import_image(
         &self,
         request: ImportImage,
         tar: Box<dyn AsyncRead + Send + Unpin>,
-    ) -> Result<String> {
-        let ImportImage { reference, message, changes, platform } = request;
+    ) -> ProgressStream {
+        let engine = self.clone();
+        self.with_progress(move |lines| async move {
+            let step = |text: String| Ok(ImageProgress::Step(ProgressEvent::line(text)));
+            let id = match &request.url {
+                None => engine.import(request, tar).await?,
+                Some(url) => {
+                    let file = engine.0.config.images.download(url).await;
+                    let (file, _) = file.map_err(|error| image_error(&error))?;
+                    let _ = lines.send(step(format!("Downloading from {url}"))).await;
+                    engine.import(request, Box::new(file)).await?
+                }
+            };
+            let _ = lines.send(step(id)).await;
+            Ok(())
+        })
+    }
+
+    async fn import(&self, request: ImportImage, tar: Box<dyn AsyncRead + Send + Unpin>) -> Result<String> {
+        let ImportImage { url, reference, mut message, changes, platform } = request;
+        if message.is_empty() {
+            message = format!("Imported from {}", url.as_deref().unwrap_or("-"));
+        }
         let image = self
             .0
             .config
             .images
-            .import(tar, reference.as_deref(), &message, &changes, platform.as_deref())
+            .import(tar, reference.as_deref(), &message, &changes, platform.as_deref(), DOCKER_VERSION)
             .await
             .map_err(|error| image_error(&error))?;
+        if let Some(name) = reference.and_then(|name| Reference::parse(&name).ok()) {
+            self.image_event(&image.id, "tag", &name.or_latest().familiar(), &image.labels);
+        }
         self.image_event(&image.id, "import", &image.id, &image.labels);
         Ok(image.id)
     }
@@ -234,7 +285,10 @@ impl Engine {
     ///
     /// # Errors
     /// When there is none of one of the names or ids.
-    pub fn save_images(&self, names: &[String]) -> Result<ByteStream> {
+    pub fn save_images(&self, names: &[String], platform: Option<&str>) -> Result<ByteStream> {
+        for name in names {
+            self.check_platform(name, platform)?;
+        }
         let save = self.0.config.images.save(names).map_err(|error| image_error(&error))?;
         for id in save.ids() {
             let labels = self.find_image(&id).map(|image| image.labels).unwrap_or_default();
@@ -243,79 +297,27 @@ impl Engine {
         crate::files::stream(move |out| save.write(out))
     }
 
-    /// Lists images, newest first.
-    ///
-    /// # Errors
-    /// When a filter is not known.
-    pub async fn list_images(&self, options: ListImages) -> Result<Vec<ImageSummary>> {
-        let filters = &options.filters;
-        filters.check(&["before", "dangling", "label", "label!", "reference", "since", "until"])?;
-        let dangling = filters.boolean("dangling")?;
-        let created = |name: &str| -> Result<Option<u64>> {
-            match filters.get(name).and_then(|names| names.first()) {
-                Some(name) => self.find_image(name).map(|image| Some(created_ns(&image))),
-                None => Ok(None),
-            }
-        };
-        let (before, since, until) = (created("before")?, created("since")?, until(filters)?);
-        let users = options.containers.then(|| self.image_users());
-        let shared = options.shared_size.then(|| self.0.config.images.shared_sizes());
-        let mut images = self.0.config.images.list();
-        images.retain(|image| {
-            let at = created_ns(image);
-            before.is_none_or(|before| at < before)
-                && since.is_none_or(|since| at > since)
-                && until.is_none_or(|until| at < until)
-                && dangling.is_none_or(|wanted| wanted == image.repo_tags.is_empty())
-                && filters.labels(Some(&image.labels))
-                && filters.not_labels(Some(&image.labels))
-                && filters.any("reference", |pattern| {
-                    image
-                        .repo_tags
-                        .iter()
-                        .chain(&image.repo_digests)
-                        .any(|name| reference_matches(pattern, name))
-                })
-        });
-        images.sort_by_key(|image| std::cmp::Reverse(created_ns(image)));
-        Ok(images
-            .iter()
-            .map(|image| ImageSummary {
-                id: image.id.clone(),
-                parent_id: image.parent.clone().unwrap_or_default(),
-                repo_tags: matching(filters, &image.repo_tags),
-                repo_digests: matching(filters, &image.repo_digests),
-                created: (created_ns(image) / 1_000_000_000) as i64,
-                size: image.size as i64,
-                shared_size: shared.as_ref().map_or(-1, |shared| {
-                    shared.get(&image.id).map_or(0, |&size| i64::try_from(size).unwrap_or(i64::MAX))
-                }),
-                labels: image.labels.clone(),
-                containers: match &users {
-                    Some(users) => users.get(&image.id).map_or(0, |users| users.len() as i64),
-                    None => -1,
-                },
-                ..ImageSummary::default()
-            })
-            .collect())
-    }
-
     /// Describes an image.
     ///
     /// # Errors
     /// When there is none of that name or id.
-    pub async fn inspect_image(&self, name: &str) -> Result<ImageInspect> {
+    pub async fn inspect_image(&self, name: &str, platform: Option<&str>) -> Result<ImageDetails> {
+        self.check_platform(name, platform)?;
         let image = self.find_image(name)?;
         let lower = self.0.config.images.lower_dirs(&image.id).map_err(|error| image_error(&error))?;
         let mut dirs = lower.iter().map(|dir| dir.display().to_string());
         let top = dirs.next().unwrap_or_default();
-        let data = HashMap::from([
-            ("UpperDir".to_owned(), top),
-            ("LowerDir".to_owned(), dirs.collect::<Vec<_>>().join(":")),
-        ]);
+        let below = dirs.collect::<Vec<_>>().join(":");
+        let mut data = HashMap::new();
+        if !top.is_empty() {
+            data.insert("UpperDir".to_owned(), top);
+        }
+        if !below.is_empty() {
+            data.insert("LowerDir".to_owned(), below);
+        }
         let config: ImageConfig =
             serde_json::from_value(image.raw_config["config"].clone()).unwrap_or_default();
-        Ok(ImageInspect {
+        let model = ImageInspect {
             id: Some(image.id.clone()),
             repo_tags: Some(image.repo_tags.clone()),
             repo_digests: Some(image.repo_digests.clone()),
@@ -339,14 +341,21 @@ impl Engine {
                     .map(|at| clock::rfc3339(Some(at * 1_000_000_000))),
             }),
             ..ImageInspect::default()
-        })
+        };
+        let docker_version = image.raw_config["docker_version"].as_str().unwrap_or_default().to_owned();
+        Ok(ImageDetails { model, parent: image.parent.unwrap_or_default(), docker_version })
     }
 
     /// Lists an image's layers and steps, newest first.
     ///
     /// # Errors
     /// When there is none of that name or id.
-    pub async fn image_history(&self, name: &str) -> Result<Vec<ImageHistoryResponseItem>> {
+    pub async fn image_history(
+        &self,
+        name: &str,
+        platform: Option<&str>,
+    ) -> Result<Vec<ImageHistoryResponseItem>> {
+        self.check_platform(name, platform)?;
         let entries = self.0.config.images.history(name).map_err(|error| image_error(&error))?;
         let seconds = |text: Option<String>| {
             text.and_then(|text| clock::parse(&text)).map_or(0, |at| (at / 1_000_000_000) as i64)
@@ -382,7 +391,12 @@ impl Engine {
     ///
     /// # Errors
     /// When a container uses it, or it has several names.
-    pub async fn remove_image(&self, name: &str, force: bool) -> Result<Vec<ImageDeleteResponseItem>> {
+    pub async fn remove_image(
+        &self,
+        name: &str,
+        force: bool,
+        parents: Parents,
+    ) -> Result<Vec<ImageDeleteResponseItem>> {
         let (engine, name) = (self.clone(), name.to_owned());
         blocking(move || {
             let users = engine.image_users();
@@ -393,50 +407,22 @@ impl Engine {
                 .0
                 .config
                 .images
-                .remove(&name, force, &|id| in_use(&users, id))
+                .remove(&name, force, parents, &|id| in_use(&users, id))
                 .map_err(|error| image_error(&error))?;
             Ok(engine.removed(&id, &labels, removed))
         })
         .await
     }
 
-    /// Removes unused images: those without a name, or with `dangling=false` all.
-    ///
-    /// # Errors
-    /// When a filter is not known.
-    pub async fn prune_images(&self, filters: Filters) -> Result<ImagePruneResponse> {
-        filters.check(&["dangling", "label", "label!", "until"])?;
-        let only_dangling = filters.boolean("dangling")?.unwrap_or(true);
-        let until = until(&filters)?;
-        let engine = self.clone();
-        blocking(move || {
-            let images = &engine.0.config.images;
-            let users = engine.image_users();
-            let before = images.disk_usage();
-            let mut deleted = Vec::new();
-            for image in images.list() {
-                if users.contains_key(&image.id)
-                    || only_dangling && !image.repo_tags.is_empty()
-                    || until.is_some_and(|until| created_ns(&image) >= until)
-                    || !filters.labels(Some(&image.labels))
-                    || !filters.not_labels(Some(&image.labels))
-                {
-                    continue;
-                }
-                match images.remove(&image.id, true, &|id| in_use(&users, id)) {
-                    Ok(removed) => deleted.extend(engine.removed(&image.id, &image.labels, removed)),
-                    Err(error) => tracing::debug!(%error, image = image.id, "not pruned"),
-                }
-            }
-            let reclaimed = before.saturating_sub(images.disk_usage());
-            let attributes = [("reclaimed".to_owned(), reclaimed.to_string())].into();
-            engine.0.events.publish(Kind::Image, "prune", "", attributes);
-            Ok(ImagePruneResponse {
-                images_deleted: Some(deleted),
-                space_reclaimed: i64::try_from(reclaimed).ok(),
-            })
-        })
-        .await
+    /// Fails when an image that is here is for another platform than the one wanted.
+    fn check_platform(&self, name: &str, wanted: Option<&str>) -> Result<()> {
+        let Some(wanted) = wanted else { return Ok(()) };
+        let wanted = wanted.parse().map_err(|error| image_error(&error))?;
+        match self.0.config.images.get(name) {
+            Ok(image) => image.check_platform(name, &wanted).map_err(|error| image_error(&error)),
+            // The operation itself says what is missing.
+            Err(_) => Ok(()),
+        }
     }
 
     fn find_image(&self, name: &str) -> Result<Image> {
@@ -515,58 +501,4 @@ fn in_use(users: &HashMap<String, Vec<(String, bool)>>, image: &str) -> Option<I
 
 fn created_ns(image: &Image) -> u64 {
     image.created.as_deref().and_then(clock::parse).unwrap_or(0)
-}
-
-/// Whether an image's name fits a pattern with `*` and `?`, with or without its tag (Go's path.Match).
-/// The names that a `reference` filter asks for; all without one.
-fn matching(filters: &Filters, names: &[String]) -> Vec<String> {
-    let asked = |name: &&String| filters.any("reference", |pattern| reference_matches(pattern, name));
-    names.iter().filter(asked).cloned().collect()
-}
-
-fn reference_matches(pattern: &str, name: &str) -> bool {
-    let untagged = match name.split_once('@') {
-        Some((repository, _)) => repository,
-        None => name
-            .rsplit_once(':')
-            .filter(|(_, tag)| !tag.contains('/'))
-            .map_or(name, |(repository, _)| repository),
-    };
-    glob(pattern.as_bytes(), name.as_bytes()) || glob(pattern.as_bytes(), untagged.as_bytes())
-}
-
-fn glob(pattern: &[u8], text: &[u8]) -> bool {
-    match (pattern.split_first(), text.split_first()) {
-        (None, None) => true,
-        (Some((b'*', rest)), _) => {
-            // A star does not cross a slash.
-            let reach = text.iter().position(|byte| *byte == b'/').unwrap_or(text.len());
-            (0..=reach).any(|length| glob(rest, &text[length..]))
-        }
-        (Some((b'?', rest)), Some((byte, text))) if *byte != b'/' => glob(rest, text),
-        (Some((wanted, rest)), Some((byte, text))) if wanted == byte => glob(rest, text),
-        _ => false,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn reference_patterns_match_with_and_without_the_tag() {
-        for (pattern, name) in [
-            ("busybox", "busybox:latest"),
-            ("busy*", "busybox:latest"),
-            ("busybox:l*", "busybox:latest"),
-            ("localhost:5000/*", "localhost:5000/app:1"),
-            ("*/app", "localhost:5000/app:1"),
-            ("b?sybox", "busybox:latest"),
-        ] {
-            assert!(reference_matches(pattern, name), "{pattern} {name}");
-        }
-        for (pattern, name) in [("busy", "busybox:latest"), ("*", "a/b:c"), ("busybox:1", "busybox:latest")] {
-            assert!(!reference_matches(pattern, name), "{pattern} {name}");
-        }
-    }
 }

@@ -51,7 +51,9 @@ pub use error::{Code, Error, Result};
 pub use events::{Actor, Event, EventOptions, EventStream, Kind};
 pub use files::{Archive, ByteStream, CommitContainer, ContainerChange, PathStat, PutArchive};
 pub use filters::Filters;
-pub use images::{ImageProgress, ImportImage, ListImages, ProgressStream, PullImage, PushImage};
+pub use images::{
+    ImageDetails, ImageProgress, ImportImage, ListImages, ProgressStream, PullImage, PushImage,
+};
 pub use log::reader::ChunkStream;
 pub use log::{Chunk, Stream};
 pub use network::{Forwarder, LocalForwarder, ask_servers};

@@ -17,7 +17,7 @@ use crate::options::ListContainers;
 use crate::state::Status;
 
 /// The Docker release whose API version is served: tools refuse engines that look older than they support.
-const DOCKER_VERSION: &str = "28.3.0";
+pub(crate) const DOCKER_VERSION: &str = "28.3.0";
 
 /// Which parts of the disk usage are wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -106,6 +106,7 @@ impl Store {
             manifests: Vec::new(),
             layer_blobs: Vec::new(),
             names,
+            parent: None,
             seed: None,
             leases,
         })?;

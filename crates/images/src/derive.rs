@@ -34,6 +34,8 @@ pub struct NewLayer {
     pub container: (String, Value),
     /// The image's name.
     pub name: Option<String>,
+    /// The version of Docker that the image is said to be made by.
+    pub docker_version: String,
 }
 
 /// Applies Dockerfile instructions (`CMD …`, `ENV …`) to an image's configuration.
@@ -104,6 +106,7 @@ impl Store {
             manifests: Vec::new(),
             layer_blobs: Vec::new(),
             names: name.map(Reference::or_latest).into_iter().collect(),
+            parent: Some(new.parent),
             seed: None,
             leases,
         })
@@ -132,6 +135,7 @@ fn document(parent: &ParsedConfig, new: &NewLayer, added: Option<&Digest>) -> Va
     history.push(entry);
     let layers: Vec<&str> = parent.diff_ids.iter().chain(added).map(Digest::as_str).collect();
     document.insert("created".to_owned(), Value::from(created));
+    document.insert("docker_version".to_owned(), Value::from(new.docker_version.as_str()));
     document.insert("container".to_owned(), Value::from(new.container.0.as_str()));
     document.insert("container_config".to_owned(), new.container.1.clone());
     document.insert("config".to_owned(), Value::Object(new.config.clone()));

@@ -90,6 +90,18 @@ pub enum Error {
         /// The platform, normalised.
         platform: String,
     },
+    /// The image is for another platform than the one asked for.
+    #[error(
+        "image with reference {reference} was found but does not match the specified platform: wanted {wanted}, actual: {actual}"
+    )]
+    OtherPlatform {
+        /// What the user called it.
+        reference: String,
+        /// The platform asked for, normalised.
+        wanted: String,
+        /// The image's own.
+        actual: String,
+    },
     /// A manifest or configuration makes no sense.
     #[error("{what}: {reason}")]
     Malformed {
@@ -175,7 +187,8 @@ impl Error {
             Error::NoSuchImage { .. }
             | Error::NotPushed { .. }
             | Error::RegistryNotFound { .. }
-            | Error::NoMatchingManifest { .. } => Code::NotFound,
+            | Error::NoMatchingManifest { .. }
+            | Error::OtherPlatform { .. } => Code::NotFound,
             Error::Conflict { .. } => Code::Conflict,
             Error::RegistryUnauthorized { .. } => Code::Unauthorized,
             Error::Registry { .. } | Error::Request { .. } => Code::Unavailable,

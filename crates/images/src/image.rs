@@ -72,6 +72,24 @@ impl Image {
     }
 }
 
+impl Image {
+    /// Checks that the image is for a platform; `reference` is what the user called it.
+    ///
+    /// # Errors
+    /// [`Error::OtherPlatform`] in Docker's words.
+    pub fn check_platform(&self, reference: &str, wanted: &Platform) -> Result<(), Error> {
+        let own = self.platform();
+        match wanted.distance(&own) {
+            Some(_) => Ok(()),
+            None => Err(Error::OtherPlatform {
+                reference: reference.to_owned(),
+                wanted: wanted.to_string(),
+                actual: own.to_string(),
+            }),
+        }
+    }
+}
+
 /// A configuration taken apart.
 #[derive(Debug, Clone)]
 pub(crate) struct ParsedConfig {

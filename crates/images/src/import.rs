@@ -26,6 +26,7 @@ impl Store {
         message: &str,
         changes: &[String],
         platform: Option<&str>,
+        docker_version: &str,
     ) -> Result<Image, Error> {
         let name = name.filter(|n| !n.is_empty()).map(Reference::parse).transpose()?;
         if name.as_ref().is_some_and(|n| n.digest().is_some()) {
@@ -38,7 +39,8 @@ impl Store {
         }
         let inner = Arc::clone(&self.inner);
         let (lease, unpacked) =
-            blocking_read(reader, move |chunks| store_layer(&inner, chunks, None)).await?;
+            blocking_read(reader, move |chunks| store_layer(&inner, chunks, None).map_err(as_archive))
+                .await?;
         let created = jiff::Timestamp::now().to_string();
         let comment = if message.is_empty() { "Imported from -" } else { message };
         let mut document = json!({
@@ -46,6 +48,7 @@ impl Store {
             "os": platform.os,
             "created": created,
             "comment": comment,
+            "docker_version": docker_version,
             "config": Value::Object(config),
             "history": [{ "created": created, "comment": comment }],
             "rootfs": { "type": "layers", "diff_ids": [unpacked.diff_id.as_str()] },
@@ -62,10 +65,21 @@ impl Store {
             manifests: Vec::new(),
             layer_blobs: Vec::new(),
             names: name.map(Reference::or_latest).into_iter().collect(),
+            parent: None,
             seed: None,
             leases: vec![lease],
         })
         .await?;
         self.get(&id)
+    }
+}
+
+/// There is one layer, so its name says nothing; a full disk stays what it is.
+fn as_archive(error: Error) -> Error {
+    match error {
+        Error::Layer { cause, .. } if cause.is_about_content() => {
+            Error::Archive { reason: cause.to_string() }
+        }
+        other => other,
     }
 }

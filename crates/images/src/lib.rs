@@ -45,6 +45,9 @@ pub use progress::{Progress, ProgressDetail, ProgressEvent, Silent};
 pub use pull::Described;
 pub use push::Pushed;
 pub use reference::{DEFAULT_DOMAIN, ParseError, Reference, Target};
-pub use registry::{Auth, Dial, Download, DownloadAnswer, Io, LoggedIn, ProxyDial, Secret, TcpDial, Trust};
+pub use registry::{
+    Auth, Dial, Download, DownloadAnswer, Io, LoggedIn, ProxyDial, Search, SearchResult, Secret, TcpDial,
+    Trust,
+};
 pub use save::Save;
-pub use store::{Held, InUse, Kept, Removed, Store};
+pub use store::{Held, InUse, Kept, Parents, Removed, Store};

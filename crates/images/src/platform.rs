@@ -77,11 +77,17 @@ impl FromStr for Platform {
             !part.is_empty()
                 && part.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-'))
         };
-        if !parts.iter().all(sane) {
+        if let Some(wrong) = parts.iter().position(|part| !sane(part)) {
+            let part = parts[wrong];
+            let rule = match wrong {
+                0 => {
+                    "OS component of {}: OSAndVersion specifier component must match \"^([A-Za-z0-9_-]+)(?:\\\\(([A-Za-z0-9_.-]*)\\\\))?$\""
+                }
+                _ => "component of {}: platform specifier component must match \"^[A-Za-z0-9_.-]+$\"",
+            };
+            let rule = rule.replace("{}", &format!("\"{text}\""));
             return Err(Error::Invalid {
-                message: format!(
-                    "\"{text}\" is an invalid component of \"{text}\": platform specifier component must match \"^[A-Za-z0-9_.-]+$\": invalid argument"
-                ),
+                message: format!("\"{part}\" is an invalid {rule}: invalid argument"),
             });
         }
         match parts.as_slice() {

@@ -65,7 +65,14 @@ impl Store {
                 _ => Vec::new(),
             };
             if tags.is_empty() {
-                let id = image(typed)?;
+                let id = image(typed).map_err(|error| match error {
+                    // Docker's words: without the tag that nobody has typed.
+                    Error::NoSuchImage { .. } if name.digest().is_some() => {
+                        Error::NotPushed { message: "reference does not exist".to_owned() }
+                    }
+                    Error::NoSuchImage { .. } => Error::NoSuchImage { reference: typed.clone() },
+                    other => other,
+                })?;
                 // What was typed may have been the beginning of an id.
                 let named = name.tag().is_some() && name.digest().is_none();
                 save.choose(&id, named.then(|| name.clone()))?;
@@ -102,6 +109,21 @@ impl Save {
     /// The ids of the images, in order.
     pub fn ids(&self) -> Vec<String> {
         self.images.iter().map(|image| image.parsed.id.to_string()).collect()
+    }
+
+    /// What programs from before `manifest.json` read: the top layer of each name.
+    fn repositories(&self) -> serde_json::Map<String, Value> {
+        let mut repositories = serde_json::Map::new();
+        for image in &self.images {
+            let Some(top) = image.parsed.diff_ids.last() else { continue };
+            for name in &image.names {
+                let tags = repositories.entry(name.familiar_name()).or_insert_with(|| json!({}));
+                if let (Some(tag), Some(tags)) = (name.tag(), tags.as_object_mut()) {
+                    tags.insert(tag.to_owned(), Value::from(top.hex()));
+                }
+            }
+        }
+        repositories
     }
 
     fn choose(&mut self, id: &str, name: Option<Reference>) -> Result<(), Error> {
@@ -145,6 +167,10 @@ impl Save {
         archive.out.file("index.json", index.to_string().as_bytes(), 0)?;
         archive.out.file("manifest.json", Value::Array(saved).to_string().as_bytes(), 0)?;
         archive.out.file("oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#, 0)?;
+        let repositories = self.repositories();
+        if !repositories.is_empty() {
+            archive.out.file("repositories", Value::Object(repositories).to_string().as_bytes(), 0)?;
+        }
         archive.out.finish().map(drop)
     }
 }

@@ -126,9 +126,11 @@ pub struct PushImage {
     pub auth: Option<Auth>,
 }
 
-/// `POST /images/create?fromSrc=-`: a root file system as a tar stream.
+/// `POST /images/create?fromSrc=…`: a root file system as a tar stream.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ImportImage {
+    /// Where the tar is, when it is not the request's body.
+    pub url: Option<String>,
     /// `name[:tag]`; `None` imports without a name.
     pub reference: Option<String>,
     /// The image's comment.
@@ -137,6 +139,45 @@ pub struct ImportImage {
     pub changes: Vec<String>,
     /// `os[/arch[/variant]]`.
     pub platform: Option<String>,
+}
+
+/// An image, described.
+#[derive(Debug, Clone, Default)]
+pub struct ImageDetails {
+    /// What the model has fields for.
+    pub model: ImageInspect,
+    /// The image that it was made of here, or nothing.
+    pub parent: String,
+    /// The version of Docker that made it, or nothing.
+    pub docker_version: String,
+}
+
+/// `GET /images/search`.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct SearchImages {
+    /// Words, or `host[:port]/words`.
+    pub term: String,
+    /// At most so many; 0 for the usual number.
+    pub limit: i64,
+    /// Any of `is-automated is-official stars`.
+    pub filters: Filters,
+    /// Credentials; `None` when the client sent none.
+    pub auth: Option<Auth>,
+}
+
+/// A repository that a search has found.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct SearchResult {
+    /// Stars.
+    pub star_count: i64,
+    /// Whether it is one of Docker's own.
+    pub is_official: bool,
+    /// Its name.
+    pub name: String,
+    /// Said of no repository any more.
+    pub is_automated: bool,
+    /// What it says of itself.
+    pub description: String,
 }
 
 /// `GET /images/json`.
@@ -175,23 +216,36 @@ pub trait Images: Send + Sync + 'static {
     /// Describes what a registry has under a name, as `GET /distribution/{name}/json` answers.
     async fn describe_remote_image(&self, name: &str, auth: Option<Auth>) -> Result<serde_json::Value>;
 
-    /// Makes an image of a root file system; returns its id (`sha256:…`).
-    async fn import_image(&self, request: ImportImage, tar: BodyReader) -> Result<String>;
+    /// Makes an image of a root file system; the last line's status is its id (`sha256:…`).
+    async fn import_image(&self, request: ImportImage, tar: BodyReader) -> Result<ProgressStream>;
 
-    /// Loads the images of a `docker save` or OCI layout archive; `quiet` leaves out the layers' progress.
-    async fn load_images(&self, archive: BodyReader, quiet: bool) -> Result<ProgressStream>;
+    /// Searches a registry's index.
+    async fn search_images(&self, request: SearchImages) -> Result<Vec<SearchResult>>;
 
-    /// Saves images, by names and ids, as one archive.
-    async fn save_images(&self, names: Vec<String>) -> Result<ByteStream>;
+    /// Loads the images of a `docker save` or OCI layout archive; `quiet` leaves out the layers' progress, `platform`
+    /// (`os[/arch[/variant]]`) what is for another one.
+    async fn load_images(
+        &self,
+        archive: BodyReader,
+        quiet: bool,
+        platform: Option<String>,
+    ) -> Result<ProgressStream>;
+
+    /// Saves images, by names and ids, as one archive; each must be for `platform` if there is one.
+    async fn save_images(&self, names: Vec<String>, platform: Option<String>) -> Result<ByteStream>;
 
     /// Lists images, newest first.
     async fn list_images(&self, options: ListImages) -> Result<Vec<ImageSummary>>;
 
     /// Describes an image, by name, id or unique prefix of an id.
-    async fn inspect_image(&self, name: &str) -> Result<ImageInspect>;
+    async fn inspect_image(&self, name: &str, platform: Option<&str>) -> Result<ImageDetails>;
 
     /// Lists an image's layers and steps, newest first.
-    async fn image_history(&self, name: &str) -> Result<Vec<ImageHistoryResponseItem>>;
+    async fn image_history(
+        &self,
+        name: &str,
+        platform: Option<&str>,
+    ) -> Result<Vec<ImageHistoryResponseItem>>;
 
     /// Gives an image one more name (`repository` without tag; an empty `tag` means `latest`).
     async fn tag_image(&self, name: &str, repository: &str, tag: &str) -> Result<()>;

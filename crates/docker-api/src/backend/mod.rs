@@ -25,8 +25,8 @@ pub use containers::{
 };
 pub use exec::{Exec, StartExec};
 pub use images::{
-    Auth, ErrorDetail, Images, ImportImage, ListImages, Progress, ProgressDetail, ProgressStream, PullImage,
-    PushImage, RemoveImage,
+    Auth, ErrorDetail, ImageDetails, Images, ImportImage, ListImages, Progress, ProgressDetail,
+    ProgressStream, PullImage, PushImage, RemoveImage, SearchImages, SearchResult,
 };
 pub use networks::{InspectNetwork, Networks};
 pub use stream::{

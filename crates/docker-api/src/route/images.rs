@@ -7,13 +7,16 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 use serde_json::{Value, json};
 
 use super::{Answer, Call, page_not_found};
-use crate::backend::{Auth, ImportImage, ListImages, ProgressStream, PullImage, PushImage, RemoveImage};
+use crate::backend::{
+    Auth, ImportImage, ListImages, ProgressStream, PullImage, PushImage, RemoveImage, SearchImages,
+};
 use crate::body;
 use crate::error::{ApiError, Result};
 use crate::shape;
 use crate::version::ApiVersion;
 
 const LIST_FILTERS: &[&str] = &["before", "dangling", "label", "label!", "reference", "since", "until"];
+const SEARCH_FILTERS: &[&str] = &["is-automated", "is-official", "stars"];
 const PRUNE_FILTERS: &[&str] = &["dangling", "label", "label!", "until"];
 
 /// Clients differ on padding.
@@ -25,6 +28,7 @@ pub(super) const BASE64: GeneralPurpose = GeneralPurpose::new(
 pub(super) async fn route(call: Call, path: &[&str]) -> Result<Answer> {
     match (call.method.as_str(), path) {
         ("GET", ["json"]) => list(call).await,
+        ("GET", ["search"]) => search(call).await,
         ("POST", ["create"]) => create(call).await,
         ("POST", ["load"]) => load(call).await,
         ("POST", ["prune"]) => {
@@ -38,11 +42,13 @@ pub(super) async fn route(call: Call, path: &[&str]) -> Result<Answer> {
         // Names contain slashes.
         ("GET", [name @ .., "get"]) if !name.is_empty() => save(call, vec![name.join("/")]).await,
         ("GET", [name @ .., "json"]) if !name.is_empty() => {
-            let image = call.backend.inspect_image(&name.join("/")).await?;
+            let platform = platform(&call)?;
+            let image = call.backend.inspect_image(&name.join("/"), platform.as_deref()).await?;
             Ok(body::json(StatusCode::OK, &shape::image(image, call.version)?)?.into())
         }
         ("GET", [name @ .., "history"]) if !name.is_empty() => {
-            let history = call.backend.image_history(&name.join("/")).await?;
+            let platform = platform(&call)?;
+            let history = call.backend.image_history(&name.join("/"), platform.as_deref()).await?;
             Ok(body::json(StatusCode::OK, &shape::image_history(history)?)?.into())
         }
         ("POST", [name @ .., "tag"]) if !name.is_empty() => {
@@ -80,24 +86,58 @@ async fn create(call: Call) -> Result<Answer> {
         let request = PullImage { reference, all_tags, platform, auth: registry_auth(&call.headers) };
         return progress(call.backend.pull_image(request).await?).await;
     }
-    match query.filled("fromSrc") {
-        Some("-") => {}
-        Some(_) => {
-            return Err(ApiError::not_implemented(
-                "importing from a URL is not supported: download the file and import it from standard input",
-            ));
-        }
+    let url = match query.filled("fromSrc") {
+        Some("-") => None,
+        Some(url) if url.contains("://") => Some(url.to_owned()),
+        Some(address) => Some(format!("http://{address}")),
         None => return Err(ApiError::bad_request("neither fromImage nor fromSrc is given")),
-    }
+    };
     let request = ImportImage {
+        url,
         reference: query.filled("repo").map(|repository| join_tag(repository, tag)),
         message: query.get("message").unwrap_or_default().to_owned(),
         changes: query.all("changes").map(str::to_owned).collect(),
         platform,
     };
     let backend = call.backend.clone();
-    let id = backend.import_image(request, call.into_reader()).await?;
-    Ok(body::json(StatusCode::OK, &json!({ "status": id }))?.into())
+    progress(backend.import_image(request, call.into_reader()).await?).await
+}
+
+async fn search(call: Call) -> Result<Answer> {
+    let wrong = |reason: &str| ApiError::bad_request(format!("invalid limit specified: {reason}"));
+    let limit = match call.query.filled("limit").map(|text| (text, text.parse::<i64>())) {
+        None => 0,
+        Some((_, Ok(limit))) if limit >= 0 => limit,
+        Some((_, Ok(_))) => return Err(wrong("it is negative")),
+        Some((text, Err(_))) => {
+            return Err(wrong(&format!("strconv.Atoi: parsing {text:?}: invalid syntax")));
+        }
+    };
+    let request = SearchImages {
+        term: call.query.get("term").unwrap_or_default().to_owned(),
+        limit,
+        filters: call.query.filters(SEARCH_FILTERS)?,
+        auth: registry_auth(&call.headers),
+    };
+    let found = call.backend.search_images(request).await?;
+    Ok(body::json(StatusCode::OK, &found)?.into())
+}
+
+/// Reads the platform that an image must be for, `{"os":…,"architecture":…,"variant":…}`, as `os/architecture/variant`.
+fn platform(call: &Call) -> Result<Option<String>> {
+    #[derive(serde::Deserialize)]
+    struct Wanted {
+        os: String,
+        architecture: String,
+        #[serde(default)]
+        variant: String,
+    }
+    let given = call.query.filled("platform").filter(|_| call.version >= ApiVersion::minor(48));
+    let Some(text) = given else { return Ok(None) };
+    let wanted: Wanted = serde_json::from_str(text)
+        .map_err(|error| ApiError::bad_request(format!("failed to parse platform: {error}")))?;
+    let parts = [wanted.os, wanted.architecture, wanted.variant];
+    Ok(Some(parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("/")))
 }
 
 async fn push(call: Call, name: &str) -> Result<Answer> {
@@ -153,13 +193,14 @@ fn registry_auth(headers: &HeaderMap) -> Option<Auth> {
 
 async fn load(call: Call) -> Result<Answer> {
     let quiet = call.query.flag_or("quiet", true);
-    let backend = call.backend.clone();
+    let (backend, platform) = (call.backend.clone(), platform(&call)?);
     // As dockerd, whose answer has begun by the time that it looks into the archive.
-    Ok(body::json_stream(backend.load_images(call.into_reader(), quiet).await?, last_line).into())
+    Ok(body::json_stream(backend.load_images(call.into_reader(), quiet, platform).await?, last_line).into())
 }
 
 async fn save(call: Call, names: Vec<String>) -> Result<Answer> {
-    let archive = call.backend.save_images(names).await?;
+    let platform = platform(&call)?;
+    let archive = call.backend.save_images(names, platform).await?;
     Ok(body::bytes(archive, HeaderValue::from_static("application/x-tar")).await?.into())
 }
 

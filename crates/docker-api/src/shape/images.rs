@@ -2,8 +2,10 @@
 
 use std::sync::LazyLock;
 
-use bollard_stubs::models::{ImageHistoryResponseItem, ImageInspect, ImagePruneResponse, ImageSummary};
+use bollard_stubs::models::{ImageHistoryResponseItem, ImagePruneResponse, ImageSummary};
 use serde_json::{Map, Value, json};
+
+use crate::backend::ImageDetails;
 
 use super::{ZERO_TIME, fields, fill, null_if_empty, object, omit_if_empty};
 use crate::error::Result;
@@ -33,8 +35,10 @@ static CONFIG: LazyLock<Value> = LazyLock::new(|| {
 });
 static PRUNE: LazyLock<Value> = LazyLock::new(|| json!({ "ImagesDeleted": null, "SpaceReclaimed": 0 }));
 
-pub(crate) fn image(image: ImageInspect, version: ApiVersion) -> Result<Value> {
-    let mut shaped = fields(&image)?;
+pub(crate) fn image(image: ImageDetails, version: ApiVersion) -> Result<Value> {
+    let mut shaped = fields(&image.model)?;
+    shaped.insert("Parent".to_owned(), image.parent.into());
+    shaped.insert("DockerVersion".to_owned(), image.docker_version.into());
     fill(&mut shaped, &IMAGE);
     shaped.remove("Identity");
     if let Some(config) = object(&mut shaped, "Config") {

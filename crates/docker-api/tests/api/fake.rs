@@ -265,21 +265,31 @@ impl Images for Fake {
         Ok(json!({ "Descriptor": { "size": 1 }, "Platforms": [] }))
     }
 
-    async fn import_image(&self, request: ImportImage, mut tar: BodyReader) -> Result<String> {
+    async fn search_images(&self, request: SearchImages) -> Result<Vec<SearchResult>> {
+        self.note(format!("search {} {}", request.term, request.limit));
+        Ok(vec![SearchResult { name: "busybox".to_owned(), star_count: 3, ..SearchResult::default() }])
+    }
+
+    async fn import_image(&self, request: ImportImage, mut tar: BodyReader) -> Result<ProgressStream> {
         let mut bytes = Vec::new();
         tar.read_to_end(&mut bytes).await.map_err(|error| ApiError::internal(error.to_string()))?;
         self.note(format!("{request:?} {}", bytes.len()));
-        Ok("sha256:02".to_owned())
+        Ok(futures_util::stream::iter([Ok(Progress::status("sha256:02"))]).boxed())
     }
 
-    async fn load_images(&self, mut archive: BodyReader, quiet: bool) -> Result<ProgressStream> {
+    async fn load_images(
+        &self,
+        mut archive: BodyReader,
+        quiet: bool,
+        _platform: Option<String>,
+    ) -> Result<ProgressStream> {
         let mut bytes = Vec::new();
         archive.read_to_end(&mut bytes).await.map_err(|error| ApiError::internal(error.to_string()))?;
         self.note(format!("load {} quiet={quiet}", bytes.len()));
         Ok(futures_util::stream::iter([Ok(Progress::stream("Loaded image: busybox:latest\n"))]).boxed())
     }
 
-    async fn save_images(&self, names: Vec<String>) -> Result<ByteStream> {
+    async fn save_images(&self, names: Vec<String>, _platform: Option<String>) -> Result<ByteStream> {
         for name in &names {
             self.known("image", name)?;
         }
@@ -292,16 +302,21 @@ impl Images for Fake {
         Ok(vec![image_summary()])
     }
 
-    async fn inspect_image(&self, name: &str) -> Result<ImageInspect> {
+    async fn inspect_image(&self, name: &str, _platform: Option<&str>) -> Result<ImageDetails> {
         self.known("image", name)?;
         self.note(format!("inspect image {name}"));
-        Ok(model(json!({
+        let model = model(json!({
             "Id": "sha256:01", "RepoTags": ["busybox:latest"], "Created": "2026-01-02T03:04:05Z", "Architecture": "amd64",
             "Os": "linux", "Size": 5, "Config": {"Env": ["PATH=/bin"], "Cmd": ["sh"]}, "RootFS": {"Type": "layers", "Layers": ["sha256:03"]},
-        })))
+        }));
+        Ok(ImageDetails { model, ..ImageDetails::default() })
     }
 
-    async fn image_history(&self, name: &str) -> Result<Vec<ImageHistoryResponseItem>> {
+    async fn image_history(
+        &self,
+        name: &str,
+        _platform: Option<&str>,
+    ) -> Result<Vec<ImageHistoryResponseItem>> {
         self.known("image", name)?;
         Ok(vec![model(
             json!({"Id": "sha256:01", "Created": 1, "CreatedBy": "sh", "Tags": [], "Size": 5, "Comment": ""}),

@@ -8,6 +8,8 @@ use bollard_stubs::models::{
     PortSummary, PortSummaryTypeEnum,
 };
 
+use skiff_images::Reference;
+
 use super::inspect::mount_models;
 use super::{status_text, validate};
 use crate::clock;
@@ -69,18 +71,23 @@ impl Engine {
     fn image_names(&self) -> HashMap<String, String> {
         let images = self.0.config.images.list();
         let names = images.iter().flat_map(|image| {
-            image.repo_tags.iter().chain(&image.repo_digests).map(|name| (name.clone(), image.id.clone()))
+            let names = image.repo_tags.iter().chain(&image.repo_digests).chain([&image.id]);
+            names.map(|name| (name.clone(), image.id.clone()))
         });
         names.collect()
     }
 
     fn summary(&self, record: &Record, images: &HashMap<String, String>) -> ContainerSummary {
         let reference = record.config.image.clone().unwrap_or_default();
-        // A name that means another image by now would mislead: then the id is shown, as Docker does.
-        let tagged =
-            if reference.contains([':', '@']) { reference.clone() } else { format!("{reference}:latest") };
-        let moved =
-            images.get(&tagged).or_else(|| images.get(&reference)).is_some_and(|id| *id != record.image_id);
+        // A name that means another image by now, or none, would mislead: then the id is shown, as Docker does.
+        let digits = reference.strip_prefix("sha256:").unwrap_or(&reference);
+        let is_id = !digits.is_empty()
+            && record.image_id.strip_prefix("sha256:").is_some_and(|id| id.starts_with(digits));
+        let named = Reference::parse(&reference).ok().map(|name| name.or_latest().familiar());
+        let meant = named
+            .and_then(|name| images.get(&name))
+            .or_else(|| images.get(&record.image_id).filter(|_| is_id));
+        let moved = meant != Some(&record.image_id);
         let state = match record.state.status {
             Status::Created => ContainerSummaryStateEnum::CREATED,
             Status::Running => ContainerSummaryStateEnum::RUNNING,

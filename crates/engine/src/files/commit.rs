@@ -66,6 +66,7 @@ impl Engine {
             comment: request.comment.clone(),
             container: (record.id.clone(), Value::Object(own.clone())),
             name: request.reference.clone(),
+            docker_version: crate::system::DOCKER_VERSION.to_owned(),
         };
         let paused = request.pause && self.pause_for_commit(&container).await?;
         let engine = self.clone();

@@ -102,6 +102,8 @@ impl Applier {
                 }
                 rustix::fs::symlinkat(entry.link.as_slice(), &parent, *name)
                     .map_err(|e| storage("symlink", &entry.name(), e))?;
+                // As Docker counts: what `lstat` says of everything but directories.
+                self.size = self.size.saturating_add(entry.link.len() as u64);
             }
             Kind::Char => self.node(&parent, name, entry, FileType::CharacterDevice)?,
             Kind::Block => self.node(&parent, name, entry, FileType::BlockDevice)?,
@@ -248,6 +250,9 @@ impl Applier {
         }
         rustix::fs::unlinkat(parent, name, AtFlags::empty())
             .map_err(|e| storage("replace", &entry.name(), e))?;
+        if stat.st_nlink == 1 && matches!(existing, FileType::RegularFile | FileType::Symlink) {
+            self.size = self.size.saturating_sub(u64::try_from(stat.st_size).unwrap_or(0));
+        }
         Ok(existing == FileType::CharacterDevice && stat.st_rdev == 0)
     }
 

@@ -51,7 +51,7 @@ pub enum LayerError {
         cause: io::Error,
     },
     /// The stream ended inside an entry.
-    #[error("unexpected end of the tar archive")]
+    #[error("unexpected EOF")]
     Truncated,
     /// A header is no tar header.
     #[error("invalid tar header after entry \"{after}\": {reason}")]

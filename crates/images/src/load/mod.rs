@@ -24,6 +24,7 @@ use crate::hashed::HashedFile;
 use crate::image::{Image, ParsedConfig};
 use crate::layer::{self, Limits, Unpacked};
 use crate::progress::{Progress, ProgressEvent};
+use crate::reference::Reference;
 use crate::store::{Inner, LayerLease, LayerRecord, NewImage, Store};
 
 const READ_SIZE: usize = 256 << 10;
@@ -37,6 +38,8 @@ pub struct Loaded {
     pub image: Image,
     /// The names that the archive gave it, in their familiar form.
     pub names: Vec<String>,
+    /// Names that other images had before, with the ids of those.
+    pub moved: Vec<(String, String)>,
 }
 
 impl Store {
@@ -121,12 +124,18 @@ impl Store {
         }
         let id = parsed.id.to_string();
         let names: Vec<String> = plan.names.iter().map(|name| name.familiar()).collect();
+        let before = |name: &Reference| {
+            let old = self.inner.named(name).filter(|old| *old != id)?;
+            Some((name.familiar(), old))
+        };
+        let moved = plan.names.iter().filter_map(before).collect();
         self.commit(NewImage {
             config: plan.config,
             parsed,
             manifests: plan.manifests,
             layer_blobs: plan.layer_blobs,
             names: plan.names,
+            parent: None,
             seed: marker.map(str::to_owned),
             leases,
         })
@@ -135,7 +144,7 @@ impl Store {
             true => format!("Loaded image ID: {id}"),
             false => format!("Loaded image: {}", names.join(", ")),
         }));
-        Ok(Loaded { image: self.get(&id)?, names })
+        Ok(Loaded { image: self.get(&id)?, names, moved })
     }
 
     async fn load_layer(

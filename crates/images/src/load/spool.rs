@@ -64,6 +64,8 @@ pub(super) fn spool(layout: &Layout, limits: Limits, source: impl BufRead) -> Re
     let mut spool = Spool { files: HashMap::new(), _directory: directory };
     let bad = |cause: LayerError| match cause {
         LayerError::Interrupted => Error::Interrupted,
+        // Docker's words, the whole of them.
+        cause @ LayerError::Truncated => Error::Archive { reason: cause.to_string() },
         cause => Error::Archive { reason: format!("invalid archive: {cause}") },
     };
     let decoder = Decoder::new(source).map_err(bad)?;

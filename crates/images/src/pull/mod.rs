@@ -1,5 +1,6 @@
 //! Pulling an image: manifest, configuration, then all layers at once, then one commit.
 
+mod all;
 mod layer;
 
 use std::collections::HashSet;
@@ -36,7 +37,12 @@ impl Store {
         progress: &dyn Progress,
     ) -> Result<Image, Error> {
         let pulled = self.pull_somehow(reference, platform, auth, progress, Naming::Named).await?;
-        self.get(&pulled.id)
+        let image = self.get(&pulled.id)?;
+        // A list's entry was chosen by its platform; a lone image is taken as it is, and then said to be another's.
+        if let (Some(_), false) = (platform.filter(|text| !text.is_empty()), pulled.chosen) {
+            image.check_platform(reference, &Store::platform(platform)?)?;
+        }
+        Ok(image)
     }
 
     /// Pulls an image's layers without making it an image of the store: they are there for as long as the answer is held.
@@ -162,8 +168,18 @@ impl Store {
             names.push(wanted.clone());
         }
         let id = parsed.id.to_string();
-        let up_to_date = names.iter().all(|name| self.name_is(name, &id));
-        let leases = match self.pull_layers(&repository, &manifest, &parsed, progress).await {
+        let updated = !self.name_is(wanted, &id);
+        let chosen = manifests.len() > 1;
+        let have = match naming {
+            // Nothing is said of the layers of an image that is here.
+            Naming::Named | Naming::OneOfMany => self.layers_here(&id, &parsed),
+            Naming::Unnamed => None,
+        };
+        let pulled = match have {
+            Some(leases) => Ok(leases),
+            None => self.pull_layers(&repository, &manifest, &parsed, progress).await,
+        };
+        let leases = match pulled {
             Ok(leases) => leases,
             Err(error) => {
                 // The other layers' threads were told to stop; wait until they have cleaned up.
@@ -177,7 +193,7 @@ impl Store {
             }
         };
         if naming == Naming::Unnamed {
-            return Ok(PulledImage { id, held: held_in_order(&parsed, leases) });
+            return Ok(PulledImage { id, held: held_in_order(&parsed, leases), updated, chosen });
         }
         let new = NewImage {
             config,
@@ -185,14 +201,24 @@ impl Store {
             manifests,
             layer_blobs: manifest.layers.iter().map(|l| l.digest.clone()).collect(),
             names,
+            parent: None,
             seed: None,
             leases,
         };
         self.commit(new).await?;
         progress.event(ProgressEvent::line(format!("Digest: {top}")));
-        let what = if up_to_date { "Image is up to date for" } else { "Downloaded newer image for" };
-        progress.event(ProgressEvent::line(format!("Status: {what} {}", wanted.familiar())));
-        Ok(PulledImage { id, held: Held::nothing() })
+        if naming == Naming::Named {
+            progress.event(status(&wanted.familiar(), updated));
+        }
+        Ok(PulledImage { id, held: Held::nothing(), updated, chosen })
+    }
+
+    /// Leases the layers of an image that is here already.
+    fn layers_here(&self, id: &str, parsed: &ParsedConfig) -> Option<Vec<LayerLease>> {
+        self.get(id).ok()?;
+        let mut seen = HashSet::new();
+        let layers = parsed.diff_ids.iter().filter(|layer| seen.insert(*layer));
+        layers.map(|layer| self.inner.lease(layer)).collect()
     }
 
     async fn pull_layers(
@@ -257,12 +283,24 @@ pub struct Described {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Naming {
     Named,
+    /// One tag of several: the last line is for all of them.
+    OneOfMany,
     Unnamed,
 }
 
 struct PulledImage {
     id: String,
     held: Held,
+    /// Whether the name meant something else before.
+    updated: bool,
+    /// Whether it came out of a list.
+    chosen: bool,
+}
+
+/// The line that says what a pull came to.
+fn status(name: &str, updated: bool) -> ProgressEvent {
+    let what = if updated { "Downloaded newer image for" } else { "Image is up to date for" };
+    ProgressEvent::line(format!("Status: {what} {name}"))
 }
 
 /// Layers in the image's order, where one may be several times but is leased once.

@@ -59,7 +59,7 @@ impl Store {
         let repository = self.inner.client.repository(&endpoint, &reference, auth, Purpose::Push).await?;
         let mut pushed = Vec::new();
         for (tag, id) in tags {
-            let manifest = self.manifest_to_push(&id, progress).await?;
+            let manifest = self.manifest_to_push(&id).await?;
             let uploads = manifest
                 .layers
                 .iter()
@@ -142,8 +142,10 @@ impl Store {
         if tags.is_empty() {
             let name = reference.familiar_name();
             let message = match reference.tag() {
-                Some(tag) => format!("tag does not exist: {name}:{tag}"),
-                None => format!("An image does not exist locally with the tag: {name}"),
+                Some(tag) if self.inner.knows_repository(reference) => {
+                    format!("tag does not exist: {name}:{tag}")
+                }
+                _ => format!("An image does not exist locally with the tag: {name}"),
             };
             return Err(Error::NotPushed { message });
         }
@@ -151,7 +153,7 @@ impl Store {
     }
 
     /// Finds the manifest that the image came with, or makes one.
-    async fn manifest_to_push(&self, id: &str, progress: &dyn Progress) -> Result<Outgoing, Error> {
+    async fn manifest_to_push(&self, id: &str) -> Result<Outgoing, Error> {
         for digest in self.inner.manifests_of(id) {
             let bytes = self.inner.read_blob(&digest).await?;
             if bytes.len() as u64 > MANIFEST_LIMIT {
@@ -166,7 +168,6 @@ impl Store {
         }
         let mut layers = Vec::new();
         for diff_id in self.inner.layers_of(id)? {
-            progress.event(ProgressEvent::about(diff_id.short(), "Preparing"));
             let (digest, size) = self.packed_layer(&diff_id).await?;
             layers.push(Descriptor {
                 media_type: DOCKER_LAYER.to_owned(),
@@ -186,8 +187,14 @@ impl Store {
                 .map(|l| json!({ "mediaType": l.media_type, "size": l.size, "digest": l.digest.to_string() }))
                 .collect::<Vec<_>>(),
         });
-        let bytes = serde_json::to_vec_pretty(&manifest)
-            .map_err(|e| Error::Malformed { what: "manifest".to_owned(), reason: e.to_string() })?;
+        // Docker's indentation, so that equal layers make an equal manifest.
+        let mut bytes = Vec::new();
+        let format = serde_json::ser::PrettyFormatter::with_indent(b"   ");
+        serde::Serialize::serialize(
+            &manifest,
+            &mut serde_json::Serializer::with_formatter(&mut bytes, format),
+        )
+        .map_err(|e| Error::Malformed { what: "manifest".to_owned(), reason: e.to_string() })?;
         Ok(Outgoing { bytes, media_type: DOCKER_MANIFEST.to_owned(), layers })
     }
 

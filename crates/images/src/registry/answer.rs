@@ -54,6 +54,10 @@ pub(super) fn refusal(
         }
         _ => {}
     }
+    if status.is_server_error() {
+        // As Docker, which reads no words out of a server's own failure.
+        errors.clear();
+    }
     let Some((code, message)) = errors.into_iter().next() else {
         return match status {
             StatusCode::UNAUTHORIZED => {
@@ -133,6 +137,7 @@ mod tests {
             denied
         );
         assert_eq!(text(401, None, required), "unauthorized: authentication required");
+        assert_eq!(text(500, None, required), "received unexpected HTTP status: 500 Internal Server Error");
         assert_eq!(text(500, None, ""), "received unexpected HTTP status: 500 Internal Server Error");
     }
 }

@@ -19,6 +19,8 @@ pub(crate) struct NewImage {
     pub layer_blobs: Vec<Digest>,
     /// Names to give it; a name that another image has moves.
     pub names: Vec<Reference>,
+    /// The image that this one was made of here.
+    pub parent: Option<String>,
     /// The marker of a built-in image.
     pub seed: Option<String>,
     pub leases: Vec<LayerLease>,
@@ -45,7 +47,7 @@ impl Inner {
                 manifests: Vec::new(),
                 layer_blobs: new.layer_blobs.clone(),
                 last_tagged: None,
-                parent: None,
+                parent: new.parent.clone(),
                 hidden: false,
             });
             let manifests_before = record.manifests.len();

@@ -28,7 +28,7 @@ pub use kept::{Held, Kept};
 pub(crate) use layout::{Layout, Staged as StagedPath};
 pub(crate) use lease::{LayerLease, WorkGuard};
 pub(crate) use metadata::LayerRecord;
-pub use remove::{InUse, Removed};
+pub use remove::{InUse, Parents, Removed};
 
 use self::lease::WorkLocks;
 use self::metadata::{Committed, Metadata};
@@ -164,10 +164,24 @@ impl Store {
         Ok(image::history(&image, &sizes))
     }
 
-    /// Returns the number of bytes that layers and blobs take, shared ones once.
+    /// Returns the number of bytes that the files of all images' layers take, shared ones once: what Docker calls the size
+    /// of its layers. The compressed forms that are kept for pushing come on top.
     pub fn disk_usage(&self) -> u64 {
         let state = self.inner.state();
-        state.committed.layers.values().map(|layer| layer.size + layer.blob_size).sum()
+        let layers: HashSet<&Digest> = state.committed.images.values().flat_map(|r| &r.layers).collect();
+        layers.into_iter().filter_map(|layer| state.committed.layers.get(layer)).map(|layer| layer.size).sum()
+    }
+
+    /// Says which images others were made of here, and by which.
+    pub fn children(&self) -> HashMap<String, Vec<String>> {
+        let state = self.inner.state();
+        let mut children: HashMap<String, Vec<String>> = HashMap::new();
+        for (id, record) in state.committed.images.iter().filter(|(_, record)| !record.hidden) {
+            if let Some(parent) = &record.parent {
+                children.entry(parent.clone()).or_default().push(id.clone());
+            }
+        }
+        children
     }
 
     /// Returns how many bytes of each image's layers other images have too.

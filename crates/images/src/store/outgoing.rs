@@ -41,6 +41,18 @@ impl Inner {
         names.collect()
     }
 
+    /// The id of the image that a name means.
+    pub fn named(&self, name: &Reference) -> Option<String> {
+        self.state().committed.names.get(&name.to_string()).cloned()
+    }
+
+    /// Says whether any name here, with a tag or a digest, is of a repository.
+    pub fn knows_repository(&self, repository: &Reference) -> bool {
+        let name = repository.name();
+        let state = self.state();
+        state.committed.names.keys().any(|full| Reference::parse(full).is_ok_and(|full| full.name() == name))
+    }
+
     /// Lists other repositories on the same registry that have been seen to have a layer.
     pub fn repositories_with(&self, beside: &Reference, diff_id: &Digest) -> Vec<Reference> {
         let state = self.state();

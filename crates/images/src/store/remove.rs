@@ -26,6 +26,15 @@ impl InUse {
     }
 }
 
+/// Whether what an image was made of goes with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Parents {
+    /// It goes, as far as nobody else wants it.
+    Prune,
+    /// It stays.
+    Keep,
+}
+
 /// What a removal did, in the order it did it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Removed {
@@ -36,7 +45,8 @@ pub enum Removed {
 }
 
 impl Store {
-    /// Removes a name, and the image with its last name; or an image by its id.
+    /// Removes a name, and the image with its last name; or an image by its id. With [`Parents::Prune`] the images that it
+    /// was made of go too, as far as they have no name, no user and no other child.
     ///
     /// `in_use` is asked for a container that uses an image id, a running one if there is one. With `force` an
     /// image that a stopped container uses goes out of sight, but its layers stay until
@@ -48,15 +58,17 @@ impl Store {
         &self,
         reference: &str,
         force: bool,
+        parents: Parents,
         in_use: &dyn Fn(&str) -> Option<InUse>,
     ) -> Result<Vec<Removed>, Error> {
         let _one_at_a_time = self.inner.commit.lock().unwrap_or_else(PoisonError::into_inner);
         let target = Target::parse(reference)?;
-        let (id, names, hidden_layers) = {
+        let (id, names, has_children) = {
             let state = self.inner.state();
             let id = state.find(reference, &target)?;
             let names = state.names_of(&id);
-            (id.clone(), names, state.chain_ids(&id))
+            let has_children = state.has_children(&id);
+            (id, names, has_children)
         };
         let user = in_use(&id);
         let mut plan = Plan { change: Change::default(), removed: Vec::new() };
@@ -104,16 +116,22 @@ impl Store {
                 if hard { "cannot be forced" } else { "must be forced" }
             ),
         };
-        match &user {
+        let stays = match &user {
+            _ if has_children => Some("image has dependent child images".to_owned()),
             Some(InUse::Running(container)) => {
-                if !quiet {
-                    let message = format!("image is being used by running container {}", short(container));
-                    return Err(conflict(true, message));
-                }
-                self.inner.metadata.commit(&plan.change)?;
-                self.inner.apply(plan.change);
-                return Ok(plan.removed);
+                Some(format!("image is being used by running container {}", short(container)))
             }
+            _ => None,
+        };
+        if let Some(message) = stays {
+            if !quiet {
+                return Err(conflict(true, message));
+            }
+            self.inner.metadata.commit(&plan.change)?;
+            self.inner.apply(plan.change);
+            return Ok(plan.removed);
+        }
+        match &user {
             _ if !force && !quiet && !is_single(&names) => {
                 return Err(conflict(false, "image is referenced in multiple repositories".to_owned()));
             }
@@ -126,23 +144,57 @@ impl Store {
         for name in left.clone() {
             plan.untag(&name, &mut left);
         }
-        plan.removed.push(Removed::Deleted(id.clone()));
-        let mut gone = Gone::default();
-        if user.is_some() {
-            let record = self.inner.state().committed.images[&id].clone();
-            plan.change.put_images.push((id, ImageRecord { hidden: true, ..record }));
-        } else {
-            gone = self.inner.state().plan_delete(&id, &mut plan.change);
-            for (layer, chain_id) in hidden_layers.iter().rev() {
-                if gone.layers.contains(layer) {
-                    plan.removed.push(Removed::Deleted(chain_id.clone()));
-                }
-            }
+        let parent = self.inner.state().committed.images.get(&id).and_then(|record| record.parent.clone());
+        self.delete_planned(&id, user.is_some(), &mut plan)?;
+        if parents == Parents::Prune {
+            self.prune_parents(parent, in_use, &mut plan.removed)?;
         }
-        self.inner.metadata.commit(&plan.change)?;
-        self.inner.apply(plan.change);
-        self.delete_files(&gone)?;
         Ok(plan.removed)
+    }
+
+    /// Carries out what is planned, with the end of an image: it only goes out of sight while somebody uses it.
+    fn delete_planned(&self, id: &str, used: bool, plan: &mut Plan) -> Result<(), Error> {
+        plan.removed.push(Removed::Deleted(id.to_owned()));
+        let mut gone = Gone::default();
+        let mut change = std::mem::take(&mut plan.change);
+        if used {
+            let record = self.inner.state().committed.images[id].clone();
+            change.put_images.push((id.to_owned(), ImageRecord { hidden: true, ..record }));
+        } else {
+            let state = self.inner.state();
+            gone = state.plan_delete(id, &mut change);
+            let chain_ids = state.chain_ids(id);
+            let deleted = chain_ids.into_iter().rev().filter(|(layer, _)| gone.layers.contains(layer));
+            plan.removed.extend(deleted.map(|(_, chain_id)| Removed::Deleted(chain_id)));
+        }
+        self.inner.metadata.commit(&change)?;
+        self.inner.apply(change);
+        self.delete_files(&gone)
+    }
+
+    /// Removes what an image was made of, quietly, up to the first one that somebody still wants.
+    fn prune_parents(
+        &self,
+        parent: Option<String>,
+        in_use: &dyn Fn(&str) -> Option<InUse>,
+        removed: &mut Vec<Removed>,
+    ) -> Result<(), Error> {
+        let mut next = parent;
+        while let Some(id) = next {
+            let wanted = {
+                let state = self.inner.state();
+                let shown = state.committed.images.get(&id).filter(|record| !record.hidden);
+                next = shown.and_then(|record| record.parent.clone());
+                shown.is_none() || !state.names_of(&id).is_empty() || state.has_children(&id)
+            };
+            if wanted || in_use(&id).is_some() {
+                return Ok(());
+            }
+            let mut plan = Plan { change: Change::default(), removed: Vec::new() };
+            self.delete_planned(&id, false, &mut plan)?;
+            removed.append(&mut plan.removed);
+        }
+        Ok(())
     }
 
     /// Deletes images that were removed by force and that no container uses any more.
@@ -224,6 +276,11 @@ impl Gone {
 }
 
 impl State {
+    /// Says whether another image was made of this one here.
+    fn has_children(&self, id: &str) -> bool {
+        self.committed.images.values().any(|record| !record.hidden && record.parent.as_deref() == Some(id))
+    }
+
     /// Plans an image's end: which records and which files go, because no other image needs them.
     fn plan_delete(&self, id: &str, change: &mut Change) -> Gone {
         let mut gone = Gone::default();

@@ -1,7 +1,7 @@
 //! Archives: `docker save`, OCI layouts, root file systems, built-in images.
 
 use serde_json::json;
-use skiff_images::{Code, Digest, Silent};
+use skiff_images::{Code, Digest, Parents, Silent};
 
 use crate::content::{Layer, OCI_MANIFEST, Packing, TestImage, descriptor, gzip, list, tar_of};
 use crate::hostile::Archive;
@@ -113,7 +113,7 @@ async fn a_root_file_system_becomes_an_image() {
     let store = workspace.open();
     let rootfs = gzip(&tar_of(&[("bin/sh", b"#!"), ("etc/os", b"x")]));
     let changes = ["CMD [\"/bin/sh\"]".to_owned(), "ENV A=b".to_owned(), "EXPOSE 80".to_owned()];
-    let image = store.import(&rootfs[..], Some("made:1"), "by hand", &changes, None).await.unwrap();
+    let image = store.import(&rootfs[..], Some("made:1"), "by hand", &changes, None, "28.0.0").await.unwrap();
     assert_eq!(image.repo_tags, ["made:1"]);
     assert_eq!(image.comment, "by hand");
     let config = image.config.config().as_ref().unwrap();
@@ -121,12 +121,12 @@ async fn a_root_file_system_becomes_an_image() {
     assert_eq!(image.raw_config["config"]["ExposedPorts"], json!({"80/tcp": {}}));
     assert_eq!(store.history("made:1").unwrap()[0].comment, "by hand");
     assert!(store.lower_dirs("made:1").unwrap()[0].join("bin/sh").exists());
-    let error = store.import(&rootfs[..], None, "", &["RUN x".to_owned()], None).await.unwrap_err();
+    let error = store.import(&rootfs[..], None, "", &["RUN x".to_owned()], None, "28.0.0").await.unwrap_err();
     assert_eq!(
         (error.code(), error.to_string().as_str()),
         (Code::InvalidArgument, "RUN is not a valid change command")
     );
-    assert!(store.import(&b"garbage"[..], Some("g"), "", &[], None).await.is_err());
+    assert!(store.import(&b"garbage"[..], Some("g"), "", &[], None, "28.0.0").await.is_err());
     assert_eq!(store.list().len(), 1);
     assert_eq!(workspace.names("layers").len(), 1);
 }
@@ -138,7 +138,7 @@ async fn a_seeded_image_that_was_removed_stays_removed() {
     std::fs::write(&archive, docker_archive(&layers(Packing::Plain), &["skiff/toolbox"])).unwrap();
     let store = workspace.open();
     assert_eq!(store.seed(&archive, "toolbox-1").await.unwrap().len(), 1);
-    store.remove("skiff/toolbox", false, &|_| None).unwrap();
+    store.remove("skiff/toolbox", false, Parents::Prune, &|_| None).unwrap();
     drop(store);
     let store = workspace.open();
     assert!(store.seed(&archive, "toolbox-1").await.unwrap().is_empty());

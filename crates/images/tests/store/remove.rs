@@ -1,6 +1,6 @@
 //! Names and removal.
 
-use skiff_images::{Code, Image, InUse, Removed, Store};
+use skiff_images::{Code, Image, InUse, Parents, Removed, Store};
 
 use crate::content::{Layer, Packing, tar_of};
 use crate::load::docker_archive;
@@ -30,14 +30,14 @@ async fn a_layer_stays_until_its_last_image_goes() {
     let one = load(&store, "one", &["base", "a"]).await;
     let two = load(&store, "two", &["base", "b"]).await;
     assert_eq!(workspace.names("layers").len(), 3);
-    let removed = store.remove("one", false, &unused).unwrap();
+    let removed = store.remove("one", false, Parents::Prune, &unused).unwrap();
     assert_eq!(removed[0], Removed::Untagged("one:latest".to_owned()));
     assert_eq!(removed[1], Removed::Deleted(one.id.clone()));
     assert_eq!(removed.len(), 3, "one layer goes with it");
     assert_eq!(workspace.names("layers").len(), 2);
     assert!(store.lower_dirs(&two.id).unwrap().iter().all(|d| d.exists()));
     assert_eq!(store.get("one").unwrap_err().to_string(), "No such image: one:latest");
-    store.remove(&two.id[7..19], false, &unused).unwrap();
+    store.remove(&two.id[7..19], false, Parents::Prune, &unused).unwrap();
     drop(store);
     workspace.assert_clean();
     assert_eq!(workspace.names("partial"), [""; 0]);
@@ -56,19 +56,22 @@ async fn names_come_and_go_one_by_one() {
     assert_eq!(store.tag("b", "B").unwrap_err().code(), Code::InvalidArgument);
     let short = &image.id[7..19];
     assert_eq!(
-        text(store.remove(short, false, &unused)),
+        text(store.remove(short, false, Parents::Prune, &unused)),
         format!(
             "conflict: unable to delete {short} (must be forced) - image is referenced in multiple repositories"
         )
     );
-    assert_eq!(store.remove("a:1", false, &unused).unwrap(), [Removed::Untagged("a:1".to_owned())]);
+    assert_eq!(
+        store.remove("a:1", false, Parents::Prune, &unused).unwrap(),
+        [Removed::Untagged("a:1".to_owned())]
+    );
     let other = load(&store, "b", &["y"]).await;
     assert_eq!(store.get("b").unwrap().id, other.id, "the name moves");
     assert_eq!(store.get(&image.id).unwrap().repo_tags, ["a:2"]);
     drop(store);
     let store = workspace.open();
     assert_eq!(store.get("a:2").unwrap().id, image.id);
-    assert_eq!(store.remove(short, true, &unused).unwrap().len(), 3);
+    assert_eq!(store.remove(short, true, Parents::Prune, &unused).unwrap().len(), 3);
 }
 
 #[tokio::test]
@@ -81,25 +84,25 @@ async fn containers_keep_their_image() {
     let running = |_: &str| Some(InUse::Running(container.to_owned()));
     let stopped = |_: &str| Some(InUse::Stopped(container.to_owned()));
     assert_eq!(
-        text(store.remove("a", false, &stopped)),
+        text(store.remove("a", false, Parents::Prune, &stopped)),
         format!(
             "conflict: unable to remove repository reference \"a\" (must force) - container 0123456789ab is using its referenced image {short}"
         )
     );
     assert_eq!(
-        text(store.remove(short, true, &running)),
+        text(store.remove(short, true, Parents::Prune, &running)),
         format!(
             "conflict: unable to delete {short} (cannot be forced) - image is being used by running container 0123456789ab"
         )
     );
     assert_eq!(
-        text(store.remove(short, false, &stopped)),
+        text(store.remove(short, false, Parents::Prune, &stopped)),
         format!(
             "conflict: unable to delete {short} (must be forced) - image is being used by stopped container 0123456789ab"
         )
     );
     // By force the image goes out of sight, and the container keeps its files.
-    store.remove("a", true, &stopped).unwrap();
+    store.remove("a", true, Parents::Prune, &stopped).unwrap();
     assert!(store.list().is_empty());
     drop(store);
     let store = workspace.open();

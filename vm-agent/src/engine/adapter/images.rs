@@ -4,15 +4,15 @@ use async_trait::async_trait;
 use base64::Engine as _;
 use futures_util::StreamExt;
 use skiff_docker_api::backend::{
-    Auth, BodyReader, ByteStream, Images, ImportImage, ListImages, Progress, ProgressDetail, ProgressStream,
-    PullImage, PushImage, RemoveImage,
+    Auth, BodyReader, ByteStream, ImageDetails, Images, ImportImage, ListImages, Progress, ProgressDetail,
+    ProgressStream, PullImage, PushImage, RemoveImage, SearchImages, SearchResult,
 };
 use skiff_docker_api::models::{
-    ImageDeleteResponseItem, ImageHistoryResponseItem, ImageInspect, ImagePruneResponse, ImageSummary,
+    ImageDeleteResponseItem, ImageHistoryResponseItem, ImagePruneResponse, ImageSummary,
 };
 use skiff_docker_api::{Filters, Result};
 use skiff_engine::ImageProgress;
-use skiff_images::Secret;
+use skiff_images::{Parents, Secret};
 
 use super::Adapter;
 use super::convert::{self, OrApiError};
@@ -20,9 +20,9 @@ use super::convert::{self, OrApiError};
 #[async_trait]
 impl Images for Adapter {
     async fn pull_image(&self, request: PullImage) -> Result<ProgressStream> {
-        // All tags of a repository: the default tag is what today's clients mean when they name none.
         let request = skiff_engine::PullImage {
             reference: request.reference,
+            all_tags: request.all_tags,
             platform: request.platform,
             auth: request.auth.and_then(credentials),
         };
@@ -43,22 +43,45 @@ impl Images for Adapter {
         self.0.describe_remote(name, auth.and_then(credentials)).await.or_api()
     }
 
-    async fn import_image(&self, request: ImportImage, tar: BodyReader) -> Result<String> {
+    async fn search_images(&self, request: SearchImages) -> Result<Vec<SearchResult>> {
+        let search = skiff_images::Search {
+            term: request.term,
+            limit: request.limit,
+            auth: request.auth.and_then(credentials),
+        };
+        let found = self.0.search_images(search, convert::filters(&request.filters)).await.or_api()?;
+        let result = |found: skiff_images::SearchResult| SearchResult {
+            star_count: found.star_count,
+            is_official: found.is_official,
+            name: found.name,
+            is_automated: found.is_automated,
+            description: found.description,
+        };
+        Ok(found.into_iter().map(result).collect())
+    }
+
+    async fn import_image(&self, request: ImportImage, tar: BodyReader) -> Result<ProgressStream> {
         let request = skiff_engine::ImportImage {
+            url: request.url,
             reference: request.reference,
             message: request.message,
             changes: request.changes,
             platform: request.platform,
         };
-        self.0.import_image(request, tar).await.or_api()
+        Ok(progress(self.0.import_image(request, tar)))
     }
 
-    async fn load_images(&self, archive: BodyReader, quiet: bool) -> Result<ProgressStream> {
-        Ok(progress(self.0.load_images(archive, quiet)))
+    async fn load_images(
+        &self,
+        archive: BodyReader,
+        quiet: bool,
+        platform: Option<String>,
+    ) -> Result<ProgressStream> {
+        Ok(progress(self.0.load_images(archive, quiet, platform)))
     }
 
-    async fn save_images(&self, names: Vec<String>) -> Result<ByteStream> {
-        self.0.save_images(&names).or_api()
+    async fn save_images(&self, names: Vec<String>, platform: Option<String>) -> Result<ByteStream> {
+        self.0.save_images(&names, platform.as_deref()).or_api()
     }
 
     async fn list_images(&self, options: ListImages) -> Result<Vec<ImageSummary>> {
@@ -71,12 +94,21 @@ impl Images for Adapter {
         self.0.list_images(options).await.or_api()
     }
 
-    async fn inspect_image(&self, name: &str) -> Result<ImageInspect> {
-        self.0.inspect_image(name).await.or_api()
+    async fn inspect_image(&self, name: &str, platform: Option<&str>) -> Result<ImageDetails> {
+        let details = self.0.inspect_image(name, platform).await.or_api()?;
+        Ok(ImageDetails {
+            model: details.model,
+            parent: details.parent,
+            docker_version: details.docker_version,
+        })
     }
 
-    async fn image_history(&self, name: &str) -> Result<Vec<ImageHistoryResponseItem>> {
-        self.0.image_history(name).await.or_api()
+    async fn image_history(
+        &self,
+        name: &str,
+        platform: Option<&str>,
+    ) -> Result<Vec<ImageHistoryResponseItem>> {
+        self.0.image_history(name, platform).await.or_api()
     }
 
     async fn tag_image(&self, name: &str, repository: &str, tag: &str) -> Result<()> {
@@ -84,7 +116,8 @@ impl Images for Adapter {
     }
 
     async fn remove_image(&self, name: &str, options: RemoveImage) -> Result<Vec<ImageDeleteResponseItem>> {
-        self.0.remove_image(name, options.force).await.or_api()
+        let parents = if options.no_prune { Parents::Keep } else { Parents::Prune };
+        self.0.remove_image(name, options.force, parents).await.or_api()
     }
 
     async fn prune_images(&self, filters: Filters) -> Result<ImagePruneResponse> {
