@@ -110,6 +110,9 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
+    /// Layers are not those that the image's configuration names.
+    #[error("layers from manifest don't match image configuration")]
+    LayersMismatch,
     /// Bytes do not have the digest that names them.
     #[error("filesystem layer verification failed for digest {digest}")]
     DigestMismatch {
@@ -196,6 +199,7 @@ impl Error {
             | Error::DigestMismatch { .. }
             | Error::ManifestMismatch { .. }
             | Error::WrongDiffId { .. }
+            | Error::LayersMismatch
             | Error::Layer { .. }
             | Error::Io { .. }
             | Error::InUse { .. }

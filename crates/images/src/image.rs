@@ -102,7 +102,8 @@ pub(crate) struct ParsedConfig {
 impl ParsedConfig {
     /// Parses a configuration; its id is the digest of the bytes.
     pub fn parse(bytes: &[u8]) -> Result<ParsedConfig, Error> {
-        let raw: Value = parse_json("image configuration", bytes)?;
+        let mut raw: Value = parse_json("image configuration", bytes)?;
+        words_of_texts(&mut raw);
         let mut tolerant = raw.clone();
         drop_nulls(&mut tolerant);
         if let Some(object) = tolerant.as_object_mut() {
@@ -113,6 +114,9 @@ impl ParsedConfig {
             rootfs.entry("diff_ids").or_insert_with(|| Value::Array(Vec::new()));
         }
         let wrong = |reason: String| Error::Malformed { what: "image configuration".to_owned(), reason };
+        if tolerant.get("rootfs").is_none() {
+            return Err(Error::Invalid { message: "invalid rootfs in image configuration".to_owned() });
+        }
         let config: ImageConfiguration =
             serde_json::from_value(tolerant).map_err(|source| wrong(source.to_string()))?;
         let diff_ids = config
@@ -124,6 +128,32 @@ impl ParsedConfig {
             })
             .collect::<Result<Vec<_>, _>>()?;
         Ok(ParsedConfig { id: Digest::of(bytes), diff_ids, config: Arc::new(config), raw: Arc::new(raw) })
+    }
+
+    /// Checks a configuration from outside for what Docker refuses: one that was let in once stays readable.
+    pub fn check(&self) -> Result<(), Error> {
+        let refused = |message: String| Err(Error::Invalid { message });
+        let created = self.config.created().as_deref();
+        let histories = self.config.history().iter().flatten();
+        let times = created.into_iter().chain(histories.clone().filter_map(|h| h.created().as_deref()));
+        for time in times {
+            if time.parse::<jiff::Timestamp>().is_err() {
+                return refused(format!(
+                    "parsing time \"{time}\" as \"2006-01-02T15:04:05Z07:00\": cannot parse \"{time}\" as \"2006\""
+                ));
+            }
+        }
+        let filled = histories.filter(|history| !history.empty_layer().unwrap_or(false)).count();
+        if filled > self.diff_ids.len() {
+            return refused("too many non-empty layers in History section".to_owned());
+        }
+        let os = self.config.os().to_string();
+        if os != "linux" {
+            return refused(format!(
+                "image operating system \"{os}\" cannot be used on this platform: operating system is not supported"
+            ));
+        }
+        Ok(())
     }
 
     /// Makes the image that callers see.
@@ -195,6 +225,16 @@ pub(crate) fn history(image: &Image, sizes: &[u64]) -> Vec<HistoryEntry> {
     entries
 }
 
+/// Makes lists of commands that are written as one text, which Docker reads as one word.
+fn words_of_texts(raw: &mut Value) {
+    for key in ["Cmd", "Entrypoint"] {
+        if let Some(command @ Value::String(_)) = raw.get_mut("config").and_then(|config| config.get_mut(key))
+        {
+            *command = Value::Array(vec![command.take()]);
+        }
+    }
+}
+
 /// Removes null members: Docker writes `"Volumes":null` where the specification wants nothing.
 fn drop_nulls(value: &mut Value) {
     match value {
@@ -229,6 +269,31 @@ mod tests {
         assert_eq!(history.iter().map(|h| h.size).collect::<Vec<_>>(), [0, 5]);
         assert_eq!(history[0].id, image.id);
         assert_eq!(image.raw_config["config"]["Healthcheck"]["Test"][0], "NONE");
+    }
+
+    #[test]
+    fn what_docker_refuses_is_refused() {
+        let text = |more: &str| {
+            let config = format!(r#"{{"os":"linux","rootfs":{{"type":"layers","diff_ids":[]}}{more}}}"#);
+            ParsedConfig::parse(config.as_bytes()).unwrap().check().map_err(|error| error.to_string())
+        };
+        assert_eq!(text(""), Ok(()));
+        assert_eq!(text(r#","history":[{"created_by":"a","empty_layer":true}]"#), Ok(()));
+        let many = text(r#","history":[{"created_by":"a"}]"#).unwrap_err();
+        assert_eq!(many, "too many non-empty layers in History section");
+        assert!(text(r#","created":"yesterday""#).unwrap_err().starts_with("parsing time \"yesterday\""));
+        let none = ParsedConfig::parse(br#"{"os":"linux"}"#).unwrap_err().to_string();
+        assert_eq!(none, "invalid rootfs in image configuration");
+    }
+
+    #[test]
+    fn a_command_may_be_one_text() {
+        let parsed = ParsedConfig::parse(
+            br#"{"config":{"Cmd":["x"],"Entrypoint":"/a b"},"rootfs":{"type":"layers","diff_ids":[]}}"#,
+        )
+        .unwrap();
+        assert_eq!(parsed.raw["config"]["Entrypoint"], serde_json::json!(["/a b"]));
+        assert_eq!(parsed.raw["config"]["Cmd"], serde_json::json!(["x"]));
     }
 
     #[test]

@@ -11,10 +11,17 @@ use crate::platform::Platform;
 pub(crate) const MANIFEST_LIMIT: u64 = 4 << 20;
 pub(crate) const CONFIG_LIMIT: u64 = 8 << 20;
 pub(crate) const MAX_LAYERS: usize = 512;
+/// How many lists may be inside one another.
+pub(crate) const MAX_NESTING: usize = 3;
 
 pub(crate) const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
 pub(crate) const DOCKER_LIST: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
 pub(crate) const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+const OCI_CONFIG: &str = "application/vnd.oci.image.config.v1+json";
+const DOCKER_CONFIG: &str = "application/vnd.docker.container.image.v1+json";
+const DOCKER_PLUGIN: &str = "application/vnd.docker.plugin.v1+json";
+/// Foreign layers are somewhere else, and say where.
+const FOREIGN: &str = "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip";
 pub(crate) const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
 
 /// Names a blob by digest, size and type.
@@ -42,6 +49,8 @@ pub(crate) struct DescriptorPlatform {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct ImageManifest {
+    #[serde(default)]
+    pub media_type: Option<String>,
     pub config: Descriptor,
     pub layers: Vec<Descriptor>,
 }
@@ -94,7 +103,57 @@ impl Document {
     }
 }
 
+impl Descriptor {
+    /// Says whether it is about an image rather than one itself.
+    pub fn is_attestation(&self) -> bool {
+        self.annotations.contains_key("vnd.docker.reference.type")
+            || self.platform.as_ref().is_some_and(|p| p.os == "unknown")
+    }
+}
+
 impl ImageManifest {
+    /// Refuses what Docker's own manifests may hold beside images, before anything is said of a pull.
+    pub fn check_docker(&self) -> Result<(), Error> {
+        let media_type = self.config.media_type.as_str();
+        if self.media_type.as_deref() != Some(DOCKER_MANIFEST)
+            || matches!(media_type, DOCKER_CONFIG | "application/octet-stream" | "")
+        {
+            return Ok(());
+        }
+        let class = if media_type == DOCKER_PLUGIN { "plugin" } else { "unknown" };
+        Err(Error::Invalid { message: format!("Encountered remote \"{media_type}\"({class}) when fetching") })
+    }
+
+    /// Refuses artefacts: what is no image can't become one.
+    pub fn check_image(&self) -> Result<(), Error> {
+        self.check_docker()?;
+        let media_type = self.config.media_type.as_str();
+        if !self.is_image() {
+            return Err(Error::Invalid { message: format!("unsupported media type {media_type}") });
+        }
+        match self
+            .layers
+            .iter()
+            .find(|layer| layer.media_type == FOREIGN || layer.media_type.ends_with("+encrypted"))
+        {
+            Some(layer) => Err(Error::Invalid {
+                message: format!(
+                    "layer {} can't be pulled: media type {} is not supported",
+                    layer.digest, layer.media_type
+                ),
+            }),
+            None => Ok(()),
+        }
+    }
+
+    /// Says whether the configuration is that of an image.
+    pub fn is_image(&self) -> bool {
+        matches!(
+            self.config.media_type.as_str(),
+            OCI_CONFIG | DOCKER_CONFIG | "application/octet-stream" | ""
+        )
+    }
+
     fn check(&self) -> Result<(), Error> {
         let wrong = |reason: String| Error::Malformed { what: "manifest".to_owned(), reason };
         if self.layers.len() > MAX_LAYERS {
@@ -112,8 +171,10 @@ impl ManifestList {
     pub fn choose(&self, platform: &Platform) -> Result<&Descriptor, Error> {
         self.manifests
             .iter()
+            .filter(|d| !d.is_attestation())
             .filter_map(|d| {
-                let p = d.platform.as_ref()?;
+                // One that does not say is taken when nothing else fits.
+                let Some(p) = &d.platform else { return Some((u32::MAX, d)) };
                 let offered = Platform::normalise(&p.os, &p.architecture, &p.variant);
                 Some((platform.distance(&offered)?, d))
             })

@@ -39,7 +39,12 @@ pub(crate) fn image(image: ImageDetails, version: ApiVersion) -> Result<Value> {
     let mut shaped = fields(&image.model)?;
     shaped.insert("Parent".to_owned(), image.parent.into());
     shaped.insert("DockerVersion".to_owned(), image.docker_version.into());
+    let has_time = shaped.contains_key("Created");
     fill(&mut shaped, &IMAGE);
+    if !has_time && version >= ApiVersion::minor(44) {
+        // Since then a time that nobody knows is left out.
+        shaped.remove("Created");
+    }
     shaped.remove("Identity");
     if let Some(config) = object(&mut shaped, "Config") {
         omit_if_empty(

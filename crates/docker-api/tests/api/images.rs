@@ -88,7 +88,8 @@ async fn import_and_load_read_their_body_as_it_comes() {
     let answer = raw(&fake, &chunked("/images/load?quiet=0")).await;
     assert_eq!(answer.text(), "{\"stream\":\"Loaded image: busybox:latest\\n\"}\n");
     assert_eq!(fake.last_call(), "load 7 quiet=false");
-    assert_eq!(post(&fake, "/images/create?fromSrc=http://a/b.tar").await.status, 501);
+    assert_eq!(post(&fake, "/images/create?fromSrc=a/b.tar&repo=c").await.status, 200);
+    assert!(fake.last_call().contains("url: Some(\"http://a/b.tar\")"), "{}", fake.last_call());
     assert_eq!(post(&fake, "/images/create").await.status, 400);
 }
 

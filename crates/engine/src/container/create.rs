@@ -46,6 +46,7 @@ impl Engine {
         validate::check_request(&config, &host)?;
         let image = self.0.config.images.get(&reference).map_err(|error| image_error(&error))?;
         check_platform(&image, &reference, platform.as_deref())?;
+        validate::check_own(&config)?;
         merge_image(&mut config, &image);
         let (path, args) = command(&config)?;
         let mut warnings = self.defaults(&mut config, &mut host)?;

@@ -53,7 +53,8 @@ pub fn check_request(config: &ContainerConfig, host: &HostConfig) -> Result<()> 
     Ok(())
 }
 
-fn check_config(config: &ContainerConfig) -> Result<()> {
+/// Checks what the client says itself. An image may say worse, and only its start fails, as with Docker.
+pub(super) fn check_own(config: &ContainerConfig) -> Result<()> {
     if let Some(dir) = config.working_dir.as_deref().filter(|dir| !dir.is_empty() && !dir.starts_with('/')) {
         return Err(Error::invalid(format!(
             "the working directory '{dir}' is invalid, it needs to be an absolute path"
@@ -63,6 +64,13 @@ fn check_config(config: &ContainerConfig) -> Result<()> {
     {
         return Err(Error::invalid(format!("invalid environment variable: {entry}")));
     }
+    for port in config.exposed_ports.iter().flatten() {
+        parse_port(port)?;
+    }
+    Ok(())
+}
+
+fn check_config(config: &ContainerConfig) -> Result<()> {
     if let Some(signal) = config.stop_signal.as_deref().filter(|signal| !signal.is_empty()) {
         signals::parse(signal)?;
     }
@@ -70,9 +78,6 @@ fn check_config(config: &ContainerConfig) -> Result<()> {
         config.hostname.as_deref().filter(|name| name.len() > 63 || name.contains(['/', '\n', '\0']))
     {
         return Err(Error::invalid(format!("invalid hostname format: {name}")));
-    }
-    for port in config.exposed_ports.iter().flatten() {
-        parse_port(port)?;
     }
     config.healthcheck.as_ref().map_or(Ok(()), health::check)
 }

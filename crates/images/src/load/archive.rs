@@ -7,12 +7,13 @@ use serde::Deserialize;
 use super::spool::{Spool, digest_of};
 use crate::digest::Digest;
 use crate::error::Error;
-use crate::manifest::{CONFIG_LIMIT, Descriptor, Document, MANIFEST_LIMIT, ManifestList, parse_json};
+use crate::manifest::{
+    CONFIG_LIMIT, Descriptor, Document, MANIFEST_LIMIT, MAX_NESTING, ManifestList, parse_json,
+};
 use crate::platform::Platform;
 use crate::reference::Reference;
 
 const MAX_IMAGES: usize = 1000;
-const MAX_NESTING: usize = 3;
 
 /// One image to load.
 pub(super) struct Plan {
@@ -76,7 +77,7 @@ fn saved_image(spool: &Spool, image: SavedImage) -> Result<Plan, Error> {
 
 fn layout(spool: &Spool, platform: &Platform) -> Result<Vec<Plan>, Error> {
     let index: ManifestList = parse_json("index.json", &spool.read("index.json", MANIFEST_LIMIT)?)?;
-    let images = index.manifests.iter().filter(|d| !is_attestation(d));
+    let images = index.manifests.iter().filter(|d| !d.is_attestation());
     let suits = |d: &Descriptor| match &d.platform {
         None => true,
         Some(p) => platform.distance(&Platform::normalise(&p.os, &p.architecture, &p.variant)).is_some(),
@@ -108,7 +109,8 @@ fn layout_image(
             if depth >= MAX_NESTING {
                 return Err(invalid("manifest lists are nested too deeply"));
             }
-            let present = |d: &&Descriptor| spool.path(&blob_name(&d.digest)).is_some() && !is_attestation(d);
+            let present =
+                |d: &&Descriptor| spool.path(&blob_name(&d.digest)).is_some() && !d.is_attestation();
             let chosen = match list.choose(platform) {
                 Ok(chosen) if present(&chosen) => chosen,
                 other => {
@@ -157,11 +159,6 @@ fn blob(spool: &Spool, descriptor: &Descriptor, limit: u64) -> Result<Vec<u8>, E
 
 fn blob_name(digest: &Digest) -> String {
     format!("blobs/sha256/{}", digest.hex())
-}
-
-fn is_attestation(descriptor: &Descriptor) -> bool {
-    descriptor.annotations.contains_key("vnd.docker.reference.type")
-        || descriptor.platform.as_ref().is_some_and(|p| p.os == "unknown")
 }
 
 /// Finds the name that an index entry gives its image.

@@ -108,6 +108,7 @@ impl Store {
         progress: &dyn Progress,
     ) -> Result<Loaded, Error> {
         let parsed = ParsedConfig::parse(&plan.config)?;
+        parsed.check()?;
         if parsed.diff_ids.len() != plan.layers.len() {
             return Err(Error::Archive {
                 reason: format!(

@@ -177,10 +177,7 @@ impl Job<'_> {
         self.event("Download complete");
         let (staged, unpacked) = self.wait_unpacked(unpacker, &consumed).await?;
         if unpacked.diff_id != *self.diff_id {
-            return Err(Error::WrongDiffId {
-                layer: self.diff_id.to_string(),
-                actual: unpacked.diff_id.to_string(),
-            });
+            return Err(Error::LayersMismatch);
         }
         let record = LayerRecord { size: unpacked.size, blob: Some(blob.clone()), blob_size: size };
         inner.publish_layer(self.diff_id, staged.path(), record)

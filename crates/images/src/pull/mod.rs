@@ -11,7 +11,7 @@ use futures_util::future::try_join_all;
 use crate::digest::Digest;
 use crate::error::Error;
 use crate::image::{Image, ParsedConfig};
-use crate::manifest::{CONFIG_LIMIT, Document, ImageManifest};
+use crate::manifest::{CONFIG_LIMIT, Document, ImageManifest, MAX_NESTING};
 use crate::platform::Platform;
 use crate::progress::{Progress, ProgressEvent};
 use crate::reference::Reference;
@@ -94,7 +94,8 @@ impl Store {
         auth: Option<Auth>,
     ) -> Result<Described, Error> {
         let repository = self.inner.client.repository(endpoint, wanted, auth, Purpose::Pull).await?;
-        let Found { manifests, manifest } = find_manifest(&repository, wanted, platform).await?;
+        let Found { manifests, manifest } =
+            top_manifest(&repository, wanted).await?.choose(&repository, platform).await?;
         let (digest, _) = manifests.into_iter().next().ok_or(Error::Interrupted)?;
         let config = self.config_bytes(&repository, &manifest).await?;
         let layers = ParsedConfig::parse(&config)?.diff_ids;
@@ -136,8 +137,7 @@ impl Store {
         naming: Naming,
     ) -> Result<PulledImage, Error> {
         let repository = self.inner.client.repository(endpoint, wanted, auth, Purpose::Pull).await?;
-        let Found { manifests, manifest } = find_manifest(&repository, wanted, platform).await?;
-        let top = manifests.first().map(|(digest, _)| digest.clone()).ok_or(Error::Interrupted)?;
+        let found = top_manifest(&repository, wanted).await?;
         // The first line says that there is something to pull: what fails before it is an error of the call itself.
         let shown = wanted
             .tag()
@@ -147,22 +147,14 @@ impl Store {
             status: format!("Pulling from {}", wanted.path()),
             progress_detail: None,
         });
+        let Found { manifests, manifest } = found.choose(&repository, platform).await?;
+        let top = manifests.first().map(|(digest, _)| digest.clone()).ok_or(Error::Interrupted)?;
         let config = self.config_bytes(&repository, &manifest).await?;
         let parsed = ParsedConfig::parse(&config)?;
         if parsed.diff_ids.len() != manifest.layers.len() {
-            return Err(Error::Malformed {
-                what: "manifest".to_owned(),
-                reason: "layers from manifest don't match image configuration".to_owned(),
-            });
+            return Err(Error::LayersMismatch);
         }
-        if parsed.config.os().to_string() != "linux" {
-            return Err(Error::Invalid {
-                message: format!(
-                    "image operating system \"{}\" cannot be used on this platform",
-                    parsed.config.os()
-                ),
-            });
-        }
+        parsed.check()?;
         let mut names = vec![wanted.at_digest(top.clone())];
         if wanted.tag().is_some() {
             names.push(wanted.clone());
@@ -320,29 +312,47 @@ struct Found {
     manifest: ImageManifest,
 }
 
-async fn find_manifest(
-    repository: &Repository,
-    wanted: &Reference,
-    platform: &Platform,
-) -> Result<Found, Error> {
+/// What a name leads to at first.
+struct Top {
+    digest: Digest,
+    bytes: Vec<u8>,
+    document: Document,
+}
+
+async fn top_manifest(repository: &Repository, wanted: &Reference) -> Result<Top, Error> {
     let named = match (wanted.digest(), wanted.tag()) {
         (Some(digest), _) => digest.to_string(),
         (None, tag) => tag.unwrap_or("latest").to_owned(),
     };
     let top = repository.manifest(&named, wanted.digest()).await?;
-    let list = match Document::parse(&top.bytes, top.media_type.as_deref())? {
-        Document::Image(manifest) => return Ok(Found { manifests: vec![(top.digest, top.bytes)], manifest }),
-        Document::List(list) => list,
-    };
-    let chosen = &list.choose(platform)?.digest;
-    let inner = repository.manifest(chosen.as_str(), Some(chosen)).await?;
-    match Document::parse(&inner.bytes, inner.media_type.as_deref())? {
-        Document::Image(manifest) => {
-            Ok(Found { manifests: vec![(top.digest, top.bytes), (inner.digest, inner.bytes)], manifest })
+    let document = Document::parse(&top.bytes, top.media_type.as_deref())?;
+    if let Document::Image(manifest) = &document {
+        manifest.check_docker()?;
+    }
+    Ok(Top { digest: top.digest, bytes: top.bytes, document })
+}
+
+impl Top {
+    /// Goes down through lists to the manifest of an image.
+    async fn choose(self, repository: &Repository, platform: &Platform) -> Result<Found, Error> {
+        let mut manifests = vec![(self.digest, self.bytes)];
+        let mut document = self.document;
+        for _ in 0..=MAX_NESTING {
+            let list = match document {
+                Document::Image(manifest) => {
+                    manifest.check_image()?;
+                    return Ok(Found { manifests, manifest });
+                }
+                Document::List(list) => list,
+            };
+            let chosen = &list.choose(platform)?.digest;
+            let inner = repository.manifest(chosen.as_str(), Some(chosen)).await?;
+            document = Document::parse(&inner.bytes, inner.media_type.as_deref())?;
+            manifests.push((inner.digest, inner.bytes));
         }
-        Document::List(_) => Err(Error::Malformed {
+        Err(Error::Malformed {
             what: "manifest list".to_owned(),
-            reason: "an entry is a manifest list itself".to_owned(),
-        }),
+            reason: "lists are nested too deeply".to_owned(),
+        })
     }
 }

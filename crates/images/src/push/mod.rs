@@ -99,7 +99,7 @@ impl Store {
     pub async fn describe_remote(&self, reference: &str, auth: Option<Auth>) -> Result<Value, Error> {
         let reference = Reference::parse(reference)?.or_latest();
         let endpoint = self.inner.client.endpoints(&reference).pop().ok_or(Error::Interrupted)?;
-        let repository = self.inner.client.repository(&endpoint, &reference, auth, Purpose::Pull).await?;
+        let repository = self.inner.client.repository(&endpoint, &reference, auth, Purpose::Describe).await?;
         let named = reference
             .digest()
             .map_or_else(|| reference.tag().unwrap_or("latest").to_owned(), Digest::to_string);
@@ -111,6 +111,7 @@ impl Store {
                 .iter()
                 .filter_map(|d| serde_json::to_value(d.platform.as_ref()?).ok())
                 .collect(),
+            Document::Image(manifest) if !manifest.is_image() => Vec::new(),
             Document::Image(manifest) => {
                 let limit = crate::manifest::CONFIG_LIMIT;
                 let config =
@@ -127,7 +128,7 @@ impl Store {
         let media_type = own["mediaType"].as_str().map(str::to_owned).or(found.media_type);
         Ok(json!({
             "Descriptor": { "mediaType": media_type, "digest": found.digest.to_string(), "size": found.bytes.len() },
-            "Platforms": platforms,
+            "Platforms": Some(platforms).filter(|platforms| !platforms.is_empty()),
         }))
     }
 

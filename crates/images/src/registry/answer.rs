@@ -31,7 +31,7 @@ pub(super) fn refusal(
 ) -> Error {
     let denied = |cause: &str| match purpose {
         Purpose::Pull => denied(reference, cause),
-        Purpose::Push | Purpose::Login => cause.to_owned(),
+        Purpose::Describe | Purpose::Push | Purpose::Login => cause.to_owned(),
     };
     let mut errors: Vec<(String, String)> = serde_json::from_slice::<Errors>(body)
         .map(|e| e.errors.into_iter().map(|e| (e.code.to_ascii_uppercase(), e.message)).collect())
@@ -63,12 +63,14 @@ pub(super) fn refusal(
             StatusCode::UNAUTHORIZED => {
                 Error::RegistryUnauthorized { message: "unauthorized: authentication required".to_owned() }
             }
-            StatusCode::NOT_FOUND if purpose == Purpose::Pull => Error::RegistryNotFound {
-                message: format!(
-                    "manifest for {} not found: manifest unknown: manifest unknown",
-                    reference.familiar()
-                ),
-            },
+            StatusCode::NOT_FOUND if matches!(purpose, Purpose::Pull | Purpose::Describe) => {
+                Error::RegistryNotFound {
+                    message: format!(
+                        "manifest for {} not found: manifest unknown: manifest unknown",
+                        reference.familiar()
+                    ),
+                }
+            }
             StatusCode::FORBIDDEN => Error::RegistryNotFound {
                 message: denied("denied: requested access to the resource is denied"),
             },
@@ -80,6 +82,9 @@ pub(super) fn refusal(
     };
     let shown = format!("{}: {message}", code.replace('_', " ").to_ascii_lowercase());
     match code.as_str() {
+        "MANIFEST_UNKNOWN" | "NAME_UNKNOWN" if purpose == Purpose::Describe => {
+            Error::RegistryNotFound { message: shown }
+        }
         "DENIED" => Error::RegistryNotFound { message: denied(&shown) },
         "MANIFEST_UNKNOWN" => Error::RegistryNotFound {
             message: format!("manifest for {} not found: {shown}", reference.familiar()),

@@ -56,6 +56,8 @@ const MAX_ATTEMPTS: u32 = 5;
 const MAX_RETRY_WAIT: Duration = Duration::from_secs(10);
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(60);
 const ERROR_BODY_LIMIT: u64 = 64 << 10;
+/// The words for a server that takes a request and does not answer.
+const NO_ANSWER: &str = "net/http: timeout awaiting response headers";
 /// How long a registry that may speak plain HTTP gets to answer a TLS greeting.
 const TLS_PROBE: Duration = Duration::from_secs(2);
 
@@ -87,6 +89,8 @@ pub(crate) struct Repository {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Purpose {
     Pull,
+    /// Only to look what is there.
+    Describe,
     Push,
     Login,
 }
@@ -210,12 +214,15 @@ impl Client {
             Ok(Ok(response)) => Ok(response),
             Ok(Err(error)) => match connect_error(&error) {
                 Some(reason) => {
-                    let shown = format!("{}://{}/v2/", url.scheme_str().unwrap_or_default(), authority(url));
+                    let shown = match url.path().starts_with("/v2/") {
+                        true => format!("{}://{}/v2/", url.scheme_str().unwrap_or_default(), authority(url)),
+                        false => shown_url(url),
+                    };
                     Err(request_error(name, &shown, reason))
                 }
                 None => Err(failed(innermost(&error))),
             },
-            Err(_) => Err(failed("net/http: timeout awaiting response headers".to_owned())),
+            Err(_) => Err(failed(NO_ANSWER.to_owned())),
         }
     }
 }
@@ -410,7 +417,13 @@ impl Repository {
                 headers.insert(AUTHORIZATION, value);
             }
             let response =
-                self.client.send(method.clone(), &uri, &headers, body).await.map_err(Failure::Again)?;
+                self.client.send(method.clone(), &uri, &headers, body).await.map_err(
+                    |error| match error {
+                        // Who took the whole time once will do so again.
+                        Error::Request { ref reason, .. } if reason == NO_ANSWER => Failure::Final(error),
+                        error => Failure::Again(error),
+                    },
+                )?;
             let redirects = matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308);
             if !redirects || !method.is_safe() {
                 return Ok(response);

@@ -109,7 +109,7 @@ impl Repository {
         let own_scope = format!("repository:{}:{rights}", self.reference.path());
         let scope = match self.purpose {
             Purpose::Login => scope,
-            Purpose::Pull | Purpose::Push => Some(scope.unwrap_or(&own_scope)),
+            Purpose::Pull | Purpose::Describe | Purpose::Push => Some(scope.unwrap_or(&own_scope)),
         };
         let fail = |reason: &str| Failure::Final(request_error("Get", realm, reason.to_owned()));
         let realm_uri: Uri = realm.parse().map_err(|_| fail("malformed token realm"))?;

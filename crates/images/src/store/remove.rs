@@ -40,8 +40,10 @@ pub enum Parents {
 pub enum Removed {
     /// A name is gone; its familiar form.
     Untagged(String),
-    /// An image or layer is gone; its id.
+    /// An image is gone; its id.
     Deleted(String),
+    /// A layer is gone; its chain id.
+    DeletedLayer(String),
 }
 
 impl Store {
@@ -165,7 +167,7 @@ impl Store {
             gone = state.plan_delete(id, &mut change);
             let chain_ids = state.chain_ids(id);
             let deleted = chain_ids.into_iter().rev().filter(|(layer, _)| gone.layers.contains(layer));
-            plan.removed.extend(deleted.map(|(_, chain_id)| Removed::Deleted(chain_id)));
+            plan.removed.extend(deleted.map(|(_, chain_id)| Removed::DeletedLayer(chain_id)));
         }
         self.inner.metadata.commit(&change)?;
         self.inner.apply(change);

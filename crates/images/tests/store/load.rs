@@ -87,7 +87,7 @@ async fn bad_archives_are_refused_and_leave_nothing() {
     let at = lying.windows(20).position(|w| w == &image.layers[0].blob[..20]).unwrap();
     lying[at + 12] ^= 1;
     let cases: Vec<(Vec<u8>, &str)> = vec![
-        (b"this is no archive at all".to_vec(), "unexpected end"),
+        (b"this is no archive at all".to_vec(), "unexpected EOF"),
         (vec![b'x'; 2000], "invalid"),
         (good[..good.len() / 2].to_vec(), ""),
         (gzip(&good)[..300].to_vec(), ""),

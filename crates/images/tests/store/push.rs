@@ -113,7 +113,7 @@ async fn refusals_and_missing_names_have_the_words_of_docker() {
     };
 
     let missing = store.push("nothing:here", None, &Silent).await.unwrap_err();
-    assert_eq!(missing.to_string(), "tag does not exist: nothing:here");
+    assert_eq!(missing.to_string(), "An image does not exist locally with the tag: nothing");
     let missing = store.push("nothing", None, &Silent).await.unwrap_err();
     assert_eq!(missing.to_string(), "An image does not exist locally with the tag: nothing");
     let archive = docker_archive(&layers(), &[&format!("{host}/x:1")]);

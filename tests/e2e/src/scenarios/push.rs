@@ -87,7 +87,10 @@ fn skiff_and_docker_share_their_logins(on: &Subject) -> anyhow::Result<()> {
 }
 
 fn what_can_not_be_pushed_is_named(on: &Subject) -> anyhow::Result<()> {
-    on.docker.run("push nothing/like:this")?.exits(1)?.complains("tag does not exist: nothing/like:this")?;
+    on.docker
+        .run("push nothing/like:this")?
+        .exits(1)?
+        .complains("An image does not exist locally with the tag: nothing/like")?;
     let port = skiff_testkit::free_port()?;
     let nowhere = format!("127.0.0.1:{port}/x:1");
     on.docker.run(&format!("tag busybox {nowhere}"))?.ok()?;
