@@ -89,6 +89,7 @@ pub enum Top {
         command: registry::Registry,
     },
     Rmi(image::remove::Remove),
+    Search(search::Search),
     /// Manage the engine
     #[command(name = "system", override_usage = "skiff system COMMAND")]
     SystemManagement {
@@ -127,6 +128,7 @@ impl Top {
             Top::Registry { command } => command.run(context).await,
             Top::Ps(args) => container::list::run(context, args).await,
             Top::Rmi(args) => image::remove::remove(context, args).await,
+            Top::Search(args) => search::run(context, args).await,
             Top::SystemManagement { command } => command.run(context).await,
             Top::Version(args) => system::version::run(context, args).await,
             Top::Volume { command } => command.run(context).await,

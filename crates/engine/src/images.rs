@@ -444,6 +444,7 @@ impl Engine {
                     self.image_event(image, "untag", image, labels);
                     ImageDeleteResponseItem { untagged: Some(name), deleted: None }
                 }
+                Removed::UntaggedToo(name) => ImageDeleteResponseItem { untagged: Some(name), deleted: None },
                 Removed::DeletedLayer(id) => ImageDeleteResponseItem { untagged: None, deleted: Some(id) },
                 Removed::Deleted(id) => {
                     self.image_event(&id, "delete", &id, &none);

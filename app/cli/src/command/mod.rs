@@ -12,6 +12,7 @@ pub mod login;
 pub mod machine;
 pub mod network;
 pub mod registry;
+pub mod search;
 pub mod system;
 pub mod volume;
 mod volume_files;

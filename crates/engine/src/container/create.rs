@@ -8,15 +8,17 @@ use bollard_stubs::models::{
     HostConfigLogConfig, RestartPolicy, RestartPolicyNameEnum,
 };
 
-use super::{Container, limits, mounts, validate};
+use super::{Container, limits, mounts, scaffold, validate};
 use crate::clock;
 use crate::engine::{Engine, blocking};
 use crate::error::{Error, Result};
+use crate::health;
 use crate::images::image_error;
 use crate::log::{Log, options};
 use crate::names;
 use crate::network::network_name;
 use crate::options::CreateContainer;
+use crate::signals;
 use crate::spec::resources;
 use crate::state::{Mount, MountKind, Op, Record, State, Table, VolumeRecord};
 use crate::volumes::Outcome;
@@ -123,6 +125,7 @@ impl Engine {
         let upper = dir.join("upper");
         std::fs::set_permissions(&upper, std::fs::Permissions::from_mode(0o755))
             .map_err(|error| Error::file("set permissions of", &upper, &error))?;
+        scaffold::make(&upper, &self.lower(record)?)?;
         for mount in record.mounts.iter().filter(|mount| mount.kind == MountKind::Volume) {
             let name = mount.name.clone().unwrap_or_default();
             let volume = VolumeRecord {
@@ -377,13 +380,15 @@ fn merge_image(config: &mut ContainerConfig, image: &skiff_images::Image) {
         config.working_dir = text("WorkingDir");
     }
     if empty(&config.stop_signal) {
-        config.stop_signal = text("StopSignal");
+        config.stop_signal = text("StopSignal").filter(|signal| signals::parse(signal).is_ok());
     }
     config.env =
         Some(merge_image_env(config.env.take().unwrap_or_default(), list("Env").unwrap_or_default()));
     for (field, key) in [(&mut config.exposed_ports, "ExposedPorts"), (&mut config.volumes, "Volumes")] {
         let mut merged = field.take().unwrap_or_default();
-        merged.extend(keys(key).into_iter().filter(|item| !merged.contains(item)).collect::<Vec<_>>());
+        let sane = |item: &String| key != "ExposedPorts" || validate::parse_port(item).is_ok();
+        let own: Vec<_> = keys(key).into_iter().filter(|item| !merged.contains(item) && sane(item)).collect();
+        merged.extend(own);
         *field = (!merged.is_empty()).then_some(merged);
     }
     let mut labels = image.labels.clone();
@@ -404,6 +409,8 @@ fn merge_image(config: &mut ContainerConfig, image: &skiff_images::Image) {
         config.shell = list("Shell");
     }
     let image_health: Option<HealthConfig> = serde_json::from_value(raw["Healthcheck"].clone()).ok();
+    // What makes no sense in an image is no reason to refuse its containers; Docker does not look at it either.
+    let image_health = image_health.filter(|health| health::check(health).is_ok());
     match (&mut config.healthcheck, image_health) {
         (None, health) => config.healthcheck = health,
         (Some(own), Some(health)) => {

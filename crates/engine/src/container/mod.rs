@@ -16,6 +16,7 @@ mod remove;
 mod rename;
 pub(crate) mod resize;
 mod sample;
+mod scaffold;
 pub(crate) mod start;
 mod stats;
 mod status;

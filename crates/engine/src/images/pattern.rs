@@ -69,7 +69,7 @@ fn one<'p, 't>(pattern: &'p str, text: &'t str) -> Option<(&'p str, &'t str)> {
         '\\' => pattern.next()? == c,
         other => other == c,
     };
-    fits.then(|| (pattern.as_str(), text.as_str()))
+    fits.then_some((pattern.as_str(), text.as_str()))
 }
 
 /// `[a-z]`, `[^x]`.

@@ -40,6 +40,8 @@ pub enum Parents {
 pub enum Removed {
     /// A name is gone; its familiar form.
     Untagged(String),
+    /// A digest went with the last tag of its repository; its familiar form. Docker tells no event of it.
+    UntaggedToo(String),
     /// An image is gone; its id.
     Deleted(String),
     /// A layer is gone; its chain id.
@@ -101,6 +103,9 @@ impl Store {
                 // The last tag of a repository takes the repository's digests with it.
                 for digest in left.clone().iter().filter(|n| same(n)) {
                     plan.untag(digest, &mut left);
+                    if let Some(removed) = plan.removed.last_mut() {
+                        *removed = Removed::UntaggedToo(digest.familiar());
+                    }
                 }
             }
             if !left.is_empty() {

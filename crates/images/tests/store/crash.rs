@@ -3,9 +3,10 @@
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use skiff_images::{Silent, Store};
+use skiff_images::{Parents, Silent, Store};
 
 use crate::content::{Layer, Packing, TestImage, noise};
+use crate::load::docker_archive;
 use crate::proxy::{Proxy, Trouble};
 use crate::registry::Registry;
 use crate::workspace::{Workspace, config};
@@ -129,13 +130,28 @@ async fn fills_its_disk_when_another_test_tells_it_to() {
     let root = std::path::Path::new(&root).join("images");
     let (large, small) = names.split_once(' ').unwrap();
     let store = Store::open(config(&root)).unwrap();
-    let error = store.pull(large, None, None, &Silent).await.unwrap_err();
-    assert!(error.is_storage_full(), "{error}");
-    assert!(error.to_string().contains("No space left on device"), "{error}");
-    assert!(store.list().is_empty());
-    for directory in ["layers", "staging", "blobs/sha256", "partial"] {
-        assert_eq!(std::fs::read_dir(root.join(directory)).unwrap().count(), 0, "{directory}");
+    let layer = |size| Layer::file("data", &noise(41, size), Packing::Gzip);
+    // An archive is on the disk beside what it unpacks to; a root file system is unpacked alone.
+    let archive = docker_archive(&[layer(6 * MIB)], &["large:1"]);
+    let rootfs = layer(12 * MIB).blob;
+    for way in ["pull", "load", "import"] {
+        let error = match way {
+            "pull" => store.pull(large, None, None, &Silent).await.err(),
+            "load" => store.load(&archive[..], None, &Silent).await.err(),
+            _ => store.import(&rootfs[..], Some("large"), "", &[], None, "").await.err(),
+        };
+        let error = error.expect(way);
+        assert!(error.is_storage_full(), "{way}: {error}");
+        assert!(error.to_string().contains("No space left on device"), "{way}: {error}");
+        assert!(store.list().is_empty());
+        for directory in ["layers", "staging", "blobs/sha256", "partial"] {
+            let left: Vec<_> = std::fs::read_dir(root.join(directory)).unwrap().collect();
+            assert!(left.is_empty(), "{way} left in {directory}: {left:?}");
+        }
     }
+    let fits = docker_archive(&[layer(MIB)], &["fits:1"]);
+    let id = store.load(&fits[..], None, &Silent).await.unwrap().remove(0).image.id;
+    store.remove(&id, true, Parents::Prune, &|_| None).unwrap();
     store.pull(small, None, None, &Silent).await.unwrap();
     assert_eq!(store.list().len(), 1);
 }

@@ -5,6 +5,7 @@ mod auth;
 mod content;
 mod crash;
 mod hostile;
+mod lies;
 mod load;
 mod outside;
 mod proxy;

@@ -18,6 +18,12 @@ scenarios![
     a_tar_can_be_imported,
     images_are_listed_tagged_and_removed,
     an_image_in_use_is_kept,
+    every_tag_of_a_repository_is_pulled,
+    another_platforms_image_is_told,
+    a_tar_is_imported_from_an_address,
+    a_name_that_moves_at_a_load_is_told,
+    what_others_were_made_of_stays_and_goes_with_them,
+    an_index_is_asked_by_search,
 ];
 
 fn a_layered_image_is_pulled_and_right(on: &Subject) -> anyhow::Result<()> {
@@ -173,5 +179,117 @@ fn an_image_in_use_is_kept(on: &Subject) -> anyhow::Result<()> {
     on.docker.run("exec user wc -c /used")?.ok()?;
     on.docker.run("rm -f user")?.ok()?;
     on.docker.run("rmi e2e/used:1")?.ok()?;
+    Ok(())
+}
+
+fn every_tag_of_a_repository_is_pulled(on: &Subject) -> anyhow::Result<()> {
+    for tag in ["1", "2"] {
+        let layer = Layer::new().file("tag", 0o644, tag.as_bytes());
+        on.registry.push(&Image::busybox()?.with_layer(layer, Compression::Gzip), "e2e/all", tag)?;
+    }
+    let name = on.registry.reference("e2e/all");
+    let pulled = on.docker.run(&format!("pull -a {name}"))?.ok()?;
+    pulled
+        .shows("1: Pulling from e2e/all")?
+        .shows("2: Pulling from e2e/all")?
+        .shows(&format!("Status: Downloaded newer image for {name}\n{name}\n"))?;
+    on.docker.run(&format!("run --rm {name}:1 cat /tag"))?.ok()?.prints("1")?;
+    let again = on.docker.run(&format!("pull -a {name}"))?.ok()?;
+    again.shows(&format!("Status: Image is up to date for {name}\n"))?;
+    let gone = on.registry.reference("e2e/no-such-repository");
+    on.docker.run(&format!("pull -a {gone}"))?.exits(1)?.complains("name unknown")?;
+    on.docker.run(&format!("rmi {name}:1 {name}:2"))?.ok()?;
+    Ok(())
+}
+
+fn another_platforms_image_is_told(on: &Subject) -> anyhow::Result<()> {
+    on.registry.push(&Image::busybox()?, "e2e/lone", "1")?;
+    let name = on.registry.reference("e2e/lone:1");
+    let told = on.docker.run(&format!("pull --platform linux/s390x {name}"))?.exits(1)?;
+    told.complains(&format!(
+        "image with reference {name} was found but does not match the specified platform: wanted linux/s390x"
+    ))?;
+    on.docker.run(&format!("rmi {name}"))?.ok()?;
+    let described = on.call(
+        "GET",
+        "/images/busybox/json?platform=%7B%22os%22%3A%22linux%22%2C%22architecture%22%3A%22s390x%22%7D",
+        "",
+    )?;
+    ensure!(described.status == 404, "{described:?}");
+    Ok(())
+}
+
+fn a_tar_is_imported_from_an_address(on: &Subject) -> anyhow::Result<()> {
+    let busybox = on.docker.run("run --rm busybox cat /bin/busybox")?.ok()?.stdout;
+    let layer = Layer::new().file("busybox", 0o755, &busybox);
+    let image = Image::scratch().with_layer(layer, Compression::Gzip);
+    on.registry.push(&image, "e2e/by-address", "1")?;
+    let config = image.id();
+    let blobs = image.blobs();
+    let blob = blobs.keys().find(|digest| **digest != config).expect("a layer");
+    let address = format!("{}/v2/e2e/by-address/blobs/{blob}", on.registry.url());
+    on.docker.run(&format!("import {address} e2e/fetched:1"))?.ok()?.shows("sha256:")?;
+    on.docker.run("run --rm e2e/fetched:1 /busybox echo on")?.ok()?.prints("on\n")?;
+    let comment = on.docker.inspect("e2e/fetched:1", "{{.Comment}}")?;
+    ensure!(comment == format!("Imported from {address}"), "{comment}");
+    let failed = on.docker.run(&format!("import {address}0 e2e/fetched:2"))?.exits(1)?;
+    failed.complains("invalid response status 4")?;
+    on.docker.run("rmi e2e/fetched:1")?.ok()?;
+    Ok(())
+}
+
+fn a_name_that_moves_at_a_load_is_told(on: &Subject) -> anyhow::Result<()> {
+    let image = |text: &[u8]| -> anyhow::Result<Image> {
+        Ok(Image::busybox()?.with_layer(Layer::new().file("text", 0o644, text), Compression::None))
+    };
+    on.load(&image(b"one")?, "e2e/moving:1")?;
+    let old = on.docker.inspect("e2e/moving:1", "{{.Id}}")?;
+    let loaded = on.docker.feed("load", image(b"two")?.archive(&["e2e/moving:1"]))?.ok()?;
+    loaded.shows(&format!(
+        "The image e2e/moving:1 already exists, renaming the old one with ID {old} to empty string\n"
+    ))?;
+    on.docker.run(&format!("rmi {old} e2e/moving:1"))?.ok()?;
+    Ok(())
+}
+
+fn what_others_were_made_of_stays_and_goes_with_them(on: &Subject) -> anyhow::Result<()> {
+    let docker = &on.docker;
+    let lone = Image::busybox()?.with_layer(Layer::new().noise("parent", 1000, 97), Compression::Gzip);
+    on.load(&lone, "e2e/parent:1")?;
+    let parent = docker.inspect("e2e/parent:1", "{{.Id}}")?;
+    docker.run("run --name maker e2e/parent:1 touch /made")?.ok()?;
+    docker.run("commit maker e2e/child:1")?.ok()?;
+    ensure!(docker.inspect("e2e/child:1", "{{.Parent}}")? == parent, "the child names another parent");
+    docker.run("rm maker")?.ok()?;
+    docker.run("rmi e2e/parent:1")?.ok()?.prints("Untagged: e2e/parent:1\n")?;
+    docker.run(&format!("rmi {parent}"))?.exits(1)?.complains("image has dependent child images")?;
+    let hidden = docker.run("images -q --no-trunc")?.ok()?.out();
+    ensure!(!hidden.contains(&parent), "an intermediate image is listed: {hidden}");
+    docker.run("images -a -q --no-trunc")?.ok()?.shows(&parent)?;
+    docker.run("rmi e2e/child:1")?.ok()?.shows(&format!("Deleted: {parent}"))?;
+
+    // A container shows the id of an image that has lost its name.
+    on.load(&lone, "e2e/parent:1")?;
+    docker.run("create --name keeper e2e/parent:1 true")?.ok()?;
+    docker.run("rmi -f e2e/parent:1")?.ok()?;
+    let shown = docker.run("ps -a --no-trunc --filter name=keeper --format {{.Image}}")?.ok()?.out();
+    ensure!(shown.contains(parent.trim_start_matches("sha256:")), "ps shows {shown:?}");
+    docker.run("rm keeper")?.ok()?;
+    docker.run(&format!("rmi -f {parent}"))?;
+    Ok(())
+}
+
+fn an_index_is_asked_by_search(on: &Subject) -> anyhow::Result<()> {
+    // Debian's registry has no index, and says so.
+    let term = on.registry.reference("word");
+    on.docker.run(&format!("search {term}"))?.exits(1)?.complains("Unexpected status code 404")?;
+    on.docker
+        .run(&format!("search --filter colour=red {term}"))?
+        .exits(1)?
+        .complains("invalid filter 'colour'")?;
+    on.docker
+        .run(&format!("search --limit 101 {term}"))?
+        .exits(1)?
+        .complains("outside the range of [1, 100]")?;
     Ok(())
 }

@@ -14,6 +14,7 @@ mod egress;
 mod exec;
 mod files;
 mod health;
+mod hostile;
 mod images;
 mod init;
 mod lifecycle;
@@ -46,6 +47,7 @@ pub fn all() -> Vec<Scenario> {
         exec::ALL,
         init::ALL,
         health::ALL,
+        hostile::ALL,
         restart::ALL,
         logs::ALL,
         lifecycle::ALL,

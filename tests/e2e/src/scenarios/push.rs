@@ -1,9 +1,12 @@
 //! Pushing images, and registries that want to know who asks.
 
+use std::net::TcpStream;
+use std::process::{Child, Command, Stdio};
+
 use anyhow::ensure;
 use skiff_testkit::image::{Compression, Layer};
 use skiff_testkit::registry::{PASSWORD, USER};
-use skiff_testkit::{Image, Registry, binaries};
+use skiff_testkit::{Image, Registry, binaries, wait_until};
 
 use crate::{Subject, scenarios};
 
@@ -13,6 +16,7 @@ scenarios![
     a_protected_registry_wants_a_login,
     skiff_and_docker_share_their_logins,
     what_can_not_be_pushed_is_named,
+    skiffs_own_registry_takes_and_gives_images,
 ];
 
 fn a_pushed_image_comes_back_the_same(on: &Subject) -> anyhow::Result<()> {
@@ -97,4 +101,48 @@ fn what_can_not_be_pushed_is_named(on: &Subject) -> anyhow::Result<()> {
     on.docker.run(&format!("push {nowhere}"))?.exits(1)?.complains("connection refused")?;
     on.docker.run(&format!("rmi {nowhere}"))?.ok()?;
     Ok(())
+}
+
+fn skiffs_own_registry_takes_and_gives_images(on: &Subject) -> anyhow::Result<()> {
+    let (port, root) = (skiff_testkit::free_port()?, tempfile::tempdir()?);
+    let serve = Command::new(binaries::skiff()?)
+        .args([
+            "registry",
+            "serve",
+            "--listen",
+            &format!("127.0.0.1:{port}"),
+            "--user",
+            "ann:secret",
+            "--root",
+        ])
+        .arg(root.path())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()?;
+    let _serve = Ended(serve);
+    let server = format!("127.0.0.1:{port}");
+    wait_until("the registry to listen", on.patience(10), || TcpStream::connect(&server).ok())?;
+    let reference = format!("{server}/team/own:1");
+    let layer = Layer::new().file("own", 0o644, b"through our own registry\n");
+    on.load(&Image::busybox()?.with_layer(layer, Compression::Gzip), &reference)?;
+    on.docker.run(&format!("push {reference}"))?.exits(1)?.complains("no basic auth credentials")?;
+    on.docker.feed(&format!("login -u ann --password-stdin {server}"), "secret")?.ok()?;
+    on.docker.run(&format!("push {reference}"))?.ok()?.shows("1: digest: sha256:")?;
+    let digest = on.docker.inspect(&reference, "{{index .RepoDigests 0}}")?;
+    on.docker.run(&format!("rmi {reference}"))?.ok()?;
+    on.docker.run(&format!("pull -a {server}/team/own"))?.ok()?.shows("Downloaded newer image")?;
+    on.docker.run(&format!("run --rm {digest} cat /own"))?.ok()?.prints("through our own registry\n")?;
+    on.docker.run(&format!("rmi {reference}"))?.ok()?;
+    on.docker.run(&format!("logout {server}"))?.ok()?;
+    Ok(())
+}
+
+/// A child that ends with the scenario.
+struct Ended(Child);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
