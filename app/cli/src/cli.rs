@@ -5,7 +5,7 @@ use clap::{Arg, ArgAction, Command, CommandFactory, Parser, Subcommand};
 
 use crate::command::{
     Context, builder, completion, container, daemon, doctor, explain, image, login, machine, network,
-    registry, system, volume,
+    registry, search, system, volume,
 };
 use crate::error::Error;
 
