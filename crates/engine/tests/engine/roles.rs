@@ -111,7 +111,14 @@ async fn answer(engine: &Engine, request: &Value) -> skiff_engine::Result<Value>
         "import" => {
             let tar = tokio::fs::File::open(text("path")).await.unwrap();
             let import = ImportImage { reference: Some("busybox".to_owned()), ..ImportImage::default() };
-            engine.import_image(import, Box::new(tar)).await?.into()
+            let mut steps = engine.import_image(import, Box::new(tar));
+            let mut last = Value::Null;
+            while let Some(step) = steps.next().await {
+                if let skiff_engine::ImageProgress::Step(step) = step? {
+                    last = step.status.into();
+                }
+            }
+            last
         }
         "create" => {
             let body: ContainerCreateBody = serde_json::from_value(request["body"].clone()).unwrap();
