@@ -35,7 +35,7 @@ fn files_of_users_that_are_none_keep_nobody_waiting(on: &Subject) -> anyhow::Res
         .fold(Layer::new(), |layer, path| layer.entry(EntryType::Fifo, path, 0o644, None, b""));
     loaded(on, "e2e/fifo:1", fifos)?;
     on.docker.run("run --rm e2e/fifo:1 echo on")?.ok()?.prints("on\n")?;
-    on.docker.run("run --rm -u 7:8 e2e/fifo:1 id -u")?.ok()?.prints("7\n")?;
+    on.docker.run("run --rm -u 7:8 e2e/fifo:1 stat -c %u /proc/self")?.ok()?.prints("7\n")?;
     on.docker.run("run --rm -u web e2e/fifo:1 true")?.exits(125)?.complains("unable to find user web")?;
 
     let loops = Layer::new().symlink("etc/passwd", "passwd").symlink("etc/group", "/etc/group");
