@@ -66,8 +66,9 @@ fn serve(netns: &NetNs) {
 /// The address that the server saw, or nothing when it can't be reached.
 fn ask(from: &NetNs, to: &str) -> Option<String> {
     let to: SocketAddr = to.parse().unwrap();
+    // Longer than TCP's first repetition: what is lost while neighbours look for each other comes again after a second.
     let mut stream =
-        from.enter(|| TcpStream::connect_timeout(&to, Duration::from_millis(500))).unwrap().ok()?;
+        from.enter(|| TcpStream::connect_timeout(&to, Duration::from_millis(1500))).unwrap().ok()?;
     let mut text = String::new();
     stream.read_to_string(&mut text).ok()?;
     Some(text)
