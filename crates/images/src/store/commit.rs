@@ -120,6 +120,7 @@ impl Inner {
         }
         for (layer, record) in change.put_layers {
             state.pending.remove(&layer);
+            state.removed.remove(&layer);
             state.committed.layers.insert(layer, record);
         }
         state.committed.seeds.extend(change.put_seeds);

@@ -35,8 +35,12 @@ impl Drop for LayerLease {
             state.leases.remove(&self.diff_id);
             // Under the lock, so that nobody leases what is about to go: out of sight now, deleted after.
             let unwanted = !state.committed.layers.contains_key(&self.diff_id);
-            state.pending.remove(&self.diff_id);
-            unwanted.then(|| self.store.layout.take_layer(&self.diff_id))
+            let record = state.pending.remove(&self.diff_id);
+            let was_removed = state.removed.remove(&self.diff_id);
+            let blob = record.and_then(|record| record.blob).filter(|_| was_removed && unwanted);
+            let blob = blob.filter(|blob| !state.needed_blobs().contains(blob));
+            let blob = blob.map_or(Ok(()), |blob| self.store.layout.remove_blob(&blob));
+            unwanted.then(|| blob.and_then(|()| self.store.layout.take_layer(&self.diff_id)))
         };
         if let Some(Err(error)) = removed {
             tracing::warn!(%error, "unused layer not removed; the next start will");

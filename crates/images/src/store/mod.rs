@@ -71,6 +71,9 @@ pub(crate) struct State {
     leases: HashMap<Digest, usize>,
     /// Layers on disk that no image has yet.
     pending: HashMap<Digest, LayerRecord>,
+    /// Those of them whose last image was removed: what they were packed as goes with them. What a pull that has failed
+    /// left is kept for the next one instead.
+    removed: HashSet<Digest>,
     /// Compressed forms made for pushing, by the layer's diff id.
     packed: HashMap<Digest, (Digest, u64)>,
 }
@@ -283,6 +286,13 @@ impl State {
     }
 
     /// Lists every blob that a committed image needs.
+    /// Blobs that an image needs, or that an operation is about to commit.
+    fn needed_blobs(&self) -> HashSet<Digest> {
+        let mut needed = self.referenced_blobs();
+        needed.extend(self.pending.values().filter_map(|record| record.blob.clone()));
+        needed
+    }
+
     fn referenced_blobs(&self) -> HashSet<Digest> {
         let of_images = self.committed.images.iter().flat_map(|(id, record)| {
             id.parse::<Digest>().into_iter().chain(record.manifests.iter().cloned())

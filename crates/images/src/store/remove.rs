@@ -233,6 +233,7 @@ impl Store {
                 if state.leases.contains_key(layer) {
                     if let Some(record) = gone.record(layer) {
                         state.pending.insert(layer.clone(), record);
+                        state.removed.insert(layer.clone());
                     }
                     continue;
                 }
@@ -240,12 +241,7 @@ impl Store {
             };
             drop(staged);
         }
-        let needed = {
-            let state = self.inner.state();
-            let mut needed = state.referenced_blobs();
-            needed.extend(state.pending.values().filter_map(|record| record.blob.clone()));
-            needed
-        };
+        let needed = self.inner.state().needed_blobs();
         for blob in gone.blobs.iter().filter(|blob| !needed.contains(blob)) {
             self.inner.layout.remove_blob(blob)?;
             self.inner.layout.remove_partial(blob)?;

@@ -1,16 +1,18 @@
 //! Names and removal.
 
-use skiff_images::{Code, Image, InUse, Parents, Removed, Store};
+use skiff_images::{Code, Image, InUse, Parents, Removed, Silent, Store};
 
 use crate::content::{Layer, Packing, tar_of};
 use crate::load::docker_archive;
+use crate::pull::two_layers;
+use crate::registry::Registry;
 use crate::workspace::Workspace;
 
 async fn load(store: &Store, name: &str, files: &[&str]) -> Image {
     let layers: Vec<_> =
         files.iter().map(|f| Layer::new(tar_of(&[(f, f.as_bytes())]), Packing::Plain)).collect();
     let archive = docker_archive(&layers, &[name]);
-    store.load(&archive[..], None, &skiff_images::Silent).await.unwrap().remove(0).image
+    store.load(&archive[..], None, &Silent).await.unwrap().remove(0).image
 }
 
 fn unused(_: &str) -> Option<InUse> {
@@ -42,6 +44,21 @@ async fn a_layer_stays_until_its_last_image_goes() {
     workspace.assert_clean();
     assert_eq!(workspace.names("partial"), [""; 0]);
     assert!(workspace.open().list().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_layer_that_is_held_while_its_image_goes_leaves_nothing() {
+    let (registry, workspace) = (Registry::start(), Workspace::new());
+    let image = two_layers(1);
+    registry.push("a/b", "v1", &image);
+    let (store, name) = (workspace.open(), registry.name("a/b:v1"));
+    store.pull(&name, None, None, &Silent).await.unwrap();
+    let reader = store.save(std::slice::from_ref(&name)).unwrap();
+    store.remove(&name, false, Parents::Prune, &unused).unwrap();
+    assert_eq!(workspace.names("layers").len(), 2);
+    drop(reader);
+    workspace.assert_clean();
+    assert_eq!(workspace.names("partial"), [""; 0]);
 }
 
 #[tokio::test]
