@@ -200,7 +200,7 @@ fn parse(output: &str) -> Outcomes {
         let Some((test, word)) = line.strip_prefix("test ").and_then(|rest| rest.split_once(" ... ")) else {
             continue;
         };
-        let outcome = match word.split_whitespace().next() {
+        let outcome = match word.split([' ', ',']).next() {
             Some("ok") => Outcome::Passed,
             Some("ignored") => Outcome::Skipped,
             _ => Outcome::Failed,

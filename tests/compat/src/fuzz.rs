@@ -256,6 +256,9 @@ fn escape(text: &str) -> String {
         .collect()
 }
 
+/// What dockerd, too, says with status 500 where the client is to blame.
+const DOCKERS_OWN: [&str; 1] = ["is not paused"];
+
 /// Calls for `$SKIFF_FUZZ_SECONDS` (30) from `$SKIFF_FUZZ_SEED` (1) on.
 ///
 /// # Errors
@@ -284,7 +287,8 @@ pub fn check() -> anyhow::Result<()> {
             || format!("seed {seed}, call {calls}: {method} {path} {}", String::from_utf8_lossy(&body));
         let answer = http::unix_request(method, &engine.socket(), &path, &body).with_context(sent)?;
         *statuses.entry(answer.status).or_default() += 1;
-        ensure!(answer.status != 500, "{}\n500: {}", sent(), answer.text());
+        let is_dockers = DOCKERS_OWN.iter().any(|text| answer.text().contains(text));
+        ensure!(answer.status != 500 || is_dockers, "{}\n500: {}", sent(), answer.text());
         ensure!(engine.engine_pid()? == pid, "{}\nthe engine died\n{}", sent(), engine.log_tail());
         calls += 1;
     }

@@ -26,7 +26,6 @@ const PARTIAL_AGE: Duration = Duration::from_secs(7 * 24 * 3600);
 #[derive(Debug)]
 pub(crate) struct Layout {
     root: PathBuf,
-    next: AtomicU64,
 }
 
 /// A path in the staging directory that is removed when dropped, unless it has been moved away.
@@ -56,7 +55,7 @@ impl Layout {
             // Layers hold set-user-id programs of unknown age: nobody else may reach them.
             rustix::fs::chmod(&path, Mode::RWXU).map_err(|e| Error::io("chmod", &path, e))?;
         }
-        let layout = Layout { root: root.to_owned(), next: AtomicU64::new(0) };
+        let layout = Layout { root: root.to_owned() };
         for (name, path) in list(&root.join("staging"))? {
             tracing::debug!(name, "left-over of an interrupted operation removed");
             tree::remove_path(&path).map_err(|e| Error::io("remove", &path, e))?;
@@ -89,7 +88,9 @@ impl Layout {
 
     /// Returns an unused path in the staging directory.
     pub fn stage(&self) -> Staged {
-        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        // Of the whole process: what a closed store still clears away is never another one's.
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
         Staged(self.root.join("staging").join(number.to_string()))
     }
 
