@@ -3,12 +3,14 @@
 use std::io::{self, ErrorKind};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, DuplexStream};
 use tokio::net::unix::pipe::Sender;
 use tokio::sync::watch;
 
 use super::{Change, Container};
+use crate::clock;
 use crate::engine::{Engine, blocking};
 use crate::error::{Code, Error, Result};
 use crate::log;
@@ -16,8 +18,25 @@ use crate::log::reader::{ChunkStream, From, ReadOptions, Until};
 use crate::options::{AttachOptions, AttachStreams, InputWriter, Logs, LogsOptions};
 use crate::state::Status;
 
+/// How long a start has to lie back before a log is read as it is. dockerd's starts take longer than this all by
+/// themselves, and clients that start a container and read its log know it no other way.
+const FIRST_WORDS: Duration = Duration::from_millis(100);
+
 /// What a client may have typed ahead of the container's reading.
 const TYPED_AHEAD: usize = 64 << 10;
+
+/// Waits until a container that was just started has had time for its first words, or has ended.
+async fn first_words(container: &Container) {
+    let mut changes = container.changes.subscribe();
+    let exits = changes.borrow().exits;
+    let record = container.record();
+    let Some(began) = record.state.started_at.filter(|_| record.state.is_running()) else { return };
+    let age = Duration::from_nanos(clock::now_ns().saturating_sub(began));
+    if let Some(rest) = FIRST_WORDS.checked_sub(age) {
+        let ended = changes.wait_for(|change| change.exits != exits || !change.running);
+        let _ = tokio::time::timeout(rest, ended).await;
+    }
+}
 
 impl Engine {
     /// Reads a container's log.
@@ -35,6 +54,9 @@ impl Engine {
                 Code::NotImplemented,
                 "configured logging driver does not support reading",
             ));
+        }
+        if !options.follow {
+            first_words(&container).await;
         }
         let read = ReadOptions {
             stdout: options.stdout,

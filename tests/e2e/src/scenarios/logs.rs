@@ -1,5 +1,7 @@
 //! `docker logs`.
 
+use std::path::Path;
+
 use anyhow::{Context, ensure};
 
 use crate::{Subject, scenarios};
@@ -8,6 +10,7 @@ scenarios![
     logs_keep_both_streams_in_order,
     logs_can_be_cut_by_tail_and_time,
     logs_can_be_followed,
+    first_words_are_in_a_log_that_is_read_at_once,
     logs_outlive_the_container,
     logs_rotate_under_a_follower,
     log_options_are_checked_and_shown,
@@ -41,6 +44,24 @@ fn logs_can_be_cut_by_tail_and_time(on: &Subject) -> anyhow::Result<()> {
     ensure!(b.len() == 30 && b.ends_with('Z') && b < c, "stamps are nanoseconds in UTC\n{stamped}");
     on.docker.args(&["logs", "--since", &c, "box"])?.ok()?.prints("c\nd\n")?;
     on.docker.args(&["logs", "--until", &b, "box"])?.ok()?.prints("a\nb\n")?;
+    Ok(())
+}
+
+fn first_words_are_in_a_log_that_is_read_at_once(on: &Subject) -> anyhow::Result<()> {
+    // A client that starts a container and reads its log, without the pause that a command line takes.
+    let socket = on.docker.host().strip_prefix("unix://").context("no socket")?.to_owned();
+    let call = |method: &str, path: &str, body: &[u8]| {
+        skiff_testkit::http::unix_request(method, Path::new(&socket), path, body)
+    };
+    for round in 0..5 {
+        let body = br#"{"Image":"busybox","Cmd":["echo","word"],"Tty":true}"#;
+        let created = call("POST", &format!("/containers/create?name=box{round}"), body)?;
+        ensure!(created.status == 201, "{}", created.text());
+        call("POST", &format!("/containers/box{round}/start"), b"")?;
+        let log = call("GET", &format!("/containers/box{round}/logs?stdout=1"), b"")?;
+        // In a guest that is slow itself, 100 ms may be too short.
+        ensure!(on.in_guest || log.text() == "word\r\n", "round {round}: {:?}", log.text());
+    }
     Ok(())
 }
 
