@@ -116,11 +116,14 @@ impl Engine {
     /// Where the files are that say who and where a container is: those of the one whose network it shares, as with
     /// dockerd, so that both see the same names.
     pub(crate) fn network_files(&self, record: &Record) -> PathBuf {
-        // The other one may share a third one's; it can't be made before that one, so this ends.
-        match self.network_owner(record) {
-            Some(other) => self.network_files(&other.record()),
-            None => self.0.config.container(&record.id),
+        let mut owners = vec![record.id.clone()];
+        let mut next = self.network_owner(record);
+        // The other one may share a third one's. Two that name each other never run, but can be looked at.
+        while let Some(owner) = next.filter(|owner| !owners.contains(&owner.id)) {
+            owners.push(owner.id.clone());
+            next = self.network_owner(&owner.record());
         }
+        self.0.config.container(owners.last().unwrap_or(&record.id))
     }
 
     fn write_hosts(&self, record: &Record) -> Result<()> {
