@@ -6,6 +6,7 @@ use skiff_testkit::{free_port, wait_until};
 use crate::{Subject, scenarios};
 
 scenarios![
+    containers_that_name_each_other_for_a_network_harm_nobody,
     a_network_has_what_it_was_made_with,
     networks_that_cannot_be_are_refused_in_dockers_words,
     a_container_is_on_several_networks_at_once,
@@ -20,6 +21,16 @@ scenarios![
     shared_and_missing_networks_have_no_others,
     changes_are_told_as_events,
 ];
+
+fn containers_that_name_each_other_for_a_network_harm_nobody(on: &Subject) -> anyhow::Result<()> {
+    on.docker.run("create --name one --network container:two busybox true")?.ok()?;
+    on.docker.run("create --name two --network container:one busybox true")?.ok()?;
+    on.docker.run("start one")?.exits(1)?.complains("cannot join network of a non running container")?;
+    on.docker.run("inspect -f {{.Name}} one two")?.ok()?.prints("/one\n/two\n")?;
+    on.docker.run("cp one:/etc/hosts -")?;
+    on.docker.run("rm one two")?.ok()?;
+    Ok(())
+}
 
 fn a_network_has_what_it_was_made_with(on: &Subject) -> anyhow::Result<()> {
     on.docker
