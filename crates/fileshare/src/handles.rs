@@ -1,4 +1,5 @@
-//! Open files and directories, by the number that the guest has for each.
+//! Open directories, and files that the guest has made, by the number that it has for each. Other files it opens by
+//! itself: see `opened`.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,7 +16,7 @@ pub struct Handle {
     /// The node that was opened.
     pub node: u64,
     /// The file.
-    pub file: File,
+    pub file: Arc<File>,
     /// Whether it was opened for writing.
     pub writes: bool,
     /// What a directory held when it was read from its beginning.
@@ -44,7 +45,10 @@ impl Handles {
         }
         let number = open.1;
         open.1 += 1;
-        open.0.insert(number, Arc::new(Handle { node, file, writes, entries: Mutex::default() }));
+        open.0.insert(
+            number,
+            Arc::new(Handle { node, file: Arc::new(file), writes, entries: Mutex::default() }),
+        );
         Ok(number)
     }
 

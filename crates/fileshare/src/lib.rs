@@ -22,6 +22,7 @@ mod handles;
 pub mod host;
 mod journal;
 mod nodes;
+mod opened;
 mod owner;
 mod server;
 mod session;

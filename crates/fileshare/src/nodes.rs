@@ -51,6 +51,8 @@ struct State {
     parent: u64,
     name: Box<[u8]>,
     watch: Option<i32>,
+    /// Its descriptor stays: no name leads to it any more, and the guest may have it open.
+    kept: bool,
 }
 
 /// What is known about changes of a node; see `coherence`.
@@ -68,7 +70,8 @@ pub struct Changes {
 
 impl Node {
     fn new(id: u64, ident: Ident, kind: Kind, object: Option<Object>, parent: u64, name: &[u8]) -> Arc<Node> {
-        let state = State { object: object.map(Arc::new), parent, name: name.into(), watch: None };
+        let state =
+            State { object: object.map(Arc::new), parent, name: name.into(), watch: None, kept: false };
         Arc::new(Node { id, ident, kind, state: Mutex::new(state), changing: Mutex::default() })
     }
 
@@ -117,6 +120,8 @@ struct Table {
     by_watch: HashMap<i32, u64>,
     /// Nodes with a descriptor, oldest first.
     opened: VecDeque<u64>,
+    /// How many of them keep it.
+    kept: usize,
     next: u64,
     journal: Option<Journal>,
 }
@@ -294,8 +299,14 @@ impl Nodes {
     fn close_oldest(&self, table: &mut Table) {
         while table.opened.len() > self.most_open {
             let Some(id) = table.opened.pop_front() else { return };
-            if let Some(entry) = table.by_id.get(&id) {
-                entry.node.state().object = None;
+            let Some(entry) = table.by_id.get(&id) else { continue };
+            let mut state = entry.node.state();
+            if state.kept {
+                // They are at most half of all: the loop ends.
+                drop(state);
+                table.opened.push_back(id);
+            } else {
+                state.object = None;
             }
         }
     }
@@ -317,6 +328,9 @@ impl Nodes {
         }
         let (place, watch) = (node.place(), node.watch());
         let table = &mut *table;
+        if node.state().kept {
+            table.kept -= 1;
+        }
         if let Some(journal) = &mut table.journal {
             journal.gone(&node.record());
             if journal.is_stale(table.by_id.len()) {
@@ -340,7 +354,10 @@ impl Nodes {
 
     /// Takes note that a name is gone.
     pub fn removed(&self, parent: u64, name: &[u8]) {
-        self.table().by_name.remove(&(parent, name.into()));
+        let mut table = self.table();
+        if let Some(id) = table.by_name.remove(&(parent, name.into())) {
+            table.keep(id, self.most_open / 2);
+        }
     }
 
     /// Takes note that a name has become another.
@@ -351,8 +368,10 @@ impl Nodes {
         if let Some(id) = table.by_name.remove(&old) {
             table.place(id, &new);
         }
-        if let Some(id) = there.filter(|_| exchange) {
-            table.place(id, &old);
+        match there {
+            Some(id) if exchange => table.place(id, &old),
+            Some(id) => table.keep(id, self.most_open / 2),
+            None => {}
         }
     }
 
@@ -408,6 +427,16 @@ impl Nodes {
 }
 
 impl Table {
+    /// Lets a node without a name keep its descriptor, if no more than `most` do.
+    fn keep(&mut self, id: u64, most: usize) {
+        let Some(entry) = self.by_id.get(&id).filter(|entry| entry.node.kind == Kind::File) else { return };
+        let mut state = entry.node.state();
+        if self.kept < most && state.object.is_some() && !state.kept {
+            state.kept = true;
+            self.kept += 1;
+        }
+    }
+
     fn insert(
         &mut self,
         ident: Ident,

@@ -99,9 +99,14 @@ where
     let writer: Writer<S> = Arc::new(Mutex::new(writer));
     let (done, performed) = mpsc::channel(16);
     let telling = tokio::spawn(tell(Arc::clone(&server), Arc::clone(&writer), performed));
+    let closing = tokio::spawn({
+        let server = Arc::clone(&server);
+        async move { server.opened.close_idle().await }
+    });
     // Short operations are done by the task that reads: each step to another thread would cost more than most of them.
     let result = read(server, reader, writer, done).await;
     telling.abort();
+    closing.abort();
     match result {
         Err(Error::Stream(error)) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(()),
         other => other,

@@ -82,20 +82,26 @@ fn numbers_never_given_out_are_refused() {
     let directory = tempfile::tempdir().unwrap();
     std::fs::write(directory.path().join("file"), "text").unwrap();
     let server = server(directory.path());
-    let (stale, bad) = (-116, -9);
+    let (stale, directory, no_such) = (-116, -21, -38);
     assert_eq!(ask(&server, 3, 77, &[0; 16]).unwrap().0, stale);
     assert_eq!(ask(&server, 1, 77, b"file\0").unwrap().0, stale);
     let read = [1u64.to_le_bytes(), 0u64.to_le_bytes(), 100u64.to_le_bytes(), [0; 8], [0; 8]].concat();
-    assert_eq!(ask(&server, 15, 1, &read).unwrap().0, bad);
+    assert_eq!(ask(&server, 15, 1, &read).unwrap().0, directory);
     let (error, entry) = ask(&server, 1, 1, b"file\0").unwrap();
     let node = u64::from_le_bytes(entry[..8].try_into().unwrap());
     assert_eq!(error, 0);
-    let (error, open) = ask(&server, 14, node, &[0; 8]).unwrap();
+    assert_eq!(ask(&server, 14, node, &[0; 8]).unwrap().0, no_such, "the kernel opens by itself");
+    // A number of something open that was never given out is worth nothing, and takes nothing either.
+    assert_eq!(ask(&server, 15, node, &read).unwrap(), (0, b"text".to_vec()));
+    let (error, made) =
+        ask(&server, 35, 1, &[&[2, 0, 0, 0, 0xa4, 1, 0, 0], &[0; 8][..], b"new\0"].concat()).unwrap();
     assert_eq!(error, 0);
-    let handle = [&open[..8], &read[8..]].concat();
-    assert_eq!(ask(&server, 15, node, &handle).unwrap(), (0, b"text".to_vec()));
-    // A handle belongs to its node.
-    assert_eq!(ask(&server, 15, 1, &handle).unwrap().0, bad);
+    let handle = [&made[made.len() - 16..][..8], &read[8..]].concat();
+    assert_eq!(
+        ask(&server, 15, node, &handle).unwrap(),
+        (0, b"text".to_vec()),
+        "a number belongs to its node"
+    );
     // What is forgotten is not known any more, however often it is forgotten.
     for _ in 0..2 {
         assert_eq!(ask(&server, 2, node, &1u64.to_le_bytes()), None);
@@ -129,8 +135,7 @@ fn a_tree_that_changes_under_a_walk_leads_nowhere_else() {
             let node = u64::from_le_bytes(entry[..8].try_into().unwrap());
             let Some((0, entry)) = ask(&server, 1, node, b"secret\0") else { continue };
             let file = u64::from_le_bytes(entry[..8].try_into().unwrap());
-            let Some((0, open)) = ask(&server, 14, file, &[0; 8]) else { continue };
-            let read = [&open[..8], &[0; 8], &100u64.to_le_bytes(), &[0; 16]].concat();
+            let read = [&[0; 16], &100u64.to_le_bytes()[..], &[0; 16]].concat();
             if let Some((0, text)) = ask(&server, 15, file, &read) {
                 assert!(text.is_empty() || text == b"inside", "{text:?}");
             }

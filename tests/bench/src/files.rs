@@ -114,32 +114,33 @@ fn round(place: &str) -> anyhow::Result<()> {
     timed("a create and write", place, FILES, || all(&|path| fs::write(path, [7_u8; 100])))?;
     timed("b stat after write", place, FILES, || all(&|path| fs::metadata(path).map(drop)))?;
     timed("c open, read, close", place, FILES, || all(&|path| fs::read(path).map(drop)))?;
-    timed("d list with attributes", place, FILES, || {
+    timed("d open, read, close again", place, FILES, || all(&|path| fs::read(path).map(drop)))?;
+    timed("e list with attributes", place, FILES, || {
         for entry in fs::read_dir(&directory)? {
             entry?.metadata()?;
         }
         Ok(())
     })?;
-    timed("e stat again", place, FILES, || all(&|path| fs::metadata(path).map(drop)))?;
+    timed("f stat again", place, FILES, || all(&|path| fs::metadata(path).map(drop)))?;
     let nothing = || all(&|path| fs::metadata(path.with_extension("x")).map(drop).or(Ok(())));
-    timed("f stat of nothing", place, FILES, nothing)?;
-    timed("g stat of it again", place, FILES, nothing)?;
-    timed("h unlink", place, FILES, || all(&|path| fs::remove_file(path)))?;
+    timed("g stat of nothing", place, FILES, nothing)?;
+    timed("h stat of it again", place, FILES, nothing)?;
+    timed("i unlink", place, FILES, || all(&|path| fs::remove_file(path)))?;
     let large = directory.join("large");
     let mebibytes = LARGE >> 20;
-    timed("i write 1 MiB of 32", place, mebibytes, || {
+    timed("j write 1 MiB of 32", place, mebibytes, || {
         let content = vec![9_u8; 1 << 20];
         let file = File::create(&large)?;
         (0..mebibytes).try_for_each(|number| file.write_all_at(&content, (number << 20) as u64))?;
         file.sync_all()
     })?;
-    timed("j read 1 MiB of 32", place, mebibytes, || fs::read(&large).map(drop))?;
+    timed("k read 1 MiB of 32", place, mebibytes, || fs::read(&large).map(drop))?;
     let file = File::options().read(true).write(true).open(&large)?;
     let at = |number: usize| (number.wrapping_mul(7919) % (LARGE / 4096) * 4096) as u64;
-    timed("k write 4 KiB anywhere", place, RANDOM, || {
+    timed("l write 4 KiB anywhere", place, RANDOM, || {
         (0..RANDOM).try_for_each(|number| file.write_all_at(&[3; 4096], at(number)))
     })?;
-    timed("l read 4 KiB anywhere", place, RANDOM, || {
+    timed("m read 4 KiB anywhere", place, RANDOM, || {
         (0..RANDOM).try_for_each(|number| file.read_exact_at(&mut [0; 4096], at(number)))
     })?;
     drop(file);

@@ -34,7 +34,7 @@ impl Guest {
     /// The options of a container that sees the shared directory at `/x` and has this machine's programs.
     fn options(&self) -> String {
         format!(
-            "-v {}:/x -w /x -e HOME=/ -e PATH=/usr/bin:/bin -e PYTHONDONTWRITEBYTECODE=1 -v /usr:/usr:ro -v /lib:/lib:ro -v \
+            "-v {}:/x -w /x -e HOME=/ -e PATH=/usr/bin:/bin -e PYTHONDONTWRITEBYTECODE=1 -v /usr:/usr -v /lib:/lib:ro -v \
              /lib64:/lib64:ro",
             self.directory.path().display()
         )
@@ -70,13 +70,19 @@ while True:
         data = data[16 + length:]
 "#;
 
+/// Makes the database, which two at once may not: SQLite doesn't wait for the lock that switches the journal.
+const NEW_DATABASE: &str = r#"
+import sqlite3
+db = sqlite3.connect("/x/data.db")
+db.execute("pragma journal_mode=wal")
+db.execute("create table t (name text, n integer)")
+"#;
+
 /// Two of these write one database at once.
 const DATABASE: &str = r#"
 import os, sqlite3
 name = os.environ["NAME"]
 db = sqlite3.connect("/x/data.db", timeout=120, isolation_level=None)
-db.execute("pragma journal_mode=wal")
-db.execute("create table if not exists t (name text, n integer)")
 for n in range(40):
     db.execute("begin immediate")
     db.execute("insert into t values (?, ?)", (name, n))
@@ -101,11 +107,24 @@ while True:
     n += 1
 "#;
 
+/// Has a file open, and goes on with it when it is told to.
+const HOLDER: &str = r#"
+import os, time
+held = open("/x/held", "r+")
+print(held.readline().strip(), flush=True)
+while not os.path.exists("/x/go"):
+    time.sleep(0.1)
+print(held.readline().strip(), flush=True)
+held.seek(0, 2)
+held.write("three\n")
+"#;
+
 #[test]
 fn real_programs_work_on_shared_directories() {
     let mut guest = Guest::start().unwrap_or_else(|error| panic!("{error:#}"));
     let result = git(&guest)
         .and_then(|()| database(&guest))
+        .and_then(|()| read_only_share(&guest))
         .and_then(|()| events(&guest))
         .and_then(|()| killed_daemon(&mut guest));
     if let Err(error) = result {
@@ -133,6 +152,8 @@ fn git(guest: &Guest) -> anyhow::Result<()> {
 
 fn database(guest: &Guest) -> anyhow::Result<()> {
     fs::write(guest.path().join("database.py"), DATABASE)?;
+    fs::write(guest.path().join("new.py"), NEW_DATABASE)?;
+    guest.run("python3 /x/new.py")?.ok()?;
     std::thread::scope(|scope| -> anyhow::Result<()> {
         let writers = ["one", "two"]
             .map(|name| scope.spawn(move || guest.run(&format!("NAME={name} python3 /x/database.py"))));
@@ -141,6 +162,14 @@ fn database(guest: &Guest) -> anyhow::Result<()> {
         }
         Ok(())
     })
+}
+
+fn read_only_share(guest: &Guest) -> anyhow::Result<()> {
+    // Mounted without `:ro`, and refused when it is opened, not when it is written.
+    let script = "exec 3>>/usr/bin/env";
+    guest.run(script)?.complains("Read-only file system")?;
+    guest.run("rm /usr/bin/env; test -e /usr/bin/env")?.ok()?.complains("Read-only file system")?;
+    Ok(())
 }
 
 fn events(guest: &Guest) -> anyhow::Result<()> {
@@ -190,6 +219,13 @@ fn killed_daemon(guest: &mut Guest) -> anyhow::Result<()> {
     guest.docker.command(&line).timeout(PATIENCE).run()?.ok()?;
     let logs = |guest: &Guest| guest.docker.run("logs writer").map(|logs| logs.out()).unwrap_or_default();
     wait_until("the writer", PATIENCE, || (logs(guest).lines().count() > 20).then_some(()))?;
+    fs::write(guest.path().join("held"), "one\ntwo\n")?;
+    fs::write(guest.path().join("holder.py"), HOLDER)?;
+    let line = format!("run -d --name holder {} busybox python3 /x/holder.py", guest.options());
+    guest.docker.command(&line).timeout(PATIENCE).run()?.ok()?;
+    wait_until("the holder", PATIENCE, || {
+        guest.docker.run("logs holder").ok()?.out().contains("one").then_some(())
+    })?;
     let qemu = guest.daemon.qemu_pid()?;
     guest.daemon.kill_daemon()?;
     guest.daemon.start_again()?;
@@ -207,7 +243,14 @@ fn killed_daemon(guest: &mut Guest) -> anyhow::Result<()> {
     for line in acknowledged.lines().filter(|line| !line.starts_with("error")) {
         ensure!(written.lines().any(|written| written == line), "{line} was on the disk and is gone");
     }
-    guest.docker.run("rm -f writer")?.ok()?;
+    fs::write(guest.path().join("go"), "")?;
+    if same_guest {
+        // What was open when the daemon was killed is still open.
+        guest.docker.command("wait holder").timeout(PATIENCE).run()?.ok()?.prints("0\n")?;
+        guest.docker.run("logs holder")?.ok()?.prints("one\ntwo\n")?;
+        ensure!(fs::read_to_string(guest.path().join("held"))? == "one\ntwo\nthree\n");
+    }
+    guest.docker.run("rm -f writer holder")?.ok()?;
     guest.run("cat log | wc -l; echo again > after")?.ok()?;
     ensure!(fs::read_to_string(guest.path().join("after"))? == "again\n");
     Ok(())

@@ -62,7 +62,6 @@ pub mod init {
     /// Reads may come in any order.
     pub const ASYNC_READ: u64 = 1;
     /// `O_TRUNC` comes with open.
-    pub const ATOMIC_O_TRUNC: u64 = 1 << 3;
     /// Writes may be longer than a page.
     pub const BIG_WRITES: u64 = 1 << 5;
     /// Directories are read with attributes.

@@ -3,7 +3,8 @@
 use super::Server;
 use crate::abi::{Header, In, ROOT, Reply, SetAttr, Statx, fattr};
 use crate::errno::{Errno, Result};
-use crate::host::{How, Kind, When};
+use crate::host::{Kind, When};
+use crate::opened::For;
 use crate::owner::Set;
 
 impl Statx {
@@ -46,14 +47,9 @@ impl Server {
                 if node.kind != Kind::File {
                     return Err(if node.kind == Kind::Directory { Errno::ISDIR } else { Errno::INVAL });
                 }
-                let open = if has(fattr::FH) { Some(self.handles.get(wish.fh, node.id)?) } else { None };
-                match open.filter(|handle| handle.writes) {
-                    Some(handle) => handle.file.set_len(wish.size)?,
-                    None => {
-                        let how = How { write: true, ..How::default() };
-                        self.nodes.object(&node)?.open(how)?.set_len(wish.size)?;
-                    }
-                }
+                // Without a number, or with one that is not known any more, it is opened for this.
+                self.file(node.id, if has(fattr::FH) { wish.fh } else { 0 }, For::Writing)?
+                    .set_len(wish.size)?;
             }
             if has(fattr::MODE | fattr::UID | fattr::GID) {
                 let (object, facts) = self.facts(&node)?;

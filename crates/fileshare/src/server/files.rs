@@ -2,44 +2,41 @@
 
 use std::sync::{Arc, PoisonError};
 
+use super::Server;
 use super::names::{flag, how};
-use super::{Access, Server};
-use crate::abi::{self, DirBuffer, EntryOut, Header, In, Reply, open};
+use crate::abi::{self, DirBuffer, EntryOut, Header, In, Op, Reply, open};
 use crate::errno::{Errno, Result};
 use crate::handles::Handle;
-use crate::host::{How, Kind, Place, What};
-use crate::nodes;
+use crate::host::{File, How, Kind, Place, What};
+use crate::opened::For;
 
 impl Server {
     fn reply_open(reply: &mut Reply, handle: u64, flags: u32) {
         reply.u64(handle).u32(flags).u32(0);
     }
 
-    pub(super) fn open(&self, header: &Header, mut input: In<'_>) -> Result<Reply> {
-        let node = self.nodes.get(header.nodeid)?;
-        let how = how(input.u32()?)?;
+    /// The file that a request is about: what it was made as, if its number still says so, else opened for the request.
+    pub(super) fn file(&self, nodeid: u64, number: u64, what: For) -> Result<Arc<File>> {
+        if let Ok(handle) = self.handles.get(number, nodeid)
+            && (handle.writes || what == For::Reading)
+        {
+            return Ok(Arc::clone(&handle.file));
+        }
+        let node = self.nodes.get(nodeid)?;
         match node.kind {
             Kind::File => {}
             Kind::Directory => return Err(Errno::ISDIR),
-            // Pipes, sockets and devices are opened by the guest's kernel itself.
             Kind::Symlink | Kind::Other => return Err(Errno::INVAL),
         }
-        if (how.write || how.truncate) && self.access == Access::ReadOnly {
-            return Err(Errno::ROFS);
-        }
-        let object = self.nodes.object(&node)?;
-        let opened = |how: How| match object.open(how) {
-            // A file that may be written but not read: the guest will read around writes only if it has to.
-            Err(Errno::ACCES) if how.write => object.open(How { read: false, ..how }),
-            other => other,
-        };
-        let file = if how.truncate { self.own_change(&node, || opened(how))? } else { opened(how)? };
-        // What nobody watches is read anew by everybody who opens it.
-        let watched = self.attributes_last(&node, &file.facts()?) == nodes::LONG;
-        let handle = self.handles.insert(node.id, file, how.write)?;
-        let mut reply = Reply::with_capacity(16);
-        Self::reply_open(&mut reply, handle, open::NOFLUSH | if watched { open::KEEP_CACHE } else { 0 });
-        Ok(reply)
+        self.opened.get_or_open(node.id, what, || {
+            let object = self.nodes.object(&node)?;
+            let write = what == For::Writing;
+            match object.open(How { read: true, write, ..How::default() }) {
+                // One that may be written but not read.
+                Err(Errno::ACCES) if write => object.open(How { write, ..How::default() }),
+                other => other,
+            }
+        })
     }
 
     pub(super) fn create(&self, header: &Header, mut input: In<'_>) -> Result<Reply> {
@@ -79,7 +76,9 @@ impl Server {
         let node = self.nodes.get(entry.nodeid)?;
         // What making it has reported is the guest's own.
         self.own_change(&node, || Ok(()))?;
-        let handle = self.handles.insert(entry.nodeid, file, how.write)?;
+        // Its kernel says when it closes what it has made, and so does the host then. One too many is opened for each
+        // request as others are.
+        let handle = self.handles.insert(entry.nodeid, file, how.write).unwrap_or(0);
         let mut reply = Reply::with_capacity(EntryOut::LENGTH + 16);
         entry.put(&mut reply);
         Self::reply_open(&mut reply, handle, open::KEEP_CACHE | open::NOFLUSH);
@@ -92,25 +91,28 @@ impl Server {
 
     pub(super) fn read(&self, header: &Header, mut input: In<'_>) -> Result<Reply> {
         let (number, offset, size) = (input.u64()?, input.u64()?, input.u32()? as usize);
-        let handle = self.handle_of(header, number)?;
+        let file = self.file(header.nodeid, number, For::Reading)?;
         let mut reply = Reply::with_capacity(size.min(abi::MAX_WRITE));
-        reply.filled(size.min(abi::MAX_WRITE), |buffer| handle.file.read_at(buffer, offset))?;
+        reply.filled(size.min(abi::MAX_WRITE), |buffer| file.read_at(buffer, offset))?;
         Ok(reply)
     }
 
     pub(super) fn write(&self, header: &Header, mut input: In<'_>) -> Result<Reply> {
         /// The data comes from the guest's page cache: its offset counts, whoever has opened the file to append.
         const CACHE: u32 = 1;
-        const O_APPEND: u32 = 0o2000;
         let (number, offset, size, kind) = (input.u64()?, input.u64()?, input.u32()? as usize, input.u32()?);
         input.skip(8)?;
         let flags = input.u32()?;
         input.skip(4)?;
         let data = input.bytes(size)?;
-        let place = if flags & O_APPEND != 0 && kind & CACHE == 0 { Place::End } else { Place::At(offset) };
-        let handle = self.handle_of(header, number)?;
+        let place =
+            if flags & flag::APPEND != 0 && kind & CACHE == 0 { Place::End } else { Place::At(offset) };
+        let file = self.file(header.nodeid, number, For::Writing)?;
         let node = self.nodes.get(header.nodeid)?;
-        let written = self.own_change(&node, || handle.file.write_at(data, place))?;
+        let written = self.own_change(&node, || file.write_at(data, place))?;
+        if flags & flag::DSYNC != 0 {
+            file.sync(false)?;
+        }
         let mut reply = Reply::with_capacity(8);
         reply.u32(written as u32).u32(0);
         Ok(reply)
@@ -125,22 +127,32 @@ impl Server {
     pub(super) fn fsync(&self, header: &Header, mut input: In<'_>) -> Result<Reply> {
         const DATA_ONLY: u32 = 1;
         let (number, flags) = (input.u64()?, input.u32()?);
-        self.handle_of(header, number)?.file.sync(flags & DATA_ONLY == 0)?;
+        let file = match Op::from_code(header.opcode) {
+            Some(Op::FSyncDir) => Arc::clone(&self.handle_of(header, number)?.file),
+            _ => match self.opened.get(header.nodeid, For::Writing) {
+                Some(file) => file,
+                None => match self.file(header.nodeid, number, For::Reading) {
+                    Err(Errno::ACCES) => self.file(header.nodeid, number, For::Writing)?,
+                    file => file?,
+                },
+            },
+        };
+        file.sync(flags & DATA_ONLY == 0)?;
         Ok(Reply::empty())
     }
 
     pub(super) fn fallocate(&self, header: &Header, mut input: In<'_>) -> Result<Reply> {
         let (number, offset, length, mode) = (input.u64()?, input.u64()?, input.u64()?, input.u32()?);
-        let handle = self.handle_of(header, number)?;
+        let file = self.file(header.nodeid, number, For::Writing)?;
         let node = self.nodes.get(header.nodeid)?;
-        self.own_change(&node, || handle.file.allocate(mode, offset, length))?;
+        self.own_change(&node, || file.allocate(mode, offset, length))?;
         Ok(Reply::empty())
     }
 
     pub(super) fn lseek(&self, header: &Header, mut input: In<'_>) -> Result<Reply> {
         let (number, offset, whence) = (input.u64()?, input.u64()?, input.u32()?);
         let mut reply = Reply::with_capacity(8);
-        reply.u64(self.handle_of(header, number)?.file.seek(offset, whence)?);
+        reply.u64(self.file(header.nodeid, number, For::Reading)?.seek(offset, whence)?);
         Ok(reply)
     }
 
@@ -150,10 +162,10 @@ impl Server {
         let (number, from) = (input.u64()?, input.u64()?);
         let (target_node, target_number, to) = (input.u64()?, input.u64()?, input.u64()?);
         let length = input.u64()?.min(MOST) as usize;
-        let source = self.handle_of(header, number)?;
-        let target = self.handles.get(target_number, target_node)?;
+        let source = self.file(header.nodeid, number, For::Reading)?;
+        let target = self.file(target_node, target_number, For::Writing)?;
         let node = self.nodes.get(target_node)?;
-        let copied = self.own_change(&node, || source.file.copy_to(from, &target.file, to, length))?;
+        let copied = self.own_change(&node, || source.copy_to(from, &target, to, length))?;
         let mut reply = Reply::with_capacity(8);
         reply.u32(copied as u32).u32(0);
         Ok(reply)

@@ -7,13 +7,13 @@
 //! | new name | `mknod`, `mkdir` or `symlink` | LOOKUP: not there; then MKNOD…: the entry as it is |
 //! | name gone | `unlink` or `rmdir` | LOOKUP: still there; then UNLINK…: yes |
 //! | name moved | `rename` | LOOKUPs as before the move; then RENAME: yes |
-//! | closed after writing | `open`, `close` | OPEN: yes |
+//! | closed after writing | `open`, `close` | nothing: the kernel does both by itself |
 //!
 //! The guest half has one thread for this, and the kernel says with each request which thread it comes from: nobody else
 //! can be taken for it.
 
 use super::Server;
-use crate::abi::{Attr, EntryOut, Header, In, Op, Reply, open};
+use crate::abi::{Attr, EntryOut, Header, In, Op, Reply};
 use crate::errno::{Errno, Result};
 use crate::host::{Kind, S_IFDIR, S_IFLNK, S_IFMT, S_IFREG};
 use crate::nodes::Node;
@@ -80,8 +80,6 @@ mod call {
 
 /// Code of a notice that is for the guest half, where the kernel's own have theirs (`fuse_notify_code`).
 const GHOST: i32 = 100;
-/// Handle of a file that a ghost has opened.
-const GHOST_HANDLE: u64 = u64::MAX;
 
 impl Server {
     /// The message that has the guest half perform a ghost operation; none if its directory has been forgotten.
@@ -126,11 +124,6 @@ impl Server {
                 Some(Ok(Reply::empty()))
             }
             Op::SetAttr => Some(self.attributes_only(header)),
-            Op::Open => {
-                let mut reply = Reply::with_capacity(16);
-                reply.u64(GHOST_HANDLE).u32(open::KEEP_CACHE | open::NOFLUSH).u32(0);
-                Some(Ok(reply))
-            }
             _ => None,
         }
     }

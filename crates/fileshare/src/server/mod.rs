@@ -13,11 +13,12 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
 use crate::abi::{self, EntryOut, Header, In, Op, Reply, Statx, init};
-use crate::coherence::Coherence;
+use crate::coherence::{Coherence, Notice};
 use crate::errno::{Errno, Result};
 use crate::handles::Handles;
 use crate::host::{self, Facts, Kind, Object};
 use crate::nodes::{self, Node, Nodes};
+use crate::opened::Opened;
 use crate::owner::Owners;
 use crate::session::Mount;
 
@@ -37,6 +38,7 @@ pub enum Access {
 pub struct Server {
     pub(crate) nodes: Nodes,
     handles: Handles,
+    pub(crate) opened: Opened,
     owners: Owners,
     access: Access,
     pub(crate) coherence: Coherence,
@@ -55,6 +57,7 @@ impl Server {
         let server = Server {
             nodes: Nodes::new(root, most_open)?,
             handles: Handles::default(),
+            opened: Opened::default(),
             owners: Owners::new(host::own_uid()),
             access,
             coherence: Coherence::new(),
@@ -125,7 +128,6 @@ impl Server {
             Op::Rename => self.rename(header, input, false),
             Op::Rename2 => self.rename(header, input, true),
             Op::Link => self.link(header, input),
-            Op::Open => self.open(header, input),
             Op::Create => self.create(header, input),
             Op::Read => self.read(header, input),
             Op::Write => self.write(header, input),
@@ -145,7 +147,9 @@ impl Server {
             Op::Destroy | Op::SyncFs => Ok(Reply::empty()),
             // The kernel does these by itself once it knows that nobody here does. Locks are between the guest's
             // processes: that is where both sides of each are.
-            Op::Flush | Op::Access | Op::GetLock | Op::SetLock | Op::SetLockWait => Err(Errno::NOSYS),
+            Op::Open | Op::Flush | Op::Access | Op::GetLock | Op::SetLock | Op::SetLockWait => {
+                Err(Errno::NOSYS)
+            }
             // As a host's file system without it.
             Op::TmpFile => Err(Errno::OPNOTSUPP),
             Op::Forget | Op::BatchForget | Op::Interrupt | Op::Attach => Err(Errno::INVAL),
@@ -157,6 +161,7 @@ impl Server {
             if let Some(watch) = self.nodes.forget(id, lookups) {
                 self.coherence.unwatch(watch);
             }
+            self.opened.forget(id);
         };
         if Op::from_code(header.opcode) == Some(Op::Forget) {
             forget(header.nodeid, input.u64()?);
@@ -206,12 +211,15 @@ impl Server {
         }
         let object = self.nodes.object(&node)?;
         node.changes().last.get_or_insert(nodes::stamp(&facts.attr));
-        Ok(EntryOut {
-            nodeid: node.id,
-            entry_valid: self.names_last(parent),
-            attr_valid: self.attributes_last(&node, facts),
-            attr: self.owners.shown(&object, facts),
-        })
+        let attr_valid = self.attributes_last(&node, facts);
+        self.look(&node, facts, attr_valid);
+        // The kernel opens files without asking: it is the lookup that finds those changed that nobody watches.
+        let entry_valid = match node.kind {
+            Kind::File => self.names_last(parent).min(attr_valid),
+            _ => self.names_last(parent),
+        };
+        let attr = self.owners.shown(&object, facts);
+        Ok(EntryOut { nodeid: node.id, entry_valid, attr_valid, attr })
     }
 
     /// The object of a node and its facts; those of an open file if its name is gone.
@@ -232,7 +240,23 @@ impl Server {
     fn shown(&self, node: &Node) -> Result<Statx> {
         let (object, facts) = self.facts(node)?;
         let attr = object.map_or(facts.attr, |object| self.owners.shown(&object, &facts));
-        Ok(Statx { attr_valid: self.attributes_last(node, &facts), attr })
+        let attr_valid = self.attributes_last(node, &facts);
+        self.look(node, &facts, attr_valid);
+        Ok(Statx { attr_valid, attr })
+    }
+
+    /// Has the guest drop what it has of a file that nobody watches, if the file has changed since somebody looked.
+    fn look(&self, node: &Node, facts: &Facts, attr_valid: u64) {
+        if node.kind != Kind::File || attr_valid == nodes::LONG {
+            return;
+        }
+        let mut changes = node.changes();
+        let now = Some(nodes::stamp(&facts.attr));
+        if changes.last.is_some() && changes.last != now {
+            // A report of it, should there be one, is told all the same.
+            (changes.last, changes.settled) = (now, false);
+            self.coherence.send(Notice::Kernel(abi::notify_inode(node.id)));
+        }
     }
 
     /// Makes a change of a file's content or attributes, so that the watcher knows it for the guest's own.
@@ -289,7 +313,6 @@ fn init_reply(mut input: In<'_>) -> Result<Reply> {
         offered |= u64::from(input.u32()?) << 32;
     }
     let wanted = init::ASYNC_READ
-        | init::ATOMIC_O_TRUNC
         | init::BIG_WRITES
         | init::EXPLICIT_INVAL_DATA
         | init::DO_READDIRPLUS

@@ -13,6 +13,7 @@ pub(super) mod flag {
     pub const RDWR: u32 = 0o2;
     pub const EXCL: u32 = 0o200;
     pub const TRUNC: u32 = 0o1000;
+    pub const APPEND: u32 = 0o2000;
     pub const DSYNC: u32 = 0o10000;
 }
 

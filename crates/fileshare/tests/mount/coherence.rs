@@ -82,6 +82,25 @@ fn what_the_host_changes_is_seen_at_the_next_look() {
 }
 
 #[test]
+fn a_file_that_changes_under_a_name_which_nobody_watches_is_read_anew() {
+    let mount = Mount::new();
+    let elsewhere = tempfile::tempdir_in(mount.host.parent().unwrap()).unwrap();
+    let other = elsewhere.path().join("other");
+    fs::write(&other, "one").unwrap();
+    fs::hard_link(&other, mount.host.join("file")).unwrap();
+    let read = || fs::read_to_string(mount.guest.join("file")).unwrap();
+    assert_eq!(read(), "one");
+    for text in ["two", "three"] {
+        fs::write(&other, text).unwrap();
+        let patience = Instant::now();
+        while read() != text {
+            assert!(patience.elapsed().as_secs() < 20, "it still reads {:?}", read());
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+}
+
+#[test]
 fn programs_hear_of_the_hosts_changes_as_of_their_own() {
     let mount = Mount::new();
     let host = &mount.host;

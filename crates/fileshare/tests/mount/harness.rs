@@ -5,6 +5,7 @@ use std::io::{Read, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags};
@@ -18,6 +19,7 @@ pub struct Mount {
     pub host: PathBuf,
     /// Where it is mounted.
     pub guest: PathBuf,
+    requests: Arc<AtomicUsize>,
     server: Arc<Server>,
     runtime: tokio::runtime::Runtime,
     _directories: [TempDir; 2],
@@ -49,7 +51,8 @@ impl Mount {
             tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let (ours, theirs) = UnixStream::pair().unwrap();
         let device = Arc::new(device);
-        let thread = spawn_guest(Arc::clone(&device), ours, guest.clone());
+        let requests = Arc::new(AtomicUsize::new(0));
+        let thread = spawn_guest(Arc::clone(&device), ours, guest.clone(), Arc::clone(&requests));
         let shares = Shares::new([(host.clone(), access)], None);
         let share = shares.locate(host.to_str().unwrap()).unwrap().share;
         let server = shares.mount(&share, skiff_fileshare::Mount::New).unwrap();
@@ -59,7 +62,12 @@ impl Mount {
             let stream = tokio::net::UnixStream::from_std(theirs).unwrap();
             skiff_fileshare::serve(serving, thread, stream).await
         });
-        Mount { host, guest, server, runtime, _directories: directories }
+        Mount { host, guest, requests, server, runtime, _directories: directories }
+    }
+
+    /// How many requests the kernel has made.
+    pub fn requests(&self) -> usize {
+        self.requests.load(Ordering::Relaxed)
     }
 
     /// Waits until the mount shows what was done on the host.
@@ -76,7 +84,12 @@ impl Drop for Mount {
 }
 
 /// Starts the guest half; returns the number of its ghost thread.
-fn spawn_guest(device: Arc<OwnedFd>, stream: UnixStream, directory: PathBuf) -> u32 {
+fn spawn_guest(
+    device: Arc<OwnedFd>,
+    stream: UnixStream,
+    directory: PathBuf,
+    requests: Arc<AtomicUsize>,
+) -> u32 {
     let out = Arc::new(Mutex::new(stream.try_clone().unwrap()));
     let (sender, notices) = mpsc::channel::<Vec<u8>>();
     let (started, id) = mpsc::channel();
@@ -127,6 +140,7 @@ fn spawn_guest(device: Arc<OwnedFd>, stream: UnixStream, directory: PathBuf) -> 
     std::thread::spawn(move || {
         let mut buffer = vec![0; (1 << 20) + 4096];
         while let Ok(length) = rustix::io::retry_on_intr(|| rustix::io::read(&*device, &mut buffer[..])) {
+            requests.fetch_add(1, Ordering::Relaxed);
             if out.lock().unwrap().write_all(&buffer[..length]).is_err() {
                 return;
             }

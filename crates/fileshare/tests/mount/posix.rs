@@ -100,6 +100,82 @@ fn an_unlinked_file_lives_while_it_is_open() {
 }
 
 #[test]
+fn an_open_file_stays_the_same_whatever_becomes_of_its_name() {
+    let mount = Mount::new();
+    for (name, text) in
+        [("gone", "gone"), ("replaced", "old"), ("moved", "moved"), ("hosts", "old"), ("new", "new")]
+    {
+        fs::write(mount.host.join(name), text).unwrap();
+    }
+    let open = |name| fs::File::options().read(true).write(true).open(mount.guest.join(name)).unwrap();
+    let files = ["gone", "replaced", "moved", "hosts"].map(open);
+    fs::remove_file(mount.guest.join("gone")).unwrap();
+    fs::rename(mount.guest.join("new"), mount.guest.join("replaced")).unwrap();
+    fs::rename(mount.host.join("moved"), mount.host.join("elsewhere")).unwrap();
+    fs::remove_file(mount.host.join("hosts")).unwrap();
+    fs::write(mount.host.join("hosts"), "another").unwrap();
+    mount.settle();
+    for (file, text) in files.iter().zip(["gone", "old", "moved", "old"]) {
+        file.write_at(b"!", text.len() as u64).unwrap();
+        let mut bytes = vec![0; text.len() + 1];
+        file.read_exact_at(&mut bytes, 0).unwrap();
+        assert_eq!(String::from_utf8(bytes).unwrap(), format!("{text}!"));
+        file.sync_all().unwrap();
+    }
+    assert_eq!(tree(&mount.host), ["elsewhere: moved!", "hosts: another", "replaced: new"]);
+}
+
+#[test]
+fn a_file_is_written_by_who_made_it_even_if_nobody_else_may() {
+    let mount = Mount::new();
+    let path = mount.guest.join("object");
+    let mut file = fs::File::options().write(true).create_new(true).mode(0o444).open(&path).unwrap();
+    for part in ["one ", "two ", "three"] {
+        file.write_all(part.as_bytes()).unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(30));
+    }
+    drop(file);
+    assert_eq!(tree(&mount.host), ["object: one two three"]);
+    assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o444);
+}
+
+#[test]
+fn what_is_cached_is_opened_and_read_without_a_request() {
+    let mount = Mount::new();
+    fs::write(mount.host.join("file"), "text").unwrap();
+    mount.settle();
+    let read = || assert_eq!(fs::read_to_string(mount.guest.join("file")).unwrap(), "text");
+    // The first time takes messages, and leaves the access time to be asked for.
+    read();
+    read();
+    let before = mount.requests();
+    for _ in 0..20 {
+        read();
+    }
+    assert_eq!(mount.requests(), before);
+}
+
+#[test]
+fn a_program_written_inside_can_be_run_outside() {
+    let mount = Mount::new();
+    let (inside, outside) = (mount.guest.join("program"), mount.host.join("program"));
+    fs::copy("/bin/true", &outside).unwrap();
+    fs::write(&inside, fs::read("/bin/true").unwrap()).unwrap();
+    // As long as it is open to be written, it can't be run.
+    let patience = std::time::Instant::now();
+    loop {
+        match std::process::Command::new(&outside).status() {
+            Ok(status) => break assert!(status.success()),
+            Err(error) if error.kind() == std::io::ErrorKind::ExecutableFileBusy => {
+                assert!(patience.elapsed().as_secs() < 20, "{error}");
+                std::thread::sleep(std::time::Duration::from_millis(1));
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+#[test]
 fn appends_go_to_the_end_whoever_else_writes() {
     let mount = Mount::new();
     let open = |path| fs::File::options().append(true).create(true).open(path).unwrap();

@@ -64,7 +64,8 @@ impl Files {
             let message = format!("mounts denied: the path {path} is not UTF-8");
             return incoming.refuse(ReplyCode::Invalid, message).await;
         };
-        let data = json!({ "share": root, "path": relative });
+        let read_only = share.access() == skiff_fileshare::Access::ReadOnly;
+        let data = json!({ "share": root, "path": relative, "read_only": read_only });
         let Ok(mut stream) = incoming.accept(Some(data)).await else { return };
         // Most streams end here: the guest has what it wanted.
         let Ok(attached) = skiff_fileshare::attached(&mut stream).await else { return };

@@ -66,7 +66,7 @@ impl Shares {
             Some(pump) => Arc::clone(pump),
             None => {
                 let target = PathBuf::from(MOUNTS).join(mounted.len().to_string());
-                let pump = Pump::start(&share, &target)?;
+                let pump = Pump::start(&share, &target, data["read_only"] == true)?;
                 mounted.insert(share.clone(), Arc::clone(&pump));
                 pump
             }
@@ -74,7 +74,7 @@ impl Shares {
         if !pump.is_attached().await {
             pump.attach(stream).await?;
         }
-        Ok(json!({ "root": pump.target(), "path": data["path"] }))
+        Ok(json!({ "root": pump.shown(), "path": data["path"] }))
     }
 
     /// Connects every mount to a host daemon that has come back.

@@ -2,11 +2,11 @@
 
 use std::fs;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use rustix::fs::{CWD, Mode, OFlags};
-use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
+use rustix::mount::{MountFlags, UnmountFlags, mount, mount_bind, mount_remount, unmount};
 
 /// Longest read, as the server's longest write.
 const MAX_READ: usize = 1 << 20;
@@ -32,6 +32,18 @@ pub fn make(share: &str, target: &Path) -> anyhow::Result<OwnedFd> {
     mount(share, target, "fuse.skiff", flags, options.as_c_str())
         .with_context(|| format!("mount {share} at {}", target.display()))?;
     Ok(device)
+}
+
+/// Shows a mount once more, read-only, beside itself. Containers get that one: their files are opened without a word to
+/// the host, which would refuse only what is written then. The mount itself stays writable for the host's changes, which
+/// are made once more on it.
+pub fn read_only(target: &Path) -> anyhow::Result<PathBuf> {
+    let shown = target.with_extension("ro");
+    fs::create_dir_all(&shown).with_context(|| format!("create {}", shown.display()))?;
+    mount_bind(target, &shown).with_context(|| format!("bind {}", target.display()))?;
+    let flags = MountFlags::BIND | MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV;
+    mount_remount(&shown, flags, "").with_context(|| format!("make {} read-only", shown.display()))?;
+    Ok(shown)
 }
 
 /// Takes away every mount below `directory`.

@@ -39,6 +39,8 @@ type Writer = WriteHalf<BoxStream>;
 pub struct Pump {
     device: AsyncFd<OwnedFd>,
     target: PathBuf,
+    /// The same, or where it is shown read-only.
+    shown: PathBuf,
     /// Where requests go; nowhere while there is no host.
     out: tokio::sync::Mutex<Option<Writer>>,
     /// The numbers of requests that wait for their answer.
@@ -73,8 +75,9 @@ fn message(opcode: u32, uid: u32, pid: u32) -> [u8; IN_HEADER] {
 
 impl Pump {
     /// Mounts a share; its requests wait for [`attach`](Self::attach).
-    pub fn start(share: &str, target: &Path) -> anyhow::Result<Arc<Pump>> {
+    pub fn start(share: &str, target: &Path, read_only: bool) -> anyhow::Result<Arc<Pump>> {
         let device = mount::make(share, target)?;
+        let shown = if read_only { mount::read_only(target)? } else { target.to_owned() };
         #[expect(
             deprecated,
             reason = "an OwnedFd stays open while it is registered, which is all its unsafe twin asks"
@@ -84,6 +87,7 @@ impl Pump {
         let pump = Arc::new(Pump {
             device,
             target: target.to_owned(),
+            shown,
             out: tokio::sync::Mutex::new(None),
             waiting: Mutex::default(),
             ghost,
@@ -100,9 +104,9 @@ impl Pump {
         Ok(pump)
     }
 
-    /// Where it is mounted.
-    pub fn target(&self) -> &Path {
-        &self.target
+    /// Where containers are to find it.
+    pub fn shown(&self) -> &Path {
+        &self.shown
     }
 
     /// Whether there is a host behind it.
