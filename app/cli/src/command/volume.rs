@@ -6,7 +6,7 @@ use clap::{Args, Subcommand};
 use serde_json::json;
 
 use super::container::inspect::{Kind, objects};
-use super::volume_files::{self, Export, Import};
+use super::volume_files::{self, Copy, Export, Import};
 use super::{Context, confirm, each, name_in_path, report_pruned};
 use crate::api::Query;
 use crate::error::Error;
@@ -18,6 +18,7 @@ use crate::terminal::{print, print_line};
 /// Everything under `volume`.
 #[derive(Debug, Subcommand)]
 pub enum Volume {
+    Cp(Copy),
     Create(Create),
     Export(Export),
     Import(Import),
@@ -118,6 +119,7 @@ impl Volume {
     /// Carries the command out.
     pub async fn run(&self, context: &Context) -> Result<(), Error> {
         match self {
+            Volume::Cp(args) => volume_files::copy(context, args).await,
             Volume::Create(args) => create(context, args).await,
             Volume::Export(args) => volume_files::export(context, args).await,
             Volume::Import(args) => volume_files::import(context, args).await,

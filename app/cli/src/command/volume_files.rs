@@ -1,4 +1,4 @@
-//! `volume export` and `volume import`: the files of a volume as a tar archive.
+//! `volume export`, `volume import` and `volume cp`: the files of a volume.
 //!
 //! The engine gives archives of containers only, so one of the built-in image is made around the volume for the time; it
 //! never runs.
@@ -7,7 +7,8 @@ use clap::Args;
 use http::Method;
 use serde_json::json;
 
-use super::{Context, name_in_path};
+use super::container::copy::Place;
+use super::{Context, container, name_in_path};
 use crate::api::client::{empty, streamed};
 use crate::api::{Client, Query};
 use crate::download;
@@ -44,6 +45,33 @@ pub struct Import {
     /// Archive
     #[arg(value_name = "FILE", hide = true)]
     file: String,
+}
+
+/// Copy files/folders between a volume and the local filesystem
+#[derive(Debug, Clone, Args)]
+#[group(skip)]
+#[command(
+    override_usage = "skiff volume cp [OPTIONS] VOLUME:SRC_PATH DEST_PATH|-\n        skiff volume cp [OPTIONS] SRC_PATH|- VOLUME:DEST_PATH"
+)]
+pub struct Copy {
+    #[command(flatten)]
+    copy: container::copy::Copy,
+}
+
+/// Carries `cp` out.
+pub async fn copy(context: &Context, args: &Copy) -> Result<(), Error> {
+    args.copy
+        .run("volume", async |name, wish| {
+            let client = context.client().await?;
+            client.get(&format!("/volumes/{}", name_in_path(name)), &Query::new()).await?;
+            let copying = client.clone();
+            with_volume(&client, name, async |container| {
+                let place = Place { kind: "volume", name, container, root: PLACE };
+                wish.carry_out(copying, &place).await
+            })
+            .await
+        })
+        .await
 }
 
 /// Carries `export` out.

@@ -16,7 +16,7 @@ scenarios![
     docker_socket_is_the_engines_own_in_a_container,
     containers_and_the_host_write_the_same_tree,
     host_changes_are_seen_by_the_next_exec,
-    volumes_are_exported_and_imported,
+    volumes_are_exported_imported_and_copied_from,
 ];
 
 fn directory() -> anyhow::Result<TempDir> {
@@ -170,7 +170,7 @@ fn host_changes_are_seen_by_the_next_exec(on: &Subject) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn volumes_are_exported_and_imported(on: &Subject) -> anyhow::Result<()> {
+fn volumes_are_exported_imported_and_copied_from(on: &Subject) -> anyhow::Result<()> {
     let dir = directory()?;
     let skiff = on.docker.clone().with_program(skiff_testkit::binaries::skiff()?);
     let archive = dir.path().join("volume.tar");
@@ -184,6 +184,23 @@ fn volumes_are_exported_and_imported(on: &Subject) -> anyhow::Result<()> {
         .sh("run --rm -v f-second:/v busybox", "cat /v/d/file; stat -c %u:%g /v/d/file")?
         .ok()?
         .prints("kept\n5:6\n")?;
+    // Single files both ways; a volume's own root is the path's.
+    let here = dir.path().join("here");
+    let local = here.to_str().context("a temporary path is text")?;
+    skiff.args(&["volume", "cp", "f-second:d/file", local])?.ok()?;
+    ensure!(text(&here)? == "kept\n");
+    fs::write(&here, "changed\n")?;
+    skiff.args(&["volume", "cp", local, "f-second:/d/file"])?.ok()?;
+    skiff.args(&["volume", "cp", "f-second:/", dir.path().join("all").to_str().context("text")?])?.ok()?;
+    ensure!(text(&dir.path().join("all/d/file"))? == "changed\n");
+    for (words, complaint) in [
+        (["f-second:/none", local], "Could not find the file /none in volume f-second"),
+        (["f-none:/d", local], "no such volume"),
+        ([local, local], "must specify at least one volume source"),
+    ] {
+        skiff.args(&["volume", "cp", words[0], words[1]])?.exits(1)?.complains(complaint)?;
+    }
+    ensure!(on.docker.run("ps -aq --filter volume=f-second")?.out().is_empty());
     skiff.args(&["volume", "export", "-o", archive, "f-none"])?.exits(1)?.complains("no such volume")?;
     on.docker.run("volume rm f-first f-second")?.ok()?;
     Ok(())

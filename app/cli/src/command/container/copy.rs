@@ -69,28 +69,74 @@ impl PathStat {
 
 /// Carries `cp` out.
 pub async fn run(context: &Context, args: &Copy) -> Result<(), Error> {
-    for (word, what) in [(&args.source, "source"), (&args.target, "destination")] {
-        if word.is_empty() {
-            return Err(Error::plain(format!("{what} can not be empty")));
+    args.run("container", async |name, wish| {
+        let place = Place { kind: "container", name, container: name, root: "" };
+        wish.carry_out(context.client().await?, &place).await
+    })
+    .await
+}
+
+/// What the engine has that files are copied from or to.
+pub struct Place<'a> {
+    /// What it is, in messages.
+    pub kind: &'a str,
+    /// Its name, in messages.
+    pub name: &'a str,
+    /// The container that the engine finds it in.
+    pub container: &'a str,
+    /// The path below which it is there.
+    pub root: &'a str,
+}
+
+/// A copy whose words make sense.
+pub struct Wish<'a> {
+    args: &'a Copy,
+    /// This machine's end.
+    here: End,
+    /// The path at the other end.
+    path: String,
+    /// Whether the files go to the other end.
+    inwards: bool,
+}
+
+impl Copy {
+    /// Reads the words, and has `work` carry out what they wish from or to the name of a `kind`.
+    pub async fn run(
+        &self,
+        kind: &str,
+        work: impl AsyncFnOnce(&str, Wish<'_>) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        for (word, what) in [(&self.source, "source"), (&self.target, "destination")] {
+            if word.is_empty() {
+                return Err(Error::plain(format!("{what} can not be empty")));
+            }
         }
+        let (here, name, path, inwards) = match (End::parse(&self.source), End::parse(&self.target)) {
+            (End::Container { .. }, End::Container { .. }) => {
+                return Err(Error::plain(format!("copying between {kind}s is not supported")));
+            }
+            (End::Container { name, path }, here) => (here, name, path, false),
+            (here, End::Container { name, path }) => (here, name, path, true),
+            _ => return Err(Error::plain(format!("must specify at least one {kind} source"))),
+        };
+        work(&name, Wish { args: self, here, path, inwards }).await
     }
-    match (End::parse(&args.source), End::parse(&args.target)) {
-        (End::Container { name, path }, End::Local(target)) => {
-            Transfer::new(context, args, name, path).await?.out_to(&target).await
+}
+
+impl Wish<'_> {
+    /// Copies from or to `place`.
+    pub async fn carry_out(self, client: Client, place: &Place<'_>) -> Result<(), Error> {
+        let resource = format!("/containers/{}/archive", name_in_path(place.container));
+        let separator = if place.root.is_empty() || self.path.starts_with('/') { "" } else { "/" };
+        let path = format!("{}{separator}{}", place.root, self.path);
+        let transfer = Transfer { client, args: self.args, resource, place, path };
+        match (self.here, self.inwards) {
+            (End::Stream, false) => transfer.out_as_archive().await,
+            (End::Stream, true) => transfer.in_as_archive().await,
+            (End::Local(target), false) => transfer.out_to(&target).await,
+            (End::Local(source), true) => transfer.in_from(&source).await,
+            (End::Container { .. }, _) => Err(Error::plain("copying between containers is not supported")),
         }
-        (End::Container { name, path }, End::Stream) => {
-            Transfer::new(context, args, name, path).await?.out_as_archive().await
-        }
-        (End::Local(source), End::Container { name, path }) => {
-            Transfer::new(context, args, name, path).await?.in_from(&source).await
-        }
-        (End::Stream, End::Container { name, path }) => {
-            Transfer::new(context, args, name, path).await?.in_as_archive().await
-        }
-        (End::Container { .. }, End::Container { .. }) => {
-            Err(Error::plain("copying between containers is not supported"))
-        }
-        _ => Err(Error::plain("must specify at least one container source")),
     }
 }
 
@@ -99,16 +145,15 @@ struct Transfer<'a> {
     args: &'a Copy,
     /// The API's path of the container's archive.
     resource: String,
-    container: String,
+    place: &'a Place<'a>,
     /// The path in the container.
     path: String,
 }
 
-impl<'a> Transfer<'a> {
-    async fn new(context: &Context, args: &'a Copy, container: String, path: String) -> Result<Self, Error> {
-        let client = context.client().await?;
-        let resource = format!("/containers/{}/archive", name_in_path(&container));
-        Ok(Self { client, args, resource, container, path })
+impl Transfer<'_> {
+    /// A path as the user knows it.
+    fn shown<'p>(&self, path: &'p str) -> &'p str {
+        path.strip_prefix(self.place.root).unwrap_or(path)
     }
 
     fn links(&self) -> Links {
@@ -122,7 +167,12 @@ impl<'a> Transfer<'a> {
             // An answer to HEAD has no words.
             Err(Error::Daemon { status: 404, .. }) => Err(Error::Daemon {
                 status: 404,
-                message: format!("Could not find the file {path} in container {}", self.container),
+                message: format!(
+                    "Could not find the file {} in {} {}",
+                    self.shown(path),
+                    self.place.kind,
+                    self.place.name
+                ),
             }),
             Err(error) => Err(error),
         }
@@ -130,7 +180,14 @@ impl<'a> Transfer<'a> {
 
     async fn read(&self, path: &str) -> Result<Response<Incoming>, Error> {
         let query = Query::new().with("path", path);
-        self.client.send(Method::GET, &self.resource, &query, empty(), &[]).await
+        match self.client.send(Method::GET, &self.resource, &query, empty(), &[]).await {
+            // The engine knows the place by another name.
+            Err(Error::Daemon { status: 404, .. }) if !self.place.root.is_empty() => {
+                self.stat(path).await?;
+                Err(Error::plain(format!("{} is gone", self.shown(path))))
+            }
+            other => other,
+        }
     }
 
     /// The path to read from, and the name that it shall have where a link was followed.
@@ -186,7 +243,8 @@ impl<'a> Transfer<'a> {
             if found.mode & PathStat::OTHERS != 0 {
                 return Err(Error::plain(format!(
                     "destination \"{}:{}\" must be a directory or a regular file",
-                    self.container, self.path
+                    self.place.name,
+                    self.shown(&self.path)
                 )));
             }
         }
@@ -207,7 +265,8 @@ impl<'a> Transfer<'a> {
         if !node.is_directory {
             return Err(Error::plain(format!(
                 "destination \"{}:{}\" must be a directory",
-                self.container, self.path
+                self.place.name,
+                self.shown(&self.path)
             )));
         }
         self.write(&node.path, streamed(tokio::io::stdin())).await
@@ -220,7 +279,7 @@ impl<'a> Transfer<'a> {
         let plan = plan(&from, &to)?;
         let size = if self.quiet() { 0 } else { size(source) };
         self.write(&plan.directory, local::packed(&from, self.links(), plan.rename.1)).await?;
-        self.tell(size, &format!("{}:{}", self.container, self.path));
+        self.tell(size, &format!("{}:{}", self.place.name, self.shown(&self.path)));
         Ok(())
     }
 
