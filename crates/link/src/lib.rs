@@ -102,6 +102,9 @@ pub use header::{
 pub const HOST_NAMES: [&str; 2] = ["host.docker.internal", "gateway.docker.internal"];
 /// The address behind [`HOST_NAMES`] in guests: what goes there is dialed as `host.docker.internal`.
 pub const HOST_ADDRESS: std::net::Ipv4Addr = std::net::Ipv4Addr::new(192, 168, 65, 254);
+/// The same of IPv6, for containers that have no other.
+pub const HOST_ADDRESS6: std::net::Ipv6Addr =
+    std::net::Ipv6Addr::new(0xfdc4, 0xf303, 0x9324, 0, 0, 0, 0, 0x254);
 
 pub use link::{Incoming, Link};
 pub use reply::{Reply, ReplyCode, read_reply, write_reply};

@@ -10,6 +10,8 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 const ORIGINAL_V4: i32 = 20;
 /// `IPV6_ORIGDSTADDR` (linux/in6.h).
 const ORIGINAL_V6: i32 = 74;
+/// `IPV6_TRANSPARENT` (linux/in6.h).
+const TRANSPARENT_V6: i32 = 75;
 /// Room for one message with an address of either kind.
 const CONTROL: usize = 64;
 /// Bytes of `struct cmsghdr` on 64-bit machines.
@@ -26,10 +28,22 @@ pub struct Datagram {
     pub to: SocketAddr,
 }
 
+/// Lets a socket of IPv6 have addresses that are not this machine's (`IPV6_TRANSPARENT`); before it is bound.
+///
+/// # Errors
+/// When the process may not.
+pub fn set_transparent_v6(socket: impl AsFd) -> io::Result<()> {
+    switch_on(socket, libc::IPPROTO_IPV6, TRANSPARENT_V6)
+}
+
 /// Has the kernel tell the destination of every datagram of a socket.
 pub fn tell_destinations(socket: impl AsFd, v6: bool) -> io::Result<()> {
     let (level, option) =
         if v6 { (libc::IPPROTO_IPV6, ORIGINAL_V6) } else { (libc::IPPROTO_IP, ORIGINAL_V4) };
+    switch_on(socket, level, option)
+}
+
+fn switch_on(socket: impl AsFd, level: i32, option: i32) -> io::Result<()> {
     let on = 1i32;
     let fd = socket.as_fd().as_raw_fd();
     // SAFETY: the kernel reads four bytes from the address, which is that of a live i32.

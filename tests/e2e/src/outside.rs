@@ -1,7 +1,7 @@
 //! The world that containers reach in the scenarios: an interface of this host with servers on it.
 
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -18,6 +18,8 @@ pub const HOST_NAMES: [&str; 2] = ["host.docker.internal", "gateway.docker.inter
 pub struct Outside {
     name: String,
     third: u8,
+    /// Whether it has addresses of IPv6 as well.
+    pub has_ipv6: bool,
 }
 
 impl Outside {
@@ -28,19 +30,44 @@ impl Outside {
     pub fn new() -> anyhow::Result<Self> {
         // TEST-NET-2 and the benchmarking network (RFC 5737, RFC 2544) are nobody's.
         let third = (std::process::id() % 250) as u8;
-        let outside = Self { name: format!("skout{third}"), third };
+        let has_ipv6 = std::fs::read_to_string("/proc/sys/net/ipv6/conf/default/disable_ipv6")
+            .is_ok_and(|off| off.trim() == "0");
+        let outside = Self { name: format!("skout{third}"), third, has_ipv6 };
         let ip = |line: String| Program::new("ip").args(line.split(' ')).run()?.ok().map(drop);
         // A tunnel that nobody reads swallows what is sent into it.
         ip(format!("tuntap add dev {} mode tun", outside.name))?;
         ip(format!("address add {}/28 dev {}", outside.address(), outside.name))?;
         ip(format!("link set {} up", outside.name))?;
         ip(format!("route add unreachable {}/32", outside.unreachable()))?;
+        if has_ipv6 {
+            ip(format!("address add {}/124 dev {} nodad", outside.address6(), outside.name))?;
+            ip(format!("-6 route add unreachable {}/128", outside.unreachable6()))?;
+        }
         Ok(outside)
     }
 
     /// The servers' address.
     pub fn address(&self) -> Ipv4Addr {
         Ipv4Addr::new(198, 18, self.third, 1)
+    }
+
+    /// The same places of IPv6, in what is set apart for benchmarks (RFC 5180).
+    pub fn address6(&self) -> Ipv6Addr {
+        self.ip6(1)
+    }
+
+    /// An address of IPv6 where nobody answers.
+    pub fn silent6(&self) -> Ipv6Addr {
+        self.ip6(9)
+    }
+
+    /// An address of IPv6 that this host says it can't reach.
+    pub fn unreachable6(&self) -> Ipv6Addr {
+        self.ip6(200)
+    }
+
+    fn ip6(&self, last: u16) -> Ipv6Addr {
+        Ipv6Addr::new(0x2001, 2, 0, self.third.into(), 0, 0, 0, last)
     }
 
     /// An address where nobody answers.
@@ -56,9 +83,12 @@ impl Outside {
 
 impl Drop for Outside {
     fn drop(&mut self) {
-        for line in
-            [format!("route del unreachable {}/32", self.unreachable()), format!("link del {}", self.name)]
-        {
+        let lines = [
+            format!("route del unreachable {}/32", self.unreachable()),
+            format!("-6 route del unreachable {}/128", self.unreachable6()),
+            format!("link del {}", self.name),
+        ];
+        for line in lines.iter().filter(|line| self.has_ipv6 || !line.starts_with("-6")) {
             let _ = Program::new("ip").args(line.split(' ')).run();
         }
     }
@@ -69,10 +99,21 @@ impl Drop for Outside {
 /// # Errors
 /// When the address can't be bound.
 pub fn serve(
-    address: Ipv4Addr,
+    address: impl Into<IpAddr>,
     work: impl Fn(TcpStream) -> std::io::Result<()> + Send + Sync + 'static,
 ) -> anyhow::Result<SocketAddr> {
-    let listener = TcpListener::bind((address, 0)).with_context(|| format!("listen on {address}"))?;
+    serve_at(SocketAddr::new(address.into(), 0), work)
+}
+
+/// The same on a port of one's choice.
+///
+/// # Errors
+/// When the address can't be bound.
+pub fn serve_at(
+    address: SocketAddr,
+    work: impl Fn(TcpStream) -> std::io::Result<()> + Send + Sync + 'static,
+) -> anyhow::Result<SocketAddr> {
+    let listener = TcpListener::bind(address).with_context(|| format!("listen on {address}"))?;
     let bound = listener.local_addr()?;
     let work = Arc::new(work);
     thread::spawn(move || {
@@ -89,6 +130,14 @@ pub fn repeat(mut stream: TcpStream) -> std::io::Result<()> {
     let mut text = Vec::new();
     stream.read_to_end(&mut text)?;
     stream.write_all(&text)
+}
+
+/// Says who it is when the client's half has ended.
+pub fn say(text: &'static str) -> impl Fn(TcpStream) -> std::io::Result<()> {
+    move |mut stream| {
+        stream.read_to_end(&mut Vec::new())?;
+        stream.write_all(text.as_bytes())
+    }
 }
 
 /// Says everything back at once.
@@ -147,8 +196,8 @@ pub fn flood(seen: Arc<Mutex<Vec<String>>>) -> impl Fn(TcpStream) -> std::io::Re
 ///
 /// # Errors
 /// When the address can't be bound.
-pub fn echo_datagrams(address: Ipv4Addr) -> anyhow::Result<SocketAddr> {
-    let socket = UdpSocket::bind((address, 0))?;
+pub fn echo_datagrams(address: impl Into<IpAddr>) -> anyhow::Result<SocketAddr> {
+    let socket = UdpSocket::bind((address.into(), 0))?;
     let bound = socket.local_addr()?;
     thread::spawn(move || {
         let mut buffer = vec![0; 65_536];

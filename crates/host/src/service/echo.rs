@@ -18,7 +18,10 @@ use tokio::{
     time::timeout,
 };
 
-use super::{NETWORK_DEADLINE, egress::Policy};
+use super::{
+    NETWORK_DEADLINE,
+    egress::{self, Policy},
+};
 
 const HEADER: usize = 8;
 /// How long a ping is kept when nothing comes; a little longer than the guest keeps it.
@@ -65,7 +68,7 @@ async fn open(host: &str, policy: &Policy) -> Result<Pinger, (ReplyCode, String)
     let address = SocketAddr::new(ip, 0);
     policy.check(address).map_err(|reason| (ReplyCode::PermissionDenied, reason.to_owned()))?;
     Pinger::to(address).map_err(|error| {
-        let code = ReplyCode::from_io(&error);
+        let code = egress::code(ip, &error);
         let hint = if code == ReplyCode::PermissionDenied {
             " (this user may not ping: see net.ipv4.ping_group_range)"
         } else {

@@ -139,7 +139,7 @@ pub(super) async fn dial(host: &str, port: u16, policy: &Policy) -> Result<TcpSt
             }
             // Of several refusals that of the first address is told.
             Ok(Err(error)) => {
-                let _ = last.get_or_insert(refusal(ReplyCode::from_io(&error), &reason(&error)));
+                let _ = last.get_or_insert(refusal(code(ip, &error), &reason(&error)));
             }
             Err(_) => {
                 let _ = last.get_or_insert(refusal(ReplyCode::TimedOut, &"i/o timeout"));
@@ -169,7 +169,23 @@ async fn flow(host: &str, port: u16, policy: &Policy) -> Result<UdpSocket, Refus
         socket.connect(address).await?;
         Ok(socket)
     };
-    connected.await.map_err(|error: io::Error| refusal(ReplyCode::from_io(&error), &reason(&error)))
+    connected.await.map_err(|error: io::Error| refusal(code(*ip, &error), &reason(&error)))
+}
+
+/// What the guest is told. A host without IPv6 has more than one way to say that no way leads there: to its own programs it
+/// may say that there is no such family, or no address to send from, which a container could not see.
+pub(super) fn code(ip: IpAddr, error: &io::Error) -> ReplyCode {
+    #[cfg(unix)]
+    const NO_SUCH_FAMILY: i32 = rustix::io::Errno::AFNOSUPPORT.raw_os_error();
+    // WSAEAFNOSUPPORT
+    #[cfg(not(unix))]
+    const NO_SUCH_FAMILY: i32 = 10_047;
+    let no_family = error.raw_os_error() == Some(NO_SUCH_FAMILY);
+    match error.kind() {
+        _ if no_family => ReplyCode::NetworkUnreachable,
+        io::ErrorKind::AddrNotAvailable if ip.is_ipv6() => ReplyCode::NetworkUnreachable,
+        _ => ReplyCode::from_io(error),
+    }
 }
 
 fn reason(error: &io::Error) -> String {
@@ -192,9 +208,15 @@ mod tests {
     #[test]
     fn the_loopback_has_many_names_and_all_are_closed_with_it() {
         let closed = Policy::default();
-        for here in
-            ["127.0.0.1:80", "127.8.9.1:80", "[::1]:80", "0.0.0.0:80", "[::]:80", "[::ffff:127.0.0.1]:80"]
-        {
+        for here in [
+            "127.0.0.1:80",
+            "127.8.9.1:80",
+            "[::1]:80",
+            "0.0.0.0:80",
+            "[::]:80",
+            "[::ffff:127.0.0.1]:80",
+            "[::ffff:0:0]:80",
+        ] {
             assert!(closed.check(address(here)).is_err(), "{here}");
             assert!(Policy { loopback: true, own: Vec::new() }.check(address(here)).is_ok(), "{here}");
         }
@@ -212,6 +234,42 @@ mod tests {
         for other in ["127.0.0.1:7002", "127.0.0.2:7000"] {
             assert!(policy.check(address(other)).is_ok(), "{other}");
         }
+    }
+
+    #[tokio::test]
+    async fn every_spelling_of_the_loopback_is_closed_to_those_who_dial() {
+        let closed = Policy::default();
+        for here in [
+            "127.1",
+            "0x7f000001",
+            "2130706433",
+            "localhost",
+            "LOCALHOST.",
+            "::1",
+            "0:0:0:0:0:0:0:1",
+            "::ffff:7f00:1",
+            "::ffff:127.0.0.1",
+            "::",
+            "0",
+            "host.docker.internal",
+        ] {
+            // Spellings that the system does not know lead nowhere, which is as well.
+            let refused = dial(here, 9, &closed).await.unwrap_err();
+            let closed = matches!(refused.code, ReplyCode::PermissionDenied | ReplyCode::NotFound);
+            assert!(closed, "{here}: {}", refused.message);
+            assert!(flow(here, 9, &Policy::default()).await.is_err(), "{here}");
+        }
+    }
+
+    #[test]
+    fn a_host_without_ipv6_says_that_no_way_leads_there() {
+        let (six, four) = ("2001:db8::1".parse().unwrap(), "192.0.2.1".parse().unwrap());
+        let no_address = io::Error::from(io::ErrorKind::AddrNotAvailable);
+        assert_eq!(code(six, &no_address), ReplyCode::NetworkUnreachable);
+        assert_eq!(code(four, &no_address), ReplyCode::Unreachable);
+        #[cfg(target_os = "linux")]
+        assert_eq!(code(six, &io::Error::from_raw_os_error(97)), ReplyCode::NetworkUnreachable);
+        assert_eq!(code(six, &io::ErrorKind::ConnectionRefused.into()), ReplyCode::Refused);
     }
 
     #[tokio::test]

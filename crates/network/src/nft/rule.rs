@@ -1,6 +1,6 @@
 //! Rules: matches from left to right, then what to do.
 
-use std::net::{IpAddr, SocketAddrV4};
+use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
 
@@ -232,7 +232,7 @@ impl Rule {
         self.expression("reject", &Attributes::default().number(1, REJECT_RESET))
     }
 
-    /// Drops the packet and answers with an ICMP message that the destination is unreachable, with this code.
+    /// Drops the packet and answers that the destination is unreachable, with this code of the family's own messages.
     #[must_use]
     pub fn unreachable(self, code: u8) -> Self {
         self.expression("reject", &Attributes::default().number(1, REJECT_UNREACHABLE).bytes(2, &[code]))
@@ -240,9 +240,10 @@ impl Rule {
 
     /// Hands the packet to the transparent listener on this address of this namespace.
     #[must_use]
-    pub fn transparent_proxy(self, listener: SocketAddrV4) -> Self {
-        let proxy = Attributes::default().number(1, FAMILY_IPV4).number(2, REG_1).number(3, REG_2);
-        self.load(REG_1, &listener.ip().octets())
+    pub fn transparent_proxy(self, listener: SocketAddr) -> Self {
+        let family = family_of(listener.ip());
+        let proxy = Attributes::default().number(1, family).number(2, REG_1).number(3, REG_2);
+        self.load(REG_1, &octets(listener.ip()))
             .load(REG_2, &listener.port().to_be_bytes())
             .expression("tproxy", &proxy)
             .verdict(ACCEPT)
@@ -253,8 +254,8 @@ impl Rule {
     }
 
     fn nat(self, kind: u32, ip: IpAddr, port: u16) -> Self {
-        let family = if ip.is_ipv6() { FAMILY_IPV6 } else { FAMILY_IPV4 };
-        let nat = Attributes::default().number(1, kind).number(2, family).number(3, REG_1).number(5, REG_2);
+        let nat =
+            Attributes::default().number(1, kind).number(2, family_of(ip)).number(3, REG_1).number(5, REG_2);
         self.load(REG_1, &octets(ip)).load(REG_2, &port.to_be_bytes()).expression("nat", &nat)
     }
 
@@ -321,6 +322,10 @@ impl Rule {
 enum Place {
     Source,
     Destination,
+}
+
+fn family_of(ip: IpAddr) -> u32 {
+    if ip.is_ipv6() { FAMILY_IPV6 } else { FAMILY_IPV4 }
 }
 
 fn octets(ip: IpAddr) -> Vec<u8> {

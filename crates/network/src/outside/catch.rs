@@ -1,7 +1,7 @@
 //! The packet filter's part: which packets are caught.
 
 use super::queue::Verdict;
-use super::{INTERFACE, LISTENER, MARK, QUEUE};
+use super::{INTERFACE, LISTENER, LISTENER6, MARK, QUEUE};
 use crate::Error;
 use crate::nft::{Chain, ChainKind, Family, Hook, Protocol, Rule, Socket, Table};
 
@@ -9,14 +9,14 @@ use crate::nft::{Chain, ChainKind, Family, Hook, Protocol, Rule, Socket, Table};
 const HOLD: i32 = -151;
 const CATCH: i32 = -150;
 
-/// The table that catches what leaves.
+/// The tables that catch what leaves, one for each family.
 #[derive(Debug, Clone)]
 pub struct Catcher {
     name: String,
 }
 
 impl Catcher {
-    /// Names the table; nothing is done yet.
+    /// Names the tables; nothing is done yet.
     pub fn new(name: impl Into<String>) -> Self {
         Self { name: name.into() }
     }
@@ -24,19 +24,30 @@ impl Catcher {
     /// Catches what is routed to the tunnel, except from these bridges: what comes from there goes on as it is.
     ///
     /// # Errors
-    /// When the kernel refuses; then the old table stands.
+    /// When the kernel refuses; then the old table of that family stands.
     pub fn apply(&self, closed: &[String]) -> Result<(), Error> {
-        let chains = vec![hold(closed), catch(closed), own()];
-        let table = Table { name: self.name.clone(), family: Family::Ipv4, owned: false, chains };
-        Socket::open()?.replace(&table)
+        let mut socket = Socket::open()?;
+        for family in [Family::Ipv4, Family::Ipv6] {
+            let chains = vec![hold(closed), catch(family, closed), own()];
+            let done = socket.replace(&Table { name: self.name.clone(), family, owned: false, chains });
+            match done {
+                Err(error) if family == Family::Ipv6 && !super::has_ipv6() => {
+                    tracing::debug!(%error, "a kernel without ipv6");
+                }
+                other => other?,
+            }
+        }
+        Ok(())
     }
 
-    /// Takes the table away; one that is gone already is fine.
+    /// Takes the tables away; what is gone already is fine.
     ///
     /// # Errors
     /// When the kernel refuses.
     pub fn remove(&self) -> Result<(), Error> {
-        Socket::open()?.delete(Family::Ipv4, &self.name)
+        let mut socket = Socket::open()?;
+        let _ = socket.delete(Family::Ipv6, &self.name);
+        socket.delete(Family::Ipv4, &self.name)
     }
 }
 
@@ -54,20 +65,22 @@ fn hold(closed: &[String]) -> Chain {
 }
 
 /// Answers what was refused, and hands everything else to the listeners.
-fn catch(closed: &[String]) -> Chain {
+fn catch(family: Family, closed: &[String]) -> Chain {
+    let v6 = family == Family::Ipv6;
+    let listener = if v6 { LISTENER6 } else { LISTENER };
     let mut rules = skip(closed);
     for verdict in Verdict::ALL {
         let Some(mark) = verdict.mark() else { continue };
         let rule = Rule::new().protocol(Protocol::Tcp).mark(mark);
-        rules.push(match verdict.code() {
-            Some(code) => rule.unreachable(code),
+        rules.push(match verdict.told() {
+            Some(why) => rule.unreachable(why.code(v6)),
             None => rule.reset(),
         });
     }
     for protocol in [Protocol::Tcp, Protocol::Udp] {
-        rules.push(Rule::new().protocol(protocol).mark(MARK).transparent_proxy(LISTENER));
+        rules.push(Rule::new().protocol(protocol).mark(MARK).transparent_proxy(listener));
         rules.push(
-            Rule::new().protocol(protocol).leads_to(INTERFACE).set_mark(MARK).transparent_proxy(LISTENER),
+            Rule::new().protocol(protocol).leads_to(INTERFACE).set_mark(MARK).transparent_proxy(listener),
         );
     }
     chain("catch", Hook::Prerouting, CATCH, rules)

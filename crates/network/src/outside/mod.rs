@@ -11,6 +11,7 @@
 //! - [`Catcher`] is the packet filter's part, [`Way`] the interface and the routes, [`SynQueue`] the held SYNs.
 //! - A SYN is answered only when it is known whether the connection exists: let through to the listener, reset, answered
 //!   with the ICMP error that the real network gave, or dropped, so that the client tries again ([`Verdict`]).
+//! - Both families go the same way, each through routes, a table and listeners of its own.
 //! - [`packet`] reads and writes what goes through the tunnel.
 
 mod catch;
@@ -18,7 +19,7 @@ pub mod packet;
 mod queue;
 mod way;
 
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 pub use catch::Catcher;
 pub use queue::{Held, SynQueue, Verdict};
@@ -30,10 +31,19 @@ pub const INTERFACE: &str = "skiff0";
 pub const SUBNET: (Ipv4Addr, u8) = (Ipv4Addr::new(192, 168, 65, 0), 24);
 /// This machine's own address there, from which its own processes leave.
 pub const OWN_ADDRESS: Ipv4Addr = Ipv4Addr::new(192, 168, 65, 1);
+/// The same of IPv6, with the length of the subnet.
+pub const OWN_ADDRESS6: (Ipv6Addr, u8) = (Ipv6Addr::new(0xfdc4, 0xf303, 0x9324, 0, 0, 0, 0, 1), 64);
 /// The name server that everybody here can ask.
 pub const NAME_SERVER: Ipv4Addr = Ipv4Addr::new(192, 168, 65, 7);
 /// Where the transparent listeners are. Containers on this machine's own network may want any usual port.
-pub const LISTENER: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(127, 0, 0, 1), 9);
+pub const LISTENER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9);
+/// The same of IPv6.
+pub const LISTENER6: SocketAddr = SocketAddr::new(IpAddr::V6(Ipv6Addr::LOCALHOST), 9);
+
+/// Whether the kernel has IPv6.
+pub fn has_ipv6() -> bool {
+    std::path::Path::new("/proc/sys/net/ipv6").is_dir()
+}
 
 /// The mark of packets that belong to the listeners.
 const MARK: u32 = 0x5cff_0001;

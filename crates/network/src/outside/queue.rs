@@ -1,13 +1,14 @@
 //! Packets that the kernel holds until it is told what to do with them (nfnetlink_queue).
 
 use std::io;
-use std::net::SocketAddrV4;
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::net::netlink::{NETFILTER, SocketAddrNetlink};
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
 
-use super::{MARK, QUEUE, packet};
+use super::packet::{self, Unreachable};
+use super::{MARK, QUEUE};
 use crate::Error;
 use crate::nft::Attributes;
 
@@ -23,7 +24,8 @@ const BIND: u8 = 1;
 const COPY_PACKET: u8 = 2;
 const HEADER: usize = 16;
 const GENERIC: usize = 4;
-const FAMILY_IPV4: u8 = 2;
+/// Queues are of no family, whatever the setting has room for.
+const FAMILY: u8 = 0;
 const DROP: u32 = 0;
 const ACCEPT: u32 = 1;
 /// As much of a packet as says which connection it begins.
@@ -72,13 +74,13 @@ impl Verdict {
         }
     }
 
-    /// The code of the ICMP message that the client gets, if it gets one (RFC 792, RFC 1812).
-    pub(super) fn code(self) -> Option<u8> {
+    /// What the client is told by an ICMP message, if it is told anything by one.
+    pub(super) fn told(self) -> Option<Unreachable> {
         match self {
             Self::Pass | Self::Drop | Self::Refuse => None,
-            Self::NetworkUnreachable => Some(0),
-            Self::HostUnreachable => Some(1),
-            Self::Prohibit => Some(13),
+            Self::NetworkUnreachable => Some(Unreachable::Network),
+            Self::HostUnreachable => Some(Unreachable::Host),
+            Self::Prohibit => Some(Unreachable::Prohibited),
         }
     }
 }
@@ -89,9 +91,9 @@ pub struct Held {
     /// The kernel's number for it.
     pub id: u32,
     /// Who connects.
-    pub from: SocketAddrV4,
+    pub from: SocketAddr,
     /// To whom.
-    pub to: SocketAddrV4,
+    pub to: SocketAddr,
 }
 
 /// The queue of SYNs that leave. Closed, it lets the kernel drop what it holds.
@@ -117,7 +119,7 @@ impl SynQueue {
         let queue = Self { socket };
         let copy: Vec<u8> = COPIED.to_be_bytes().into_iter().chain([COPY_PACKET]).collect();
         let settings = [
-            Attributes::default().bytes(1, &[BIND, 0, 0, FAMILY_IPV4]),
+            Attributes::default().bytes(1, &[BIND, 0, 0, FAMILY]),
             Attributes::default().bytes(2, &copy),
             Attributes::default().number(3, LENGTH),
         ];
@@ -150,7 +152,7 @@ impl SynQueue {
         }
     }
 
-    /// Reads what is there into `held`; packets that are no SYN over IPv4 are let go.
+    /// Reads what is there into `held`; packets that are no SYN are dropped.
     ///
     /// # Errors
     /// `WouldBlock` when nothing is there; `ENOBUFS` when packets were lost, after which one can go on.
@@ -226,7 +228,7 @@ fn split(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
 }
 
 /// The number of a held packet, and between whom it is if it is a SYN.
-fn parse(message: &[u8]) -> Option<(u32, Option<(SocketAddrV4, SocketAddrV4)>)> {
+fn parse(message: &[u8]) -> Option<(u32, Option<(SocketAddr, SocketAddr)>)> {
     const ID: u16 = 1;
     const PAYLOAD: u16 = 10;
     let mut rest = message.get(HEADER + GENERIC..)?;
@@ -270,6 +272,12 @@ mod tests {
         let expected = ("172.17.0.2:40000".parse().unwrap(), "192.0.2.1:80".parse().unwrap());
         assert_eq!(parse(first), Some((7, Some(expected))));
         assert_eq!(parse(&message(&syn[..10])), Some((7, None)));
+        let mut syn = vec![0x60, 0, 0, 0, 0, 20, 6, 64];
+        syn.extend("fd00::2".parse::<std::net::Ipv6Addr>().unwrap().octets());
+        syn.extend("2001:db8::1".parse::<std::net::Ipv6Addr>().unwrap().octets());
+        syn.extend([0x9c, 0x40, 0, 80, 0, 0, 0, 0, 0, 0, 0, 0, 0x50, 2, 0, 0, 0, 0, 0, 0]);
+        let expected = ("[fd00::2]:40000".parse().unwrap(), "[2001:db8::1]:80".parse().unwrap());
+        assert_eq!(parse(split(&message(&syn)).unwrap().0), Some((7, Some(expected))));
     }
 
     #[test]

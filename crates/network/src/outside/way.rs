@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
 use netlink_packet_route::route::{
     RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
@@ -11,7 +11,7 @@ use netlink_packet_route::route::{
 use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleMessage};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
-use super::{INTERFACE, MARK, OWN_ADDRESS, SUBNET, TABLE};
+use super::{INTERFACE, MARK, OWN_ADDRESS, OWN_ADDRESS6, SUBNET, TABLE, has_ipv6};
 use crate::netlink::{Request, Socket};
 use crate::{Error, links, sysctl};
 
@@ -27,16 +27,19 @@ impl Way {
     /// # Errors
     /// When the kernel refuses.
     pub fn prepare() -> Result<(), Error> {
-        let mut message = default_route(RouteHeader::RT_TABLE_MAIN, RouteType::BlackHole);
-        // The way itself is preferred once it is there.
-        message.attributes.push(RouteAttribute::Priority(u32::MAX));
-        let request = Request {
-            message: RouteNetlinkMessage::NewRoute(message),
-            flags: NLM_F_CREATE | NLM_F_REPLACE,
-            op: "add",
-            object: "blackhole route".into(),
-        };
-        Socket::open()?.request(request).map(drop)
+        let mut socket = Socket::open()?;
+        for family in families() {
+            let mut message = default_route(family, RouteHeader::RT_TABLE_MAIN, RouteType::BlackHole);
+            // The way itself is preferred once it is there.
+            message.attributes.push(RouteAttribute::Priority(u32::MAX));
+            socket.request(Request {
+                message: RouteNetlinkMessage::NewRoute(message),
+                flags: NLM_F_CREATE | NLM_F_REPLACE,
+                op: "add",
+                object: "blackhole route".into(),
+            })?;
+        }
+        Ok(())
     }
 
     /// Makes the interface and leads the default route into it.
@@ -55,28 +58,20 @@ impl Way {
         for interface in ["all", INTERFACE] {
             sysctl::set(&format!("ipv4/conf/{interface}/rp_filter"), "0")?;
         }
-        let mut out = default_route(RouteHeader::RT_TABLE_MAIN, RouteType::Unicast);
-        out.header.scope = RouteScope::Link;
-        out.attributes.push(RouteAttribute::Oif(index));
-        let mut here = default_route(RouteHeader::RT_TABLE_UNSPEC, RouteType::Local);
-        here.header.scope = RouteScope::Host;
-        here.attributes.extend([RouteAttribute::Table(TABLE), RouteAttribute::Oif(links::LOOPBACK_INDEX)]);
-        let route = |message| Request {
-            message: RouteNetlinkMessage::NewRoute(message),
-            flags: NLM_F_CREATE | NLM_F_REPLACE,
-            op: "add route of",
-            object: INTERFACE.into(),
-        };
-        let own = Ipv4Net::new_assert(OWN_ADDRESS, SUBNET.1).into();
-        socket.batch(vec![
-            links::set_up(index, INTERFACE),
-            links::new_address(index, own),
-            route(out),
-            route(here),
-        ])?;
-        match socket.request(marked_rule()) {
-            Err(Error::Refused { source, .. }) if source.kind() == std::io::ErrorKind::AlreadyExists => {}
-            other => drop(other?),
+        if has_ipv6() {
+            sysctl::set(&format!("ipv6/conf/{INTERFACE}/disable_ipv6"), "0")?;
+            sysctl::set("ipv6/conf/all/forwarding", "1")?;
+        }
+        // What stays on a bridge is not what leaves. All bridges here are ours.
+        for kind in ["iptables", "ip6tables", "arptables"] {
+            sysctl::set_if_present(&format!("bridge/bridge-nf-call-{kind}"), "0")?;
+        }
+        // Nobody here is flooded by errors, and an error that is held back is a client that waits.
+        sysctl::set("ipv4/icmp_ratelimit", "0")?;
+        sysctl::set_if_present("ipv6/icmp/ratelimit", "0")?;
+        socket.request(links::set_up(index, INTERFACE))?;
+        for family in families() {
+            lead_out(&mut socket, family, index)?;
         }
         Ok(Self { tunnel })
     }
@@ -99,10 +94,43 @@ impl AsRawFd for Way {
     }
 }
 
-fn default_route(table: u8, kind: RouteType) -> RouteMessage {
+/// The families of the kernel.
+fn families() -> Vec<AddressFamily> {
+    let six = has_ipv6().then_some(AddressFamily::Inet6);
+    std::iter::once(AddressFamily::Inet).chain(six).collect()
+}
+
+/// Leads one family's default route into the tunnel, and what is marked to this machine.
+fn lead_out(socket: &mut Socket, family: AddressFamily, index: u32) -> Result<(), Error> {
+    let own: IpNet = match family {
+        AddressFamily::Inet6 => Ipv6Net::new_assert(OWN_ADDRESS6.0, OWN_ADDRESS6.1).into(),
+        _ => Ipv4Net::new_assert(OWN_ADDRESS, SUBNET.1).into(),
+    };
+    let mut out = default_route(family, RouteHeader::RT_TABLE_MAIN, RouteType::Unicast);
+    let mut here = default_route(family, RouteHeader::RT_TABLE_UNSPEC, RouteType::Local);
+    if family == AddressFamily::Inet {
+        out.header.scope = RouteScope::Link;
+        here.header.scope = RouteScope::Host;
+    }
+    out.attributes.push(RouteAttribute::Oif(index));
+    here.attributes.extend([RouteAttribute::Table(TABLE), RouteAttribute::Oif(links::LOOPBACK_INDEX)]);
+    let route = |message| Request {
+        message: RouteNetlinkMessage::NewRoute(message),
+        flags: NLM_F_CREATE | NLM_F_REPLACE,
+        op: "add route of",
+        object: INTERFACE.into(),
+    };
+    socket.batch(vec![links::new_address(index, own), route(out), route(here)])?;
+    match socket.request(marked_rule(family)) {
+        Err(Error::Refused { source, .. }) if source.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
+        other => other.map(drop),
+    }
+}
+
+fn default_route(address_family: AddressFamily, table: u8, kind: RouteType) -> RouteMessage {
     let mut message = RouteMessage::default();
     message.header = RouteHeader {
-        address_family: AddressFamily::Inet,
+        address_family,
         table,
         protocol: RouteProtocol::Boot,
         scope: RouteScope::Universe,
@@ -113,9 +141,9 @@ fn default_route(table: u8, kind: RouteType) -> RouteMessage {
 }
 
 /// Marked packets are looked up in the table that delivers them here.
-fn marked_rule() -> Request {
+fn marked_rule(family: AddressFamily) -> Request {
     let mut message = RuleMessage::default();
-    message.header.family = AddressFamily::Inet;
+    message.header.family = family;
     message.header.action = RuleAction::ToTable;
     message.attributes =
         vec![RuleAttribute::FwMark(MARK), RuleAttribute::Table(TABLE), RuleAttribute::Priority(1000)];

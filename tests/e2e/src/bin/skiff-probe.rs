@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpStream, ToSocketAddrs, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, ToSocketAddrs, UdpSocket};
 use std::time::Duration;
 
 use skiff_e2e::probe::{Pattern, outcome};
@@ -32,8 +32,9 @@ fn number(text: &str) -> io::Result<u64> {
     text.parse().map_err(io::Error::other)
 }
 
+/// An address, of IPv4 if there is one.
 fn address(text: &str) -> io::Result<SocketAddr> {
-    text.to_socket_addrs()?.find(SocketAddr::is_ipv4).ok_or(io::ErrorKind::NotFound.into())
+    text.to_socket_addrs()?.min_by_key(SocketAddr::is_ipv6).ok_or(io::ErrorKind::NotFound.into())
 }
 
 fn connect(to: &str, seconds: &str) -> io::Result<String> {
@@ -77,9 +78,11 @@ fn upload(to: &str, size: &str) -> io::Result<String> {
 
 /// Sends datagrams of these sizes from a port and expects each of them back.
 fn udp(to: &str, from: &str, sizes: &[&str]) -> io::Result<String> {
-    let socket = UdpSocket::bind(("0.0.0.0", number(from)? as u16))?;
+    let to = address(to)?;
+    let any: IpAddr = if to.is_ipv6() { Ipv6Addr::UNSPECIFIED.into() } else { Ipv4Addr::UNSPECIFIED.into() };
+    let socket = UdpSocket::bind((any, number(from)? as u16))?;
     socket.set_read_timeout(Some(Duration::from_secs(20)))?;
-    socket.connect(address(to)?)?;
+    socket.connect(to)?;
     let mut buffer = vec![0; 65_536];
     for size in sizes {
         let sent: Vec<u8> = (0..number(size)?).map(|byte| byte as u8).collect();

@@ -17,6 +17,7 @@ scenarios![
     connection_errors_are_those_of_the_host,
     datagrams_come_back_whole,
     a_ping_is_answered,
+    ipv6_leaves_as_ipv4_does,
     many_connections_at_once_do_not_mix,
     an_idle_connection_stays,
     big_transfers_are_whole_both_ways,
@@ -156,6 +157,77 @@ fn a_ping_is_answered(on: &Subject) -> anyhow::Result<()> {
         .run(&format!("run --rm busybox ping -c 1 -W 1 {}", outside.silent()))?
         .exits(1)?
         .shows("0 packets received")?;
+    Ok(())
+}
+
+fn ipv6_leaves_as_ipv4_does(on: &Subject) -> anyhow::Result<()> {
+    load_probe(on)?;
+    let outside = Outside::new()?;
+    if !outside.has_ipv6 {
+        eprintln!("       this host has IPv6 switched off: nothing of it can leave");
+        return Ok(());
+    }
+    let address = outside.address6();
+    on.docker.run("network create --ipv6 --subnet 10.236.0.0/24 --subnet fd00:236::/64 six")?.ok()?;
+    let repeating = outside::serve(address, outside::repeat)?;
+    for network in ["six", "host"] {
+        let options = format!("--network {network}");
+        expect(probe(on, &options, &format!("talk {repeating} half")), "half", network)?;
+    }
+    let breaking = outside::serve(address, outside::reset)?;
+    expect(probe(on, "--network six", &format!("talk {breaking} x")), "ConnectionReset", "a server's reset")?;
+
+    let closed = free_port()?;
+    let targets = [
+        (address, "ConnectionRefused"),
+        (outside.unreachable6(), "HostUnreachable"),
+        (outside.silent6(), "TimedOut"),
+    ];
+    for (address, expected) in targets {
+        let to = SocketAddr::from((address, closed));
+        let here = outside::connect_from_host(to, Duration::from_secs(2));
+        ensure!(here == expected, "a process on this host sees {here} at {to}, the test is wrong");
+        // A kernel that passes packets on has one word for every unreachable place.
+        let passed_on = !on.in_guest && here == "HostUnreachable";
+        let wanted = if passed_on { "NetworkUnreachable" } else { &here };
+        expect(probe(on, "--network six", &format!("connect {to} 3")), wanted, &format!("{to}"))?;
+    }
+
+    let echoing = outside::echo_datagrams(address)?;
+    for options in ["--network six", "--network host"] {
+        let line = format!("udp {echoing} 0 1 0 512 1452 9000 60000");
+        expect(probe(on, options, &line), "echoed", &format!("datagrams {options}"))?;
+    }
+    let nobody = SocketAddr::from((address, closed));
+    expect(
+        probe(on, "--network six", &format!("udp {nobody} 0 10")),
+        "ConnectionRefused",
+        "datagrams to nobody",
+    )?;
+
+    let ping = format!("run --rm --network six busybox ping -6 -c 3 -i 0.2 -W 5 -s 1000 {address}");
+    on.docker.run(&ping)?.ok()?.shows("3 packets received")?;
+
+    let size = TRANSFER / 8;
+    let source = outside::serve(address, outside::send_pattern(size))?;
+    expect(probe(on, "--network six", &format!("download {source} {size}")), "whole 0", "download")?;
+
+    // The default network has IPv4 only, and says so at once.
+    let found = probe(on, "", &format!("connect {repeating} 3"))?;
+    ensure!(["NetworkUnreachable", "AddrNotAvailable"].contains(&found.as_str()), "without IPv6: {found}");
+    on.docker
+        .run("network create --ipv6 --internal --subnet 10.237.0.0/24 --subnet fd00:237::/64 inner")?
+        .ok()?;
+    let found = probe(on, "--network inner", &format!("connect {repeating} 2"))?;
+    ensure!(found != "connected", "a container of an internal network reached {repeating}");
+    if on.in_guest {
+        // The host's loopback, as containers without IPv4 know it.
+        let body = r#"{"Name":"alone","EnableIPv4":false,"EnableIPv6":true}"#;
+        ensure!(on.call("POST", "/networks/create", body)?.status == 201, "a network of IPv6 alone");
+        let host = outside::serve(Ipv4Addr::LOCALHOST, outside::repeat)?.port();
+        let line = format!("talk [fdc4:f303:9324::254]:{host} hello");
+        expect(probe(on, "--network alone", &line), "hello", "the host's loopback")?;
+    }
     Ok(())
 }
 

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::io::{self, Read};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ const WAITING: usize = 32;
 const PACKET: usize = 65_536;
 
 /// A container's `ping` of one address.
-type Key = (Ipv4Addr, Ipv4Addr, u16);
+type Key = (IpAddr, IpAddr, u16);
 
 type Flows = Arc<Mutex<HashMap<Key, mpsc::Sender<Echo>>>>;
 
@@ -53,7 +53,7 @@ fn take(outside: &Arc<Outside>, flows: &Flows, echo: Echo) {
         let _ = flow.try_send(echo);
         return;
     }
-    let Some(place) = outside.limits.take(IpAddr::V4(echo.from)) else { return };
+    let Some(place) = outside.limits.take(echo.from) else { return };
     let (sender, requests) = mpsc::channel(WAITING);
     let model = Echo { payload: Vec::new(), ..echo };
     let _ = sender.try_send(echo);
@@ -70,7 +70,7 @@ fn take(outside: &Arc<Outside>, flows: &Flows, echo: Echo) {
 
 async fn flow(outside: &Outside, model: &Echo, mut requests: mpsc::Receiver<Echo>) -> io::Result<()> {
     let link = outside.host.link().ok_or(io::ErrorKind::NotConnected)?;
-    let args = Args::Echo { host: host_of(model.to.into()) };
+    let args = Args::Echo { host: host_of(model.to) };
     let stream = link.open(&StreamHeader { args }).await?;
     let (read, mut write) = tokio::io::split(stream);
     let mut read = BufReader::with_capacity(2048, read);

@@ -1,4 +1,7 @@
-//! How many flows there may be: of everybody together, and of each container.
+//! How many flows there may be: of everybody together, and of each address.
+//!
+//! Each may have a multiple of the places that are still free. One alone gets four fifths of all, two get four ninths each,
+//! and so on: the more there are, the less each of them, and whoever comes last finds places too.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -7,8 +10,8 @@ use std::time::{Duration, Instant};
 
 /// All flows together; the link carries 16384 streams each way, and others need some of them.
 const MOST: usize = 15 * 1024;
-/// Flows of one container: it leaves something to others.
-const MOST_OF_ONE: usize = 12 * 1024;
+/// How many times as many flows as there are free places one address may have.
+const SHARE: usize = 4;
 /// How often a full table is told.
 const TELL: Duration = Duration::from_secs(10);
 
@@ -37,7 +40,7 @@ impl Limits {
     pub fn take(self: &Arc<Self>, client: IpAddr) -> Option<Place> {
         let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
         let (all, mine) = (table.all, table.of.get(&client).copied().unwrap_or(0));
-        if all >= MOST || mine >= MOST_OF_ONE {
+        if mine >= SHARE * (MOST - all) {
             if table.told.is_none_or(|told| told.elapsed() > TELL) {
                 table.told = Some(Instant::now());
                 tracing::warn!(%client, flows = mine, all, "too many connections out at once: new ones wait");
@@ -68,16 +71,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_container_leaves_room_for_others_and_places_come_back() {
+    fn everybody_finds_places_and_places_come_back() {
         let limits = Arc::new(Limits::default());
-        let ip = |last: u8| IpAddr::from([172, 17, 0, last]);
-        let mut places: Vec<_> = std::iter::from_fn(|| limits.take(ip(2))).collect();
-        assert_eq!(places.len(), MOST_OF_ONE);
-        places.extend(std::iter::from_fn(|| limits.take(ip(3))));
-        assert_eq!(places.len(), MOST);
-        assert!(limits.take(ip(4)).is_none());
-        places.truncate(MOST - 1);
-        assert!(limits.take(ip(4)).is_some());
+        let take_all = |last: u8| -> Vec<Place> {
+            std::iter::from_fn(|| limits.take(IpAddr::from([172, 17, 0, last]))).collect()
+        };
+        let mut places = vec![take_all(2)];
+        assert_eq!(places[0].len(), MOST * SHARE / (SHARE + 1));
+        // The second gets what is fair of the rest, and more once the first one gives way.
+        places.push(take_all(3));
+        assert_eq!(places[1].len(), (MOST - places[0].len()) * SHARE / (SHARE + 1) + 1);
+        places[0].truncate(MOST / 4);
+        places.push(take_all(3));
+        assert!(places[1].len() + places[2].len() > MOST / 2);
+        for other in 4..40 {
+            places.push(take_all(other));
+            assert!(!places.last().unwrap().is_empty(), "{other} finds none");
+        }
+        assert!(places.iter().map(Vec::len).sum::<usize>() <= MOST);
         drop(places);
         let table = limits.table.lock().unwrap();
         assert_eq!((table.all, table.of.len()), (0, 0));

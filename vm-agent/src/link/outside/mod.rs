@@ -5,6 +5,8 @@
 //!  UDP   transparent listener: a socket per flow, connected to the container ──egress──► host
 //!  DNS   to NAME_SERVER, over either ──query──► host's resolver
 //!  ICMP  echo requests out of the tunnel ──echo──► host pings
+//!
+//!  IPv4 and IPv6 alike; where the host has no IPv6, it says so as to any process of its own.
 //! ```
 //!
 //! It is in the router's process because every byte here goes to or from a stream of the link: a process of its own would
@@ -24,7 +26,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use skiff_link::{Args, Link, Protocol, StreamHeader};
-use skiff_network::outside::{SynQueue, Way};
+use skiff_network::outside::{LISTENER, LISTENER6, SynQueue, Way, has_ipv6};
 use socket2::{Domain, Socket, Type};
 use tokio::io::unix::AsyncFd;
 use tokio::sync::watch;
@@ -87,12 +89,12 @@ async fn run(host: Host) -> anyhow::Result<std::convert::Infallible> {
         .await?
         .context("set up the way out")?;
     let outside = Arc::new(Outside { host, limits: Arc::default(), tunnel: polled(way)? });
-    let (connections, listener) = (listen(Type::STREAM)?, listen(Type::DGRAM)?);
+    let (connections, datagrams) = (listen(Type::STREAM)?, listen(Type::DGRAM)?);
     let queue = Arc::new(polled(queue)?);
     tracing::info!(elapsed_ms = started.elapsed().as_millis() as u64, "way out is set up");
     tokio::select! {
         ended = tcp::serve(Arc::clone(&outside), queue, connections) => ended.context("carry connections"),
-        ended = udp::serve(Arc::clone(&outside), listener) => ended.context("carry datagrams"),
+        ended = udp::serve(Arc::clone(&outside), datagrams) => ended.context("carry datagrams"),
         ended = echo::serve(Arc::clone(&outside)) => ended.context("carry pings"),
     }
 }
@@ -103,15 +105,19 @@ fn polled<T: std::os::fd::AsRawFd>(inner: T) -> std::io::Result<AsyncFd<T>> {
     AsyncFd::new(inner)
 }
 
-/// A socket that takes what was meant for others.
-fn listen(kind: Type) -> anyhow::Result<Socket> {
-    let socket = transparent(SocketAddr::from(skiff_network::outside::LISTENER), kind)?;
-    if kind == Type::STREAM {
-        socket.listen(4096)?;
-    } else {
-        skiff_linux_sys::transparent::tell_destinations(&socket, false)?;
-    }
-    Ok(socket)
+/// Sockets that take what was meant for others, one for each family of the kernel.
+fn listen(kind: Type) -> anyhow::Result<Vec<Socket>> {
+    let addresses = [Some(LISTENER), has_ipv6().then_some(LISTENER6)];
+    let open = |address| -> anyhow::Result<Socket> {
+        let socket = transparent(address, kind)?;
+        if kind == Type::STREAM {
+            socket.listen(4096)?;
+        } else {
+            skiff_linux_sys::transparent::tell_destinations(&socket, address.is_ipv6())?;
+        }
+        Ok(socket)
+    };
+    addresses.into_iter().flatten().map(open).collect()
 }
 
 /// A socket on an address that need not be this machine's.
@@ -119,7 +125,12 @@ fn transparent(address: SocketAddr, kind: Type) -> std::io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), kind, None)?;
     socket.set_nonblocking(true)?;
     socket.set_reuse_address(true)?;
-    socket.set_ip_transparent_v4(true)?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+        skiff_linux_sys::transparent::set_transparent_v6(&socket)?;
+    } else {
+        socket.set_ip_transparent_v4(true)?;
+    }
     socket.bind(&address.into())?;
     Ok(socket)
 }
@@ -130,7 +141,8 @@ fn egress(to: SocketAddr, protocol: Protocol) -> StreamHeader {
 }
 
 fn host_of(ip: std::net::IpAddr) -> String {
-    if ip == skiff_link::HOST_ADDRESS { skiff_link::HOST_NAMES[0].to_owned() } else { ip.to_string() }
+    let is_host = ip == skiff_link::HOST_ADDRESS || ip == skiff_link::HOST_ADDRESS6;
+    if is_host { skiff_link::HOST_NAMES[0].to_owned() } else { ip.to_string() }
 }
 
 fn raise_file_limit() {

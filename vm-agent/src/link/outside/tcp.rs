@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use skiff_link::{BoxStream, OpenError, Protocol, ReplyCode, copy_both};
-use skiff_network::outside::{Held, LISTENER, NAME_SERVER, SynQueue, Verdict};
+use skiff_network::outside::{Held, LISTENER, LISTENER6, NAME_SERVER, SynQueue, Verdict};
 use socket2::{SockRef, Socket, TcpKeepalive};
 use tokio::io::unix::AsyncFd;
 use tokio::net::{TcpListener, TcpStream};
@@ -57,13 +57,19 @@ impl Waiting {
     }
 }
 
-pub(super) async fn serve(outside: Arc<Outside>, queue: Queue, listener: Socket) -> io::Result<Infallible> {
-    let listener = TcpListener::from_std(listener.into())?;
+pub(super) async fn serve(
+    outside: Arc<Outside>,
+    queue: Queue,
+    listeners: Vec<Socket>,
+) -> io::Result<Infallible> {
     let waiting = Arc::new(Waiting::default());
-    tokio::select! {
-        ended = decide(&outside, &queue, &waiting) => ended,
-        ended = accept(&outside, &listener, &waiting) => ended,
+    let mut accepting = tokio::task::JoinSet::new();
+    for listener in listeners {
+        let listener = TcpListener::from_std(listener.into())?;
+        let (outside, waiting) = (Arc::clone(&outside), Arc::clone(&waiting));
+        accepting.spawn(async move { accept(&outside, &listener, &waiting).await });
     }
+    decide(&outside, &queue, &waiting).await
 }
 
 /// Reads held SYNs and has each of them decided.
@@ -82,7 +88,7 @@ async fn decide(outside: &Arc<Outside>, queue: &Queue, waiting: &Arc<Waiting>) -
         }
         drop(ready);
         for syn in held.drain(..) {
-            let key = (syn.from.into(), syn.to.into());
+            let key = (syn.from, syn.to);
             let mut map = waiting.map();
             match map.get(&key) {
                 // The same SYN again: the first one decides.
@@ -111,7 +117,7 @@ fn say(queue: &Queue, syn: Held, verdict: Verdict) {
 }
 
 async fn dial(outside: Arc<Outside>, queue: Queue, waiting: Arc<Waiting>, syn: Held, place: Place) {
-    let key: Key = (syn.from.into(), syn.to.into());
+    let key: Key = (syn.from, syn.to);
     let verdict = match open(&outside, key.1, place).await {
         Ok(dialed) => {
             waiting.map().insert(key, Stage::Dialed(dialed));
@@ -166,7 +172,7 @@ fn verdict(code: ReplyCode) -> Verdict {
 }
 
 /// Takes connections whose SYN was let through.
-async fn accept(outside: &Arc<Outside>, listener: &TcpListener, waiting: &Waiting) -> io::Result<Infallible> {
+async fn accept(outside: &Arc<Outside>, listener: &TcpListener, waiting: &Waiting) {
     loop {
         let (connection, from) = match listener.accept().await {
             Ok(accepted) => accepted,
@@ -177,7 +183,9 @@ async fn accept(outside: &Arc<Outside>, listener: &TcpListener, waiting: &Waitin
             }
         };
         let Ok(to) = connection.local_addr() else { continue };
-        match waiting.take((from, to)) {
+        // What an address of a link says beside itself is not in a packet.
+        let plain = |address: SocketAddr| SocketAddr::new(address.ip(), address.port());
+        match waiting.take((plain(from), plain(to))) {
             Some(Dialed::Stream(stream, place)) => {
                 tokio::spawn(carry(connection, stream, place));
             }
@@ -191,7 +199,7 @@ async fn accept(outside: &Arc<Outside>, listener: &TcpListener, waiting: &Waitin
             }
             // Somebody connected to the listener itself, or took too long.
             None => {
-                if to != SocketAddr::from(LISTENER) {
+                if ![LISTENER, LISTENER6].contains(&to) {
                     tracing::debug!(%from, %to, "connection out has no stream");
                 }
                 let _ = connection.set_zero_linger();

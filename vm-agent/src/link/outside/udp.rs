@@ -9,8 +9,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use skiff_link::{MAX_DATAGRAM, OpenError, Protocol, ReplyCode, copy_datagrams, write_datagram};
-use skiff_network::outside::{NAME_SERVER, packet};
+use skiff_network::outside::NAME_SERVER;
+use skiff_network::outside::packet::{self, Unreachable};
 use socket2::{Socket, Type};
+use tokio::io::unix::AsyncFd;
 use tokio::net::UdpSocket;
 use tokio::sync::mpsc;
 
@@ -22,10 +24,6 @@ const IDLE: Duration = Duration::from_secs(120);
 /// Datagrams that wait for the host's answer.
 const FIRST: usize = 64;
 const DOMAIN: u16 = 53;
-/// Codes of "destination unreachable" (RFC 792).
-const NETWORK: u8 = 0;
-const HOST: u8 = 1;
-const PORT: u8 = 3;
 
 type Key = (SocketAddr, SocketAddr);
 
@@ -39,11 +37,27 @@ impl Beginning {
     }
 }
 
-pub(super) async fn serve(outside: Arc<Outside>, listener: Socket) -> io::Result<Infallible> {
+pub(super) async fn serve(outside: Arc<Outside>, listeners: Vec<Socket>) -> io::Result<Infallible> {
     let names = Arc::new(UdpSocket::from_std(
         transparent(SocketAddr::from((NAME_SERVER, DOMAIN)), Type::DGRAM)?.into(),
     )?);
-    let listener = polled(listener)?;
+    let mut receiving = tokio::task::JoinSet::new();
+    for listener in listeners {
+        receiving.spawn(receive(Arc::clone(&outside), polled(listener)?, Arc::clone(&names)));
+    }
+    loop {
+        // None of them ends but by an error.
+        if let Some(ended) = receiving.join_next().await {
+            return ended.map_err(io::Error::other)?;
+        }
+    }
+}
+
+async fn receive(
+    outside: Arc<Outside>,
+    listener: AsyncFd<Socket>,
+    names: Arc<UdpSocket>,
+) -> io::Result<Infallible> {
     let beginning = Arc::new(Beginning::default());
     let mut buffer = vec![0; MAX_DATAGRAM];
     loop {
@@ -64,7 +78,7 @@ pub(super) async fn serve(outside: Arc<Outside>, listener: Socket) -> io::Result
             if datagram.to.port() == DOMAIN {
                 name::serve_datagram(&outside, &names, datagram.from, bytes);
             } else {
-                refuse(&outside, (datagram.from, datagram.to), PORT);
+                refuse(&outside, (datagram.from, datagram.to), Unreachable::Port);
             }
             continue;
         }
@@ -118,8 +132,9 @@ async fn flow(
             let Some(OpenError::Refused { code, message, .. }) = error else { return };
             tracing::debug!(to = %key.1, message, "datagrams are refused");
             match code {
-                ReplyCode::NetworkUnreachable => refuse(&outside, key, NETWORK),
-                ReplyCode::Unreachable | ReplyCode::PermissionDenied => refuse(&outside, key, HOST),
+                ReplyCode::NetworkUnreachable => refuse(&outside, key, Unreachable::Network),
+                ReplyCode::Unreachable => refuse(&outside, key, Unreachable::Host),
+                ReplyCode::PermissionDenied => refuse(&outside, key, Unreachable::Prohibited),
                 _ => {}
             }
             return;
@@ -134,7 +149,9 @@ async fn flow(
     }
     match copy_datagrams(stream, &socket, IDLE).await {
         // The host's end was told that nobody is there.
-        Err(error) if error.kind() == io::ErrorKind::ConnectionReset => refuse(&outside, key, PORT),
+        Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {
+            refuse(&outside, key, Unreachable::Port)
+        }
         Err(error) => tracing::debug!(%error, to = %key.1, "datagrams end"),
         Ok(()) => {}
     }
@@ -142,10 +159,8 @@ async fn flow(
 }
 
 /// Tells a container that its datagrams arrive nowhere.
-fn refuse(outside: &Outside, (container, far): Key, code: u8) {
-    if let (SocketAddr::V4(container), SocketAddr::V4(far)) = (container, far)
-        && let Some(packet) = packet::unreachable(container, far, code)
-    {
+fn refuse(outside: &Outside, (container, far): Key, why: Unreachable) {
+    if let Some(packet) = packet::unreachable(container, far, why) {
         outside.deliver(&packet);
     }
 }
