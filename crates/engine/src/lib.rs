@@ -56,7 +56,7 @@ pub use images::{
 };
 pub use log::reader::ChunkStream;
 pub use log::{Chunk, Stream};
-pub use network::{Forwarder, LocalForwarder, ask_servers};
+pub use network::{Forwarder, LocalForwarder, NameServers};
 pub use options::{
     AttachOptions, AttachStreams, CreateContainer, InputWriter, ListContainers, Logs, LogsOptions,
     RemoveContainer, StartExec, StatsOptions, StatsStream, StopOptions, TerminalSize, WaitCondition, Waiting,

@@ -10,7 +10,9 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use skiff_dns::Question;
-use skiff_engine::{Forwarder, LocalPublisher, PublishError, PublishRequest, PublishedPort, Publisher};
+use skiff_engine::{
+    Forwarder, LocalPublisher, NameServers, PublishError, PublishRequest, PublishedPort, Publisher,
+};
 use skiff_images::{Dial, Io, Trust};
 use skiff_link::{Args, BoxStream, Link, OpenError, ReplyCode, StreamHeader};
 use tokio::io::AsyncReadExt;
@@ -26,6 +28,8 @@ pub struct Host {
     link: Link,
     /// Binds here as well, for containers that ask their gateway for a port of the host's.
     inside: Arc<LocalPublisher>,
+    /// The name servers of containers' own.
+    known: Arc<NameServers>,
     /// Where the host's certificates go, and since when they are there.
     trust: Trust,
     fresh: Arc<tokio::sync::Mutex<Option<Instant>>>,
@@ -36,7 +40,7 @@ impl Host {
     pub fn new(socket: &Path, trust: Trust) -> anyhow::Result<Self> {
         let link = skiff_link::unix::link(None, Some(socket))?;
         let inside = Arc::new(LocalPublisher::new("skiff_inside_ports"));
-        Ok(Self { link, inside, trust, fresh: Arc::default() })
+        Ok(Self { link, inside, known: Arc::default(), trust, fresh: Arc::default() })
     }
 
     /// Trusts whom the host trusts at this moment.
@@ -107,7 +111,7 @@ impl Forwarder for Host {
     /// here, by the way out that containers have too.
     async fn ask(&self, message: &[u8], servers: &[IpAddr], stream: bool) -> io::Result<Vec<u8>> {
         if !servers.is_empty() {
-            return skiff_engine::ask_servers(message, servers, stream).await;
+            return self.known.ask(message, servers, stream).await;
         }
         let question = Question::parse(message).ok_or(io::ErrorKind::InvalidInput)?;
         let answer = query::ask(&self.link, message).await?;

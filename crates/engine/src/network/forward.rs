@@ -10,8 +10,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UdpSocket};
 use tokio::time::timeout;
 
-/// How long one name server may take.
-const PATIENCE: Duration = Duration::from_secs(4);
+/// How long an answer over UDP is waited for before the question is sent again: datagrams get lost.
+const AGAIN: Duration = Duration::from_secs(2);
 const DOMAIN: u16 = 53;
 const LARGEST: usize = 65_535;
 
@@ -25,16 +25,17 @@ pub trait Forwarder: Send + Sync {
 }
 
 /// Asks the name servers of this machine, as its `resolv.conf` names them at that moment.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct LocalForwarder {
     resolv_conf: PathBuf,
+    known: NameServers,
 }
 
 impl LocalForwarder {
     /// Names the file.
     #[must_use]
     pub fn new(resolv_conf: PathBuf) -> Self {
-        Self { resolv_conf }
+        Self { resolv_conf, known: NameServers::default() }
     }
 
     fn servers(&self) -> Vec<IpAddr> {
@@ -52,37 +53,35 @@ impl LocalForwarder {
 impl Forwarder for LocalForwarder {
     async fn ask(&self, question: &[u8], servers: &[IpAddr], stream: bool) -> io::Result<Vec<u8>> {
         if servers.is_empty() {
-            return ask_servers(question, &self.servers(), stream).await;
+            return self.known.ask(question, &self.servers(), stream).await;
         }
-        ask_servers(question, servers, stream).await
+        self.known.ask(question, servers, stream).await
     }
 }
 
-/// Asks one name server after the other, over UDP or (`stream`) TCP, until one knows.
-///
-/// # Errors
-/// When none answers. A server that failed to find out is the answer only if no other one does better.
-pub async fn ask_servers(question: &[u8], servers: &[IpAddr], stream: bool) -> io::Result<Vec<u8>> {
-    let mut outcome = Err(io::Error::other("no name servers"));
-    for ip in servers {
-        let server = SocketAddr::new(*ip, DOMAIN);
-        let answer = async {
-            if stream { over_stream(server, question).await } else { over_datagrams(server, question).await }
+/// Asks name servers, and remembers which of them were silent.
+#[derive(Debug, Default)]
+pub struct NameServers(skiff_dns::Servers);
+
+impl NameServers {
+    /// Asks one name server after the other, over UDP or (`stream`) TCP, until one knows.
+    ///
+    /// # Errors
+    /// When none answers. A server that failed to find out is the answer only if no other one does better.
+    pub async fn ask(&self, question: &[u8], servers: &[IpAddr], stream: bool) -> io::Result<Vec<u8>> {
+        let servers: Vec<_> = servers.iter().map(|ip| SocketAddr::new(*ip, DOMAIN)).collect();
+        let ask = |server| {
+            let question = question.to_vec();
+            async move {
+                if stream {
+                    over_stream(server, &question).await
+                } else {
+                    over_datagrams(server, &question).await
+                }
+            }
         };
-        match timeout(PATIENCE, answer).await {
-            Ok(Ok(answer)) if knows(&answer) => return Ok(answer),
-            Ok(Ok(answer)) => outcome = Ok(answer),
-            Ok(Err(error)) if outcome.is_err() => outcome = Err(error),
-            Err(_) if outcome.is_err() => outcome = Err(io::ErrorKind::TimedOut.into()),
-            _ => {}
-        }
+        self.0.ask(&servers, ask).await
     }
-    outcome
-}
-
-/// Whether a server was able and willing to answer: no failure (2), unknown operation (4) or refusal (5).
-fn knows(answer: &[u8]) -> bool {
-    !matches!(skiff_dns::answer::code(answer), Some(2 | 4 | 5))
 }
 
 /// Asks over UDP; only a message with the question's number is its answer.
@@ -94,7 +93,11 @@ async fn over_datagrams(server: SocketAddr, question: &[u8]) -> io::Result<Vec<u
     socket.send(question).await?;
     let mut buffer = vec![0; LARGEST];
     loop {
-        let length = socket.recv(&mut buffer).await?;
+        let Ok(received) = timeout(AGAIN, socket.recv(&mut buffer)).await else {
+            socket.send(question).await?;
+            continue;
+        };
+        let length = received?;
         if length >= 12 && buffer[..2] == question[..2] && buffer[2] & 0x80 != 0 {
             buffer.truncate(length);
             return Ok(buffer);
@@ -137,6 +140,24 @@ mod tests {
         let expected: Vec<IpAddr> = ["10.0.0.1", "::1", "1.1.1.1"].map(|ip| ip.parse().unwrap()).into();
         assert_eq!(found, expected);
         assert!(LocalForwarder::new("/nonexistent".into()).servers().is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_question_that_got_lost_is_asked_again() {
+        let server = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let address = server.local_addr().unwrap();
+        tokio::spawn(async move {
+            let mut buffer = [0; 64];
+            for round in 0..2 {
+                let (_, from) = server.recv_from(&mut buffer).await.unwrap();
+                let answer = [0, 7, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+                if round > 0 {
+                    server.send_to(&answer, from).await.unwrap();
+                }
+            }
+        });
+        let question = [0, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+        assert_eq!(over_datagrams(address, &question).await.unwrap()[1], 7);
     }
 
     #[tokio::test]

@@ -45,7 +45,7 @@ use crate::state::{Database, NetworkRecord, Table};
 use beside::Beside;
 pub(crate) use beside::Look;
 use device::Device;
-pub use forward::{Forwarder, LocalForwarder, ask_servers};
+pub use forward::{Forwarder, LocalForwarder, NameServers};
 pub(crate) use links::Link;
 pub(crate) use one::Network;
 use outside::CaughtOutside;

@@ -2,45 +2,30 @@
 
 use std::{io, net::SocketAddr, time::Duration};
 
-use skiff_dns::answer;
+use skiff_dns::{Servers, answer};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpStream, UdpSocket},
     time::timeout,
 };
 
-/// How long one name server may take, the first time and the second.
-const PATIENCE: [Duration; 2] = [Duration::from_secs(2), Duration::from_secs(4)];
+/// How long an answer over UDP is waited for before the question is sent again: datagrams get lost.
+const AGAIN: Duration = Duration::from_secs(2);
 const LARGEST: usize = 65_535;
 
-/// Asks one server after the other until one knows, twice; the answer has the question's number.
+/// Asks one server after the other until one knows; the answer has the question's number.
 ///
 /// # Errors
 /// When none answers. A server that failed to find out is the answer only if no other one does better.
-pub(super) async fn ask(question: &[u8], servers: &[SocketAddr]) -> io::Result<Vec<u8>> {
-    let id = question.first_chunk::<2>().ok_or(io::ErrorKind::InvalidInput)?;
-    let mut outcome = Err(io::Error::new(io::ErrorKind::NotFound, "no name servers"));
-    for patience in PATIENCE {
-        for server in servers {
-            match timeout(patience, ask_one(question, *server)).await {
-                Ok(Ok(mut found)) => {
-                    found[..2].copy_from_slice(id);
-                    // Failure (2), unknown operation (4), refusal (5): another one may know.
-                    if !matches!(answer::code(&found), Some(2 | 4 | 5)) {
-                        return Ok(found);
-                    }
-                    outcome = Ok(found);
-                }
-                Ok(Err(error)) if outcome.is_err() => outcome = Err(error),
-                Err(_) if outcome.is_err() => outcome = Err(io::ErrorKind::TimedOut.into()),
-                _ => {}
-            }
-        }
-        if outcome.is_ok() {
-            break;
-        }
-    }
-    outcome
+pub(super) async fn ask(known: &Servers, question: &[u8], servers: &[SocketAddr]) -> io::Result<Vec<u8>> {
+    let id = *question.first_chunk::<2>().ok_or(io::ErrorKind::InvalidInput)?;
+    let ask = |server| {
+        let question = question.to_vec();
+        async move { ask_one(&question, server).await }
+    };
+    let mut found = known.ask(servers, ask).await?;
+    found[..2].copy_from_slice(&id);
+    Ok(found)
 }
 
 async fn ask_one(question: &[u8], server: SocketAddr) -> io::Result<Vec<u8>> {
@@ -63,7 +48,11 @@ async fn over_datagrams(server: SocketAddr, question: &[u8]) -> io::Result<Vec<u
     socket.send(question).await?;
     let mut buffer = vec![0; LARGEST];
     loop {
-        let length = socket.recv(&mut buffer).await?;
+        let Ok(received) = timeout(AGAIN, socket.recv(&mut buffer)).await else {
+            socket.send(question).await?;
+            continue;
+        };
+        let length = received?;
         if answer::belongs_to(&buffer[..length], question) {
             buffer.truncate(length);
             return Ok(buffer);
@@ -127,12 +116,12 @@ mod tests {
             vec![forged, answer_to(question, Code::NoError, 1)]
         })
         .await;
-        let found = ask(&question(), &[failing, good]).await.unwrap();
+        let found = ask(&Servers::default(), &question(), &[failing, good]).await.unwrap();
         assert_eq!(found, answer_to(&question(), Code::NoError, 1));
-        let found = ask(&question(), &[failing]).await.unwrap();
+        let found = ask(&Servers::default(), &question(), &[failing]).await.unwrap();
         assert_eq!(answer::code(&found), Some(2), "the only server's failure is the answer");
         let nobody = UdpSocket::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
-        assert!(ask(&question(), &[nobody]).await.is_err());
+        assert!(ask(&Servers::default(), &question(), &[nobody]).await.is_err());
     }
 
     #[tokio::test]
@@ -153,7 +142,7 @@ mod tests {
             stream.write_u16(whole.len() as u16).await.unwrap();
             stream.write_all(&whole).await.unwrap();
         });
-        let found = ask(&question(), &[address]).await.unwrap();
+        let found = ask(&Servers::default(), &question(), &[address]).await.unwrap();
         assert_eq!(found, answer_to(&question(), Code::NoError, 2));
     }
 }
