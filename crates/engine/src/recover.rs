@@ -208,6 +208,7 @@ impl Engine {
             cgroup,
             ports: Vec::new(),
             ports_lead_to: None,
+            next_interface: 0,
             resolver,
         });
         self.store_later(&record);

@@ -104,6 +104,8 @@ pub(crate) struct Run {
     pub ports: Vec<Box<dyn PublishedPort>>,
     /// The container's address that the ports lead to.
     pub ports_lead_to: Option<Targets>,
+    /// Every number below this may have been an interface's; what the endpoints have counts as well.
+    pub next_interface: u32,
     /// Who answers its questions for names, if it is on a user-defined network.
     pub resolver: Option<Resolver>,
 }

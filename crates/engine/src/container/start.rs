@@ -258,6 +258,7 @@ impl Engine {
             cgroup: made.cgroup.take(),
             ports: std::mem::take(&mut made.ports),
             ports_lead_to: self.targets(&made.endpoints),
+            next_interface: 0,
             resolver: made.resolver.take(),
         });
         record = container.change(|record| {

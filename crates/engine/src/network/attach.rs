@@ -12,6 +12,8 @@ use crate::state::{Endpoint, Record};
 
 /// The option that names the interface inside the container.
 const INTERFACE: &str = "com.docker.network.endpoint.ifname";
+/// What the names of all other interfaces begin with.
+const NUMBERED: &str = "eth";
 /// How long to wait for an address whose last container is just leaving.
 const ADDRESS_RETURNS: Duration = Duration::from_secs(2);
 
@@ -46,22 +48,23 @@ impl Engine {
     pub(crate) async fn allocate_endpoints(&self, record: &Record, taken: &mut Vec<Endpoint>) -> Result<()> {
         let attachments = self.attachments(record)?;
         for (network, settings) in attachments.iter().filter(|(network, _)| network.has_interfaces()) {
-            taken.push(self.allocate_endpoint(record, network, settings, taken).await?);
+            taken.push(self.allocate_endpoint(record, network, settings, taken, 0).await?);
         }
         choose_default_route(&attachments, taken);
         Ok(())
     }
 
-    /// Takes an address on one network.
+    /// Takes an address on one network. The interface has the first free number from `least` on, or a name of its own.
     pub(super) async fn allocate_endpoint(
         &self,
         record: &Record,
         network: &Network,
         settings: &EndpointSettings,
         others: &[Endpoint],
+        least: u32,
     ) -> Result<Endpoint> {
         let wanted = settings.driver_opts.as_ref().and_then(|options| options.get(INTERFACE)).cloned();
-        let free = (0..).map(|number| format!("eth{number}"));
+        let free = (least..).map(|number| format!("{NUMBERED}{number}"));
         let mut free = free.filter(|name| others.iter().all(|other| other.ifname != *name));
         let ifname = wanted.or_else(|| free.next()).expect("the numbers are endless");
         let deadline = Instant::now() + ADDRESS_RETURNS;
@@ -95,6 +98,12 @@ impl Engine {
             }
         }
     }
+}
+
+/// The number after those of all interfaces.
+pub(super) fn next_number(endpoints: &[Endpoint]) -> u32 {
+    let number = |endpoint: &Endpoint| endpoint.ifname.strip_prefix(NUMBERED)?.parse::<u32>().ok();
+    endpoints.iter().filter_map(number).max().map_or(0, |last| last.saturating_add(1))
 }
 
 /// Sends the default routes the way of the highest gateway priority; among equals the first name wins, as in Docker. Each

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use bollard_stubs::models::EndpointSettings;
 use skiff_network::NetNs;
 
-use super::attach::{check_modes, choose_default_route};
+use super::attach::{check_modes, choose_default_route, next_number};
 use super::{Network, Resolver, is_user_defined, settings};
 use crate::container::{Bound, Container, Targets};
 use crate::engine::{Engine, blocking};
@@ -64,7 +64,9 @@ impl Engine {
             settings.network_id = Some(network.record().id.clone());
         }
         if record.state.is_running() && network.has_interfaces() {
-            let endpoint = self.allocate_endpoint(&record, &network, &settings, &record.endpoints).await?;
+            let others = &record.endpoints;
+            let least = see_numbers(&container, others);
+            let endpoint = self.allocate_endpoint(&record, &network, &settings, others, least).await?;
             let (engine, ours, net) = (self.clone(), Arc::clone(&container), Arc::clone(&network));
             let (wanted, id) = (settings.clone(), endpoint.clone());
             let joined = blocking(move || engine.join(&ours, &net, wanted, endpoint)).await;
@@ -161,6 +163,7 @@ impl Engine {
                 "cannot disconnect container from host network - container was created in host network mode",
             ));
         }
+        see_numbers(&container, &record.endpoints);
         let mut gone = None;
         let changed = container.change(|record| {
             if let Some(all) = record.networking.endpoints_config.as_mut() {
@@ -278,4 +281,14 @@ impl Engine {
         let engine = self.clone();
         blocking(move || engine.store(&record)).await
     }
+}
+
+/// Remembers which numbers the interfaces of a running container have had, and returns the next one: as with dockerd, none
+/// is given twice, so that what was said about one interface never holds for another.
+fn see_numbers(container: &Container, endpoints: &[Endpoint]) -> u32 {
+    let next = next_number(endpoints);
+    container.run().as_mut().map_or(next, |run| {
+        run.next_interface = run.next_interface.max(next);
+        run.next_interface
+    })
 }
