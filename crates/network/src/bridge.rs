@@ -208,8 +208,7 @@ fn configure(socket: &mut Socket, index: u32, config: &BridgeConfig) -> Result<(
         socket.request(links::new_address(index, address))?;
     }
     sysctl::set("ipv4/ip_forward", "1")?;
-    sysctl::set_if_present("bridge/bridge-nf-call-iptables", "0")?;
-    sysctl::set_if_present("bridge/bridge-nf-call-ip6tables", "0")?;
-    sysctl::set_if_present("bridge/bridge-nf-call-arptables", "0")?;
+    // Whether IP's packet filters see what stays on a bridge (`bridge-nf-call-…`) is for all bridges of a machine, and those
+    // of others may depend on it: it stays as it is. Ours work either way.
     if config.has_ipv6() { sysctl::forward_ipv6() } else { Ok(()) }
 }

@@ -48,7 +48,7 @@ pub use error::Error;
 pub use firewall::{Firewall, Inside, Outside, Zone, redirect_resolver};
 pub use forwards::{Forward, Forwards};
 pub use ipam::{Ipam, IpamError, Subnet};
-pub use let_through::LetThrough;
+pub use let_through::{LetThrough, remove_stale_chains};
 pub use netns::{NetNs, bring_loopback_up};
 pub use nft::{Family, Protocol};
 pub use parent::{Ipvlan, IpvlanFlag, Macvlan, Parent, ParentConfig, Sharing};

@@ -27,6 +27,8 @@ pub struct Link {
     pub name: String,
     pub kind: Option<InfoKind>,
     pub alias: Option<String>,
+    /// The bridge that it is a port of.
+    pub bridge: Option<u32>,
 }
 
 /// Refuses what the kernel's `dev_valid_name` refuses.
@@ -368,11 +370,12 @@ fn read_link(message: RouteNetlinkMessage) -> Option<Link> {
     let index = link.header.index;
     let mut name = None;
     let mut kind = None;
-    let mut alias = None;
+    let (mut alias, mut bridge) = (None, None);
     for attribute in link.attributes {
         match attribute {
             LinkAttribute::IfName(text) => name = Some(text),
             LinkAttribute::IfAlias(text) => alias = Some(text),
+            LinkAttribute::Controller(index) => bridge = Some(index),
             LinkAttribute::LinkInfo(infos) => {
                 kind = infos.into_iter().find_map(|info| match info {
                     LinkInfo::Kind(kind) => Some(kind),
@@ -382,7 +385,7 @@ fn read_link(message: RouteNetlinkMessage) -> Option<Link> {
             _ => {}
         }
     }
-    Some(Link { index, name: name?, kind, alias })
+    Some(Link { index, name: name?, kind, alias, bridge })
 }
 
 fn read_address(message: RouteNetlinkMessage) -> Option<(u32, IpNet)> {

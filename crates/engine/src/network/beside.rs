@@ -3,7 +3,7 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use skiff_network::LetThrough;
+use skiff_network::{LetThrough, remove_stale_chains};
 
 use crate::error::chain;
 
@@ -36,7 +36,13 @@ impl Beside {
         if look == Look::Sometimes && last.is_some_and(|last| last.elapsed() < FRESH) {
             return;
         }
-        *last = Some(Instant::now());
+        if last.replace(Instant::now()).is_none() {
+            match remove_stale_chains() {
+                Ok(removed) if removed.is_empty() => {}
+                Ok(removed) => tracing::info!(?removed, "chains of killed engines removed"),
+                Err(error) => tracing::warn!(error = chain(&error), "stale chains can't be removed"),
+            }
+        }
         if let Err(error) = self.chain.apply(bridges) {
             tracing::warn!(
                 error = chain(&error),
