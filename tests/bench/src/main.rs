@@ -27,8 +27,9 @@ const USAGE: &str = "Usage: skiff-bench api|boot|build|files|image|network|ports
   build a project from nothing, again, after one change, and a context of 50,000 files, beside a dockerd if there is one
   files a shared directory of the host in the guest, beside the guest's own ext4 and tmpfs
   image pull and push of 1 GiB in 12 layers over the loopback, beside a dockerd if there is one
-  network  container to host: throughput, round trips, connections and processor time, beside slirp and passt for the
-        same guest
+  network  host to container, container to host, to the outside and to another container: throughput, round trips,
+        connections and processor time, on this host beside a dockerd if there is one, and in the guest beside slirp and
+        passt for the same guest
   ports published ports and the way between containers, on this host beside a dockerd if there is one, and in the guest
         beside its own link
   run   create+start+wait+remove of `true` over the API: on this host beside `runc run`, in the guest beside `crun run` and
@@ -41,11 +42,16 @@ fn main() -> anyhow::Result<()> {
     if names == ["inside"] {
         return guest::inside();
     }
-    // The client's half of `network`.
-    if let [half, to] = &names[..]
-        && half == "client"
-    {
-        return network::client(to);
+    // The halves of `network`.
+    match &names[..] {
+        [half, to] if half == "client" => {
+            return network::client(to, &mut |line| {
+                println!("{line}");
+                Ok(())
+            });
+        }
+        [half, at] if half == "serve" => return network::serve(at),
+        _ => {}
     }
     // The guest's half of `files`.
     if names == ["files-inside"] {

@@ -1,10 +1,14 @@
 //! The engines that are measured: ours, and a dockerd where one is at hand.
 
+use std::fs::File;
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::Context;
+use rustix::thread::LinkNameSpaceType;
 
 use crate::http::Api;
 use crate::process::{Running, guest_image, program};
@@ -30,7 +34,7 @@ impl Peer {
     pub fn skiff() -> anyhow::Result<Self> {
         let directory = tempfile::tempdir()?;
         let (root, socket) = (directory.path().join("root"), directory.path().join("docker.sock"));
-        let log = std::fs::File::create(directory.path().join("log"))?;
+        let log = File::create(directory.path().join("log"))?;
         let mut engine = Command::new(program("skiff-agent")?);
         engine.arg("serve").arg("--root").arg(&root).arg("--socket").arg(&socket);
         let process = Running(engine.stdin(Stdio::null()).stderr(log.try_clone()?).stdout(log).spawn()?);
@@ -50,7 +54,7 @@ impl Peer {
         let archive = std::fs::read(guest_image()?.join("toolbox.tar")).context("read the toolbox image")?;
         api.call("POST", "/images/load", Some(&archive))?;
         let name = format!("dockerd {}", version["Version"].as_str().unwrap_or("?"));
-        let marks = ["dockerd", "containerd"].map(str::to_owned).to_vec();
+        let marks = ["dockerd", "containerd", "docker-proxy"].map(str::to_owned).to_vec();
         Ok(Some(Self { name, socket, marks, _process: None }))
     }
 
@@ -67,6 +71,25 @@ impl Peer {
     /// The socket.
     pub fn socket(&self) -> &Path {
         &self.socket
+    }
+
+    /// What its processes have in their command lines.
+    pub fn marks(&self) -> Vec<String> {
+        self.marks.clone()
+    }
+
+    /// Does something in the network namespace of whoever listens on the socket: what is measured must be on its host. What
+    /// is opened or started there stays there.
+    pub fn inside<T: Send>(&self, work: impl FnOnce() -> anyhow::Result<T> + Send) -> anyhow::Result<T> {
+        let listener = rustix::net::sockopt::socket_peercred(&UnixStream::connect(&self.socket)?)?;
+        let path = format!("/proc/{}/ns/net", listener.pid.as_raw_nonzero());
+        let namespace = File::open(&path).with_context(|| format!("open {path}"))?;
+        let enter = move || {
+            let kind = Some(LinkNameSpaceType::Network);
+            rustix::thread::move_into_link_name_space(namespace.as_fd(), kind)?;
+            work()
+        };
+        std::thread::scope(|scope| scope.spawn(enter).join()).expect("the thread does not panic")
     }
 
     /// The memory of all its processes, shared pages counted in parts, in bytes; the containers' not.

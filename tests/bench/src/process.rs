@@ -24,8 +24,14 @@ impl Drop for Running {
     }
 }
 
+/// Names the directory of the programs to measure, while one works on the benchmarks themselves.
+const PROGRAMS: &str = "SKIFF_PROGRAMS";
+
 /// A program of the release build.
 pub fn program(name: &str) -> anyhow::Result<PathBuf> {
+    if let Some(directory) = std::env::var_os(PROGRAMS) {
+        return Ok(PathBuf::from(directory).join(name));
+    }
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize()?;
     let path = root.join("target/release").join(name);
     if !path.is_file() {
