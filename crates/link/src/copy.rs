@@ -14,7 +14,7 @@ const LARGE: usize = 64 * 1024;
 ///
 /// An end of one side's bytes is passed on as a half-close of the other. Both streams are dropped before this returns
 /// an error, so that a reset travels on. Where one side no longer takes bytes, what it still has to say is delivered
-/// before the error is returned. A connection that moves little holds 16 KiB, a busy one 128 KiB.
+/// before the error is returned. A connection that moves nothing holds no buffers, a busy one 128 KiB.
 ///
 /// # Errors
 /// The first error of either stream.
@@ -64,7 +64,10 @@ enum Step {
 }
 
 struct Direction {
+    /// Nothing while nothing comes: most of very many connections are idle.
     buffer: Vec<u8>,
+    /// How long the next buffer will be.
+    size: usize,
     start: usize,
     end: usize,
     copied: u64,
@@ -75,7 +78,8 @@ struct Direction {
 
 impl Direction {
     fn new() -> Direction {
-        Direction { buffer: vec![0; SMALL], start: 0, end: 0, copied: 0, step: Step::Copying, broken: None }
+        let (buffer, step) = (Vec::new(), Step::Copying);
+        Direction { buffer, size: SMALL, start: 0, end: 0, copied: 0, step, broken: None }
     }
 
     fn stop(&mut self, error: io::Error) -> Poll<io::Result<()>> {
@@ -115,14 +119,21 @@ impl Direction {
                 }
                 Step::Copying => {
                     // A read that filled the buffer says that more comes.
-                    if self.end == self.buffer.len() && self.buffer.len() < LARGE {
-                        self.buffer = vec![0; (self.buffer.len() * 2).min(LARGE)];
+                    if self.end == self.size && self.size < LARGE {
+                        self.size *= 2;
+                    }
+                    if self.buffer.len() != self.size {
+                        self.buffer = vec![0; self.size];
                     }
                     let mut buffer = ReadBuf::new(&mut self.buffer);
                     match Pin::new(&mut *from).poll_read(cx, &mut buffer) {
                         Poll::Ready(Ok(())) => {}
                         Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
                         Poll::Pending => {
+                            if self.end <= self.size / 2 {
+                                (self.buffer, self.size) = (Vec::new(), (self.size / 2).max(SMALL));
+                                (self.start, self.end) = (0, 0);
+                            }
                             // Writers that buffer must not sit on bytes while nothing more comes.
                             if let Err(error) = ready!(Pin::new(&mut *to).poll_flush(cx)) {
                                 return self.stop(error);

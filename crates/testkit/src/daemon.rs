@@ -32,6 +32,8 @@ pub struct DaemonUnderTest {
     names_port: u16,
     /// Files that it sees in the place of others.
     files: Vec<(PathBuf, PathBuf)>,
+    /// The network namespace that it is in, by the name that `ip netns` gave it.
+    namespace: Option<String>,
     child: Option<Child>,
 }
 
@@ -78,9 +80,24 @@ impl DaemonUnderTest {
         Ok(daemon)
     }
 
+    /// The same in a network namespace that `ip netns` made: that is the host's network then.
+    pub fn start_in_namespace(
+        backend: Backend,
+        namespace: &str,
+        files: &[(&Path, &Path)],
+    ) -> anyhow::Result<Self> {
+        let directory =
+            tempfile::Builder::new().prefix("skiff-daemon-").tempdir().context("make the state directory")?;
+        let mut daemon = Self::new(backend, directory);
+        daemon.files = files.iter().map(|(this, that)| (this.to_path_buf(), that.to_path_buf())).collect();
+        daemon.namespace = Some(namespace.to_owned());
+        daemon.start_again()?;
+        Ok(daemon)
+    }
+
     fn new(backend: Backend, directory: TempDir) -> Self {
-        let (mirrors, variables, names_port, files) = Default::default();
-        Self { backend, directory, mirrors, variables, names_port, files, child: None }
+        let (mirrors, variables, names_port, files, namespace) = Default::default();
+        Self { backend, directory, mirrors, variables, names_port, files, namespace, child: None }
     }
 
     /// Prepares a `skiff` command for this daemon; the words of `line` are split at spaces.
@@ -146,7 +163,7 @@ impl DaemonUnderTest {
     }
 
     fn command(&self, program: &Path) -> Command {
-        if self.files.is_empty() {
+        if self.files.is_empty() && self.namespace.is_none() {
             return Command::new(program);
         }
         let mounts: String = self
@@ -155,6 +172,10 @@ impl DaemonUnderTest {
             .map(|(this, that)| format!("mount --bind '{}' '{}' && ", this.display(), that.display()))
             .collect();
         let mut command = Command::new("unshare");
+        if let Some(namespace) = &self.namespace {
+            command = Command::new("nsenter");
+            command.arg(format!("--net=/run/netns/{namespace}")).arg("unshare");
+        }
         command.args(["--mount", "sh", "-c", &format!("{mounts}exec \"$0\" \"$@\"")]).arg(program);
         command
     }

@@ -1,5 +1,6 @@
 //! The world that containers reach in the scenarios: an interface of this host with servers on it.
 
+use std::collections::HashMap;
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -7,6 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
+use rustix::event::epoll;
 use skiff_testkit::Program;
 
 use crate::probe::{Pattern, outcome};
@@ -149,6 +151,47 @@ pub fn echo(mut stream: TcpStream) -> std::io::Result<()> {
             length => stream.write_all(&buffer[..length])?,
         }
     }
+}
+
+/// Echoes on any number of connections, all by one thread, for as long as the test's process lives.
+///
+/// # Errors
+/// When the address can't be bound.
+pub fn echo_for_many(address: impl Into<IpAddr>) -> anyhow::Result<SocketAddr> {
+    const LISTENER: u64 = 0;
+    let listener = TcpListener::bind((address.into(), 0))?;
+    listener.set_nonblocking(true)?;
+    let bound = listener.local_addr()?;
+    let poll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+    epoll::add(&poll, &listener, epoll::EventData::new_u64(LISTENER), epoll::EventFlags::IN)?;
+    thread::spawn(move || -> std::io::Result<()> {
+        let (mut streams, mut next) = (HashMap::new(), LISTENER + 1);
+        let mut buffer = [0; 4096];
+        loop {
+            let mut events = Vec::with_capacity(256);
+            epoll::wait(&poll, rustix::buffer::spare_capacity(&mut events), None)?;
+            for event in events {
+                let number = event.data.u64();
+                if number == LISTENER {
+                    while let Ok((stream, _)) = listener.accept() {
+                        let data = epoll::EventData::new_u64(next);
+                        epoll::add(&poll, &stream, data, epoll::EventFlags::IN)?;
+                        streams.insert(next, stream);
+                        next += 1;
+                    }
+                } else if let Some(stream) = streams.get_mut(&number) {
+                    let echoed = stream.read(&mut buffer).and_then(|length| {
+                        stream.write_all(&buffer[..length])?;
+                        Ok(length)
+                    });
+                    if !echoed.is_ok_and(|length| length > 0) {
+                        streams.remove(&number);
+                    }
+                }
+            }
+        }
+    });
+    Ok(bound)
 }
 
 /// Sends `size` bytes of the pattern.

@@ -114,10 +114,15 @@ impl Subject {
     /// The bytes of memory that the engine's process has for itself; only a `serve` engine's can be seen.
     pub fn engine_memory(&self) -> anyhow::Result<Option<u64>> {
         let Machine::Serve(engine) = &self.machine else { return Ok(None) };
-        let status = std::fs::read_to_string(format!("/proc/{}/status", engine.engine_pid()?))?;
-        let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).context("no RssAnon")?;
-        let kib: u64 = line.split_whitespace().next().context("no number")?.parse()?;
-        Ok(Some(kib * 1024))
+        private_memory(engine.engine_pid()?).map(Some)
+    }
+
+    /// The bytes of memory that the daemon has for itself, if there is one.
+    pub fn daemon_memory(&self) -> anyhow::Result<Option<u64>> {
+        match &self.machine {
+            Machine::Serve(_) => Ok(None),
+            Machine::Daemon(daemon) => private_memory(daemon.pid()?).map(Some),
+        }
     }
 
     /// The engine's clock, in the form that `--since` and `--until` take. The guest's is not the host's.
@@ -165,4 +170,12 @@ impl Subject {
             Machine::Daemon(daemon) => path.starts_with(daemon.state()),
         }
     }
+}
+
+/// The bytes of memory that a process has for itself.
+fn private_memory(pid: i32) -> anyhow::Result<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).context("no RssAnon")?;
+    let kib: u64 = line.split_whitespace().next().context("no number")?.parse()?;
+    Ok(kib * 1024)
 }

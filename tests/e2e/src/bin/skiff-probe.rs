@@ -16,7 +16,8 @@ fn main() {
         ["download", to, size] => download(to, size),
         ["upload", to, size] => upload(to, size),
         ["udp", to, from, ref sizes @ ..] => udp(to, from, sizes),
-        ["many", to, count] => many(to, count),
+        ["many", to, count] => many(to, count, "0"),
+        ["many", to, count, seconds] => many(to, count, seconds),
         ["idle", to, seconds] => idle(to, seconds),
         ["stuck", to] => stuck(to),
         ["dns", server, kind, name] => dns(server, kind, name),
@@ -95,13 +96,19 @@ fn udp(to: &str, from: &str, sizes: &[&str]) -> io::Result<String> {
     Ok("echoed".into())
 }
 
-/// Opens connections, all at once, and has each of them echo a number.
-fn many(to: &str, count: &str) -> io::Result<String> {
+/// Opens connections, some at a time, has each of them echo a number, and keeps all of them for a while.
+fn many(to: &str, count: &str, seconds: &str) -> io::Result<String> {
+    const AT_A_TIME: u64 = 16;
     let (to, count) = (address(to)?, number(count)?);
-    let mut streams = Vec::new();
-    for _ in 0..count {
-        streams.push(TcpStream::connect(to)?);
-    }
+    let part = |first: u64| -> io::Result<Vec<TcpStream>> {
+        (first..count).step_by(AT_A_TIME as usize).map(|_| TcpStream::connect(to)).collect()
+    };
+    let opened: io::Result<Vec<Vec<TcpStream>>> = std::thread::scope(|scope| {
+        let threads: Vec<_> =
+            (0..AT_A_TIME.min(count)).map(|first| scope.spawn(move || part(first))).collect();
+        threads.into_iter().map(|thread| thread.join().expect("a thread does not panic")).collect()
+    });
+    let mut streams: Vec<TcpStream> = opened?.into_iter().flatten().collect();
     for (number, stream) in streams.iter_mut().enumerate() {
         stream.write_all(&(number as u32).to_be_bytes())?;
     }
@@ -112,7 +119,9 @@ fn many(to: &str, count: &str) -> io::Result<String> {
             return Err(io::Error::other("an answer of another connection"));
         }
     }
-    Ok(format!("{count} echoed"))
+    println!("{count} echoed");
+    std::thread::sleep(Duration::from_secs(number(seconds)?));
+    Ok("kept".to_owned())
 }
 
 /// Echoes, says nothing for a while, and echoes again.
