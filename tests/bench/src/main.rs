@@ -30,8 +30,7 @@ const USAGE: &str = "Usage: skiff-bench api|boot|build|files|image|network|ports
   network  host to container, container to host, to the outside and to another container: throughput, round trips,
         connections and processor time, on this host beside a dockerd if there is one, and in the guest beside slirp and
         passt for the same guest
-  ports published ports and the way between containers, on this host beside a dockerd if there is one, and in the guest
-        beside its own link
+  ports published ports: on this host beside a dockerd if there is one, and in the guest beside its own link
   run   create+start+wait+remove of `true` over the API: on this host beside `runc run`, in the guest beside `crun run` and
         `runc run`, all of the same root file system
   runtime  `skiff-agent oci` beside `runc`: run, exec, and what many containers take";

@@ -1,5 +1,4 @@
-//! Published ports and the way between containers: our engine on this host beside dockerd, and the guest beside the least
-//! that its link carries.
+//! Published ports: our engine on this host beside dockerd, and the guest beside the least that its link carries.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -23,8 +22,6 @@ const STREAM: Duration = Duration::from_secs(2);
 /// Ports of the container: an echo, a source of bytes, and a sink for them.
 const PORTS: [u16; 3] = [7, 19, 9];
 const SERVERS: &str = "nc -ll -p 19 -e yes & nc -ll -p 9 -e sink & exec nc -ll -p 7 -e cat";
-/// Bytes that go from one container to another.
-const BETWEEN: u64 = 512 << 20;
 
 /// What one engine came to.
 struct Figures {
@@ -37,7 +34,6 @@ struct Figures {
     /// Megabytes per second out of the container and into it.
     out: f64,
     into: f64,
-    between: f64,
 }
 
 /// Prints the figures.
@@ -49,7 +45,7 @@ pub fn bench() -> anyhow::Result<()> {
         all.push(dockerd.inside(|| native(&dockerd))?);
     }
     all.push(guest()?);
-    println!("network: published ports on loopback, and between containers");
+    println!("ports: published on loopback");
     for figures in &all {
         println!("  {}", figures.name);
         println!("    round trip        {}", figures.published);
@@ -58,9 +54,8 @@ pub fn bench() -> anyhow::Result<()> {
         println!("    connect + echo    {}", figures.connect);
         println!("    out of it         {:8.1} MB/s", figures.out);
         println!("    into it           {:8.1} MB/s", figures.into);
-        println!("    between two       {:8.1} MB/s", figures.between);
     }
-    println!("  goals: in the guest the round trip ≤ 1.30 of the bare one; between containers as dockerd");
+    println!("  goal: in the guest the round trip ≤ 1.30 of the bare one");
     Ok(())
 }
 
@@ -69,7 +64,7 @@ fn native(peer: &Peer) -> anyhow::Result<Figures> {
     let mut api = peer.api()?;
     let server = Server::start(&mut api)?;
     let bare = SocketAddr::new(server.ip.parse().context("the container's address")?, PORTS[0]);
-    let figures = measure(peer.name.clone(), &server, &mut api, || Ok(Box::new(connect(bare)?)))?;
+    let figures = measure(peer.name.clone(), &server, || Ok(Box::new(connect(bare)?)))?;
     server.remove(&mut api)?;
     Ok(figures)
 }
@@ -85,9 +80,8 @@ fn guest() -> anyhow::Result<Figures> {
     let mut api = Api::wait(&socket, Duration::from_secs(120))?;
     let server = Server::start(&mut api)?;
     let id = server.id.clone();
-    let figures = measure("skiff, guest in QEMU".to_owned(), &server, &mut api, || {
-        Ok(Box::new(attach(&socket, &id)?))
-    })?;
+    let figures =
+        measure("skiff, guest in QEMU".to_owned(), &server, || Ok(Box::new(attach(&socket, &id)?)))?;
     server.remove(&mut api)?;
     Ok(figures)
 }
@@ -98,7 +92,6 @@ impl<T: Read + Write> Connection for T {}
 fn measure(
     name: String,
     server: &Server,
-    api: &mut Api,
     bare: impl FnOnce() -> anyhow::Result<Box<dyn Connection>>,
 ) -> anyhow::Result<Figures> {
     let [echo, source, sink] = server.ports;
@@ -122,7 +115,7 @@ fn measure(
         let buffer = vec![7; 256 << 10];
         throughput(|| Ok(stream.write(&buffer)?))?
     };
-    Ok(Figures { name, published, bare, connect: made, out, into, between: between(api, &server.ip)? })
+    Ok(Figures { name, published, bare, connect: made, out, into })
 }
 
 fn round_trips(stream: &mut dyn Connection) -> anyhow::Result<Sample> {
@@ -149,25 +142,6 @@ fn throughput(mut step: impl FnMut() -> anyhow::Result<usize>) -> anyhow::Result
         }
     }
     Ok(bytes as f64 / 1e6 / started.elapsed().as_secs_f64())
-}
-
-/// Megabytes per second from one container into another, as a client inside sees it.
-fn between(api: &mut Api, server: &str) -> anyhow::Result<f64> {
-    let script = format!(
-        "s=$(cut -d' ' -f1 /proc/uptime); head -c {BETWEEN} /dev/zero | nc {server} 9; e=$(cut -d' ' -f1 /proc/uptime); \
-         echo $s $e"
-    );
-    let body = json!({ "Image": IMAGE, "Cmd": ["sh", "-c", script], "Tty": true }).to_string();
-    let created = api.call("POST", "/containers/create", Some(body.as_bytes()))?;
-    let id = created["Id"].as_str().context("no container id")?.to_owned();
-    api.call("POST", &format!("/containers/{id}/start"), None)?;
-    api.call("POST", &format!("/containers/{id}/wait"), None)?;
-    let text = String::from_utf8(api.bytes("GET", &format!("/containers/{id}/logs?stdout=1"), None)?)?;
-    api.call("DELETE", &format!("/containers/{id}"), None)?;
-    let times: Vec<f64> = text.split_whitespace().filter_map(|word| word.parse().ok()).collect();
-    let [started, ended] = times[..] else { bail!("no times: {text:?}") };
-    ensure!(ended > started, "no time passed");
-    Ok(BETWEEN as f64 / 1e6 / (ended - started))
 }
 
 /// A container with the three servers.

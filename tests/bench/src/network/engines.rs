@@ -92,13 +92,16 @@ impl Engine {
         marks.push(world.mark());
         let used = || processor(&marks);
 
+        let tell = |way: usize, figures: &Figures| eprintln!("  … {}, {}: {figures}", self.name, WAYS[way]);
         let mut from_host = Figures::default();
         traffic::client(&format!("127.0.0.1:{published}"), &mut |line| from_host.take(line, &used).map(drop))
             .context(WAYS[0])?;
+        tell(0, &from_host);
         let mut ways = [Some(from_host), None, None, None];
         let targets = [format!("{host}:{here}"), world::SERVER.to_owned(), format!("{ip}:{PORT}")];
         for (way, to) in targets.iter().enumerate() {
             let figures = self.run(&mut api, &client, to, &used).context(WAYS[way + 1])?;
+            tell(way + 1, &figures);
             ways[way + 1] = Some(figures);
         }
         for id in [server, client] {

@@ -45,8 +45,8 @@ pub fn bench() -> anyhow::Result<()> {
     }
     all.extend(in_guests()?);
     println!(
-        "network: {} MiB in one connection, round trips of a byte, connections one after the other",
-        traffic::SIZE >> 20
+        "network: bytes for {} s in one connection, round trips of one byte, connections with an echo one after the other",
+        traffic::TRANSFER.as_secs()
     );
     for (way, name) in WAYS.iter().enumerate() {
         println!("  {name}");

@@ -10,7 +10,7 @@ use anyhow::{Context, ensure};
 
 use super::traffic::{Figures, processor};
 use super::world::{self, World};
-use super::{Measured, TO_HOST, TO_OUTSIDE};
+use super::{Measured, TO_HOST, TO_OUTSIDE, WAYS};
 use crate::boot::{pack, same_machine};
 use crate::guest::copy_libraries;
 use crate::process::{Running, check, guest_image};
@@ -108,8 +108,11 @@ impl Peer<'_> {
             anyhow::bail!("the guest did not finish: {said}")
         };
         let mut ways = [const { None }; 4];
-        ways[TO_HOST] = Some(next()?);
-        ways[TO_OUTSIDE] = Some(next()?);
+        for way in [TO_HOST, TO_OUTSIDE] {
+            let figures = next()?;
+            eprintln!("  … {name}, {}: {figures}", WAYS[way]);
+            ways[way] = Some(figures);
+        }
         drop(child);
         Ok(Measured { name: name.to_owned(), ways })
     }

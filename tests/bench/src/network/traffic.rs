@@ -3,16 +3,17 @@
 use std::fmt;
 use std::fs;
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
 
 use crate::sample::Sample;
 
-/// Bytes of one transfer.
-pub const SIZE: u64 = 64 << 20;
+/// How long each transfer goes on: machines differ too much for a number of bytes.
+pub const TRANSFER: Duration = Duration::from_secs(1);
 const TRANSFERS: usize = 3;
+const MIB: u64 = 1 << 20;
 const TRIPS: usize = 500;
 const CONNECTIONS: usize = 200;
 /// Rounds of each kind that only warm up.
@@ -28,10 +29,13 @@ const FINISHED: &str = "finished";
 /// What one way can do.
 #[derive(Default)]
 pub struct Figures {
+    /// Of a MiB, as with the next.
     download: Sample,
     upload: Sample,
     trip: Sample,
     connection: Sample,
+    /// Bytes of all transfers.
+    moved: u64,
     processor: Duration,
     since: Option<Duration>,
 }
@@ -49,7 +53,13 @@ impl Figures {
             }
             _ => {}
         }
-        let Some((what, figure)) = line.split_once(' ') else { return Ok(false) };
+        let mut words = line.split(' ');
+        let (Some(what), Some(Ok(figure))) = (words.next(), words.next().map(str::parse::<u64>)) else {
+            return Ok(false);
+        };
+        if let Some(bytes) = words.next().and_then(|bytes| bytes.parse::<u64>().ok()) {
+            self.moved += bytes;
+        }
         let sample = match what {
             "download" => &mut self.download,
             "upload" => &mut self.upload,
@@ -57,9 +67,7 @@ impl Figures {
             "connection" => &mut self.connection,
             _ => return Ok(false),
         };
-        if let Ok(nanoseconds) = figure.parse() {
-            sample.push(Duration::from_nanos(nanoseconds));
-        }
+        sample.push(Duration::from_nanos(figure));
         Ok(false)
     }
 
@@ -77,8 +85,7 @@ impl Figures {
 
 impl fmt::Display for Figures {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let rate = |sample: &Sample| SIZE as f64 / 1048576.0 / sample.median().as_secs_f64();
-        let moved = (2 * TRANSFERS as u64 * SIZE) as f64 / 1e9;
+        let rate = |sample: &Sample| 1.0 / sample.median().as_secs_f64();
         let connection = self.connection.median().as_secs_f64();
         write!(
             f,
@@ -89,7 +96,7 @@ impl fmt::Display for Figures {
             self.trip.median().as_secs_f64() * 1e6,
             connection * 1e6,
             1.0 / connection,
-            self.processor.as_secs_f64() / moved,
+            self.processor.as_secs_f64() / (self.moved as f64 / 1e9),
         )
     }
 }
@@ -121,23 +128,19 @@ fn answer(mut stream: TcpStream) -> std::io::Result<()> {
     stream.read_exact(&mut what)?;
     let mut buffer = vec![0; 256 * 1024];
     match what[0] {
-        b'd' => {
-            let mut left = SIZE;
-            while left > 0 {
-                let length = left.min(buffer.len() as u64);
-                stream.write_all(&buffer[..length as usize])?;
-                left -= length;
-            }
-        }
+        // Until the client has enough.
+        b'd' => loop {
+            stream.write_all(&buffer)?;
+        },
         b'u' => {
-            let mut left = SIZE;
-            while left > 0 {
+            let mut bytes = 0u64;
+            loop {
                 match stream.read(&mut buffer)? {
-                    0 => return Ok(()),
-                    length => left = left.saturating_sub(length as u64),
+                    0 => break,
+                    length => bytes += length as u64,
                 }
             }
-            stream.write_all(b"!")?;
+            stream.write_all(&bytes.to_be_bytes())?;
         }
         _ => loop {
             let length = stream.read(&mut buffer[..64])?;
@@ -155,15 +158,13 @@ pub fn client(to: &str, tell: &mut dyn FnMut(&str) -> anyhow::Result<()>) -> any
     wait_for(to)?;
     let mut buffer = vec![0; 256 * 1024];
     let transfers = [("download", b'd'), ("upload", b'u')];
-    for (_, what) in transfers {
-        transfer(to, what, &mut buffer)?;
-    }
     tell(BEGIN)?;
     for _ in 0..TRANSFERS {
         for (name, what) in transfers {
             let started = Instant::now();
-            transfer(to, what, &mut buffer)?;
-            tell(&took(name, started))?;
+            let bytes = transfer(to, what, &mut buffer)?;
+            let each = started.elapsed().as_nanos() * u128::from(MIB) / u128::from(bytes.max(1));
+            tell(&format!("{name} {each} {bytes}"))?;
         }
     }
     tell(END)?;
@@ -217,21 +218,24 @@ fn wait_for(to: &str) -> anyhow::Result<()> {
     }
 }
 
-fn transfer(to: &str, what: u8, buffer: &mut [u8]) -> anyhow::Result<()> {
-    let (mut stream, mut left) = (connect(to, what)?, SIZE);
-    while left > 0 {
-        let part = left.min(buffer.len() as u64) as usize;
-        let moved = match what {
-            b'd' => stream.read(&mut buffer[..part])?,
-            _ => stream.write(&buffer[..part])?,
-        };
+/// Moves bytes for a while; returns how many have arrived.
+fn transfer(to: &str, what: u8, buffer: &mut [u8]) -> anyhow::Result<u64> {
+    let mut stream = connect(to, what)?;
+    let (started, mut bytes) = (Instant::now(), 0);
+    while started.elapsed() < TRANSFER {
+        let moved = if what == b'd' { stream.read(buffer)? } else { stream.write(buffer)? };
         ensure!(moved > 0, "the transfer ended early");
-        left -= moved as u64;
+        bytes += moved as u64;
     }
-    if what != b'd' {
-        stream.read_exact(&mut buffer[..1])?;
+    if what == b'd' {
+        return Ok(bytes);
     }
-    Ok(())
+    stream.shutdown(Shutdown::Write)?;
+    let mut arrived = [0; 8];
+    stream.read_exact(&mut arrived)?;
+    let arrived = u64::from_be_bytes(arrived);
+    ensure!(arrived == bytes, "{arrived} of {bytes} bytes arrived");
+    Ok(bytes)
 }
 
 /// The processor time so far of this process and of all that have one of these words in their command lines.

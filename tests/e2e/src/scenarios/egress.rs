@@ -19,6 +19,7 @@ scenarios![
     a_ping_is_answered,
     ipv6_leaves_as_ipv4_does,
     many_connections_at_once_do_not_mix,
+    nothing_of_ours_answers_containers,
     an_idle_connection_stays,
     big_transfers_are_whole_both_ways,
 ];
@@ -238,7 +239,7 @@ fn many_connections_at_once_do_not_mix(on: &Subject) -> anyhow::Result<()> {
     // In a guest each of them is carried by programs of ours; a native engine's are the kernel's alone.
     let count: u64 = if on.in_guest { 10_000 } else { 1000 };
     on.docker.run("network create --subnet 10.238.0.0/24 busy")?.ok()?;
-    let before = on.daemon_memory()?;
+    let (before, free) = (on.daemon_memory()?, available(on)?);
     let line =
         format!("run -d --name many --network busy --ulimit nofile=20000:20000 {IMAGE} {}", probe::PROBE);
     on.docker.run(&format!("{line} many {world} {count} 600"))?.ok()?;
@@ -249,7 +250,11 @@ fn many_connections_at_once_do_not_mix(on: &Subject) -> anyhow::Result<()> {
     .with_context(|| on.docker.run("logs many").map(|logs| logs.to_string()).unwrap_or_default())?;
     if let (Some(before), Some(after)) = (before, on.daemon_memory()?) {
         let each = after.saturating_sub(before) / count;
-        eprintln!("       {count} connections take {each} bytes of the daemon's memory each");
+        // Sockets of both ends, the container's own program among them.
+        let guest = free.saturating_sub(available(on)?) / count;
+        eprintln!(
+            "       {count} connections: {each} bytes of the daemon's memory each, {guest} of the engine's machine"
+        );
         ensure!(each < 64 << 10, "a connection takes {each} bytes of the daemon's memory");
     }
     // Others find room beside them, in their own network and in another one.
@@ -259,6 +264,48 @@ fn many_connections_at_once_do_not_mix(on: &Subject) -> anyhow::Result<()> {
     // With the container everything goes, and as many can come again.
     on.docker.run("rm -f many")?.ok()?;
     expect(probe(on, "", &format!("many {world} 100")), "100 echoed\nkept", "afterwards")
+}
+
+/// The memory that the engine's machine has to give, in bytes.
+fn available(on: &Subject) -> anyhow::Result<u64> {
+    let text = on.docker.run("run --rm busybox cat /proc/meminfo")?.ok()?.out();
+    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:")).context("no MemAvailable")?;
+    let kib: u64 = line.split_whitespace().next().context("no number")?.parse()?;
+    Ok(kib * 1024)
+}
+
+fn nothing_of_ours_answers_containers(on: &Subject) -> anyhow::Result<()> {
+    if !on.in_guest {
+        // What else listens on this host is not ours to say.
+        return Ok(());
+    }
+    load_probe(on)?;
+    on.docker.run("network create --ipv6 --subnet 10.239.0.0/24 --subnet fd00:239::/64 near")?.ok()?;
+    // Our listeners' port and that of a shell, by every address that this machine has.
+    let near = ["10.239.0.1", "[fd00:239::1]", "192.168.65.1", "192.168.65.7", "[fdc4:f303:9324::1]"];
+    for address in near {
+        for port in [9, 22] {
+            let line = format!("connect {address}:{port} 3");
+            let found = probe(on, "--network near", &line)?;
+            ensure!(found == "ConnectionRefused", "{address}:{port} says {found}");
+        }
+    }
+    // Who has the guest's own network finds the transparent listeners, which take nothing that was meant for them.
+    let listening = on.docker.run("run --rm --network host busybox netstat -ltnu")?.ok()?.out();
+    let addresses: Vec<&str> = listening
+        .lines()
+        .filter_map(|line| line.split_whitespace().nth(3))
+        .filter(|at| at.contains(':'))
+        .collect();
+    ensure!(addresses.contains(&"127.0.0.1:9"), "the test reads it wrong: {listening}");
+    let known = ["127.0.0.1:9", "::1:9", "192.168.65.7:53"];
+    let others: Vec<_> = addresses.iter().filter(|at| !known.contains(at)).collect();
+    ensure!(others.is_empty(), "others listen in the guest: {listening}");
+    for address in ["127.0.0.1:9", "[::1]:9"] {
+        let found = probe(on, "--network host", &format!("talk {address} hello"))?;
+        ensure!(["ConnectionReset", "BrokenPipe", ""].contains(&found.as_str()), "{address} says {found}");
+    }
+    Ok(())
 }
 
 fn an_idle_connection_stays(on: &Subject) -> anyhow::Result<()> {
