@@ -31,6 +31,9 @@ const IMAGE: &str = "skiff-probe:latest";
 /// Bytes of each big transfer; `SKIFF_TRANSFER_BYTES` changes it.
 const TRANSFER: u64 = 256 << 20;
 
+/// Connections out of a guest at once; `SKIFF_FLOWS` changes it.
+const FLOWS: u64 = 10_000;
+
 fn load_probe(on: &Subject) -> anyhow::Result<()> {
     if on.docker.args(&["image", "inspect", IMAGE])?.code != 0 {
         on.load(&probe::image()?, IMAGE)?;
@@ -237,7 +240,8 @@ fn many_connections_at_once_do_not_mix(on: &Subject) -> anyhow::Result<()> {
     let outside = Outside::new()?;
     let world = outside::echo_for_many(outside.address())?;
     // In a guest each of them is carried by programs of ours; a native engine's are the kernel's alone.
-    let count: u64 = if on.in_guest { 10_000 } else { 1000 };
+    let most = std::env::var("SKIFF_FLOWS").ok().and_then(|most| most.parse().ok()).unwrap_or(FLOWS);
+    let count: u64 = if on.in_guest { most } else { 1000 };
     on.docker.run("network create --subnet 10.238.0.0/24 busy")?.ok()?;
     let (before, free) = (on.daemon_memory()?, available(on)?);
     let line =
