@@ -95,6 +95,29 @@ impl DaemonUnderTest {
         Ok(daemon)
     }
 
+    /// Starts it with a text as `settings.json` that has a free port for names.
+    pub fn start_with_names(backend: Backend, settings: impl Fn(u16) -> String) -> anyhow::Result<Self> {
+        let port = crate::free_port()?;
+        let mut daemon = Self::start_with_settings(backend, &settings(port))?;
+        daemon.names_port = port;
+        Ok(daemon)
+    }
+
+    /// Starts it with this text as `settings.json` and more environment variables.
+    pub fn start_with_variables(
+        backend: Backend,
+        settings: &str,
+        variables: &[(&str, String)],
+    ) -> anyhow::Result<Self> {
+        let directory =
+            tempfile::Builder::new().prefix("skiff-daemon-").tempdir().context("make the state directory")?;
+        let mut daemon = Self::new(backend, directory);
+        daemon.variables = variables.iter().map(|(name, value)| (name.to_string(), value.clone())).collect();
+        daemon.write_settings(settings)?;
+        daemon.start_again()?;
+        Ok(daemon)
+    }
+
     fn new(backend: Backend, directory: TempDir) -> Self {
         let (mirrors, variables, names_port, files, namespace) = Default::default();
         Self { backend, directory, mirrors, variables, names_port, files, namespace, child: None }

@@ -65,6 +65,14 @@ impl Program {
         self
     }
 
+    /// Runs another program, without the arguments so far, in the same environment.
+    #[must_use]
+    pub fn as_program(mut self, name: impl Into<OsString>) -> Self {
+        self.name = name.into();
+        self.arguments.clear();
+        self
+    }
+
     /// Sets an environment variable.
     #[must_use]
     pub fn env(mut self, name: impl Into<OsString>, value: impl Into<OsString>) -> Self {

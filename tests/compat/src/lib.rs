@@ -1,9 +1,10 @@
-//! Other people's test suites and the docker CLI's flags, run against our socket and, where the machine allows it, against
+//! Other people's test suites the docker CLI's flags and projects of compose, run against our socket and, where the machine allows it, against
 //! Debian's dockerd in the same run. What passes there has to pass here, or be in `exceptions.txt` with its reason.
 #![forbid(unsafe_code)]
 
 pub mod bollard;
 pub mod clients;
+pub mod compose;
 pub mod docker_py;
 mod exceptions;
 pub mod flags;

@@ -23,6 +23,11 @@ fn each_flag_of_docker_run_does_what_dockerd_does() {
 }
 
 #[test]
+fn compose_says_and_does_what_it_does_with_dockerd() {
+    skiff_compat::compose::check(false).unwrap_or_else(|error| panic!("{error:#}"));
+}
+
+#[test]
 fn random_calls_get_an_answer_and_leave_nothing() {
     skiff_compat::fuzz::check().unwrap_or_else(|error| panic!("{error:#}"));
 }

@@ -7,6 +7,7 @@
 #![cfg(target_os = "linux")]
 
 pub mod chance;
+pub mod clients;
 pub mod name_server;
 pub mod outside;
 pub mod probe;

@@ -12,6 +12,14 @@ use skiff_testkit::image::{Compression, Layer};
 /// Where the probe is in its image.
 pub const PROBE: &str = "/bin/skiff-probe";
 
+/// Bytes of each big transfer.
+const TRANSFER: u64 = 256 << 20;
+
+/// How many bytes a big transfer has: 256 MiB, or as many as `SKIFF_TRANSFER_BYTES` says.
+pub fn transfer_size() -> u64 {
+    std::env::var("SKIFF_TRANSFER_BYTES").ok().and_then(|size| size.parse().ok()).unwrap_or(TRANSFER)
+}
+
 /// A prime number of bytes: what is lost shifts everything after it.
 const BLOCK: usize = 1_000_003;
 

@@ -40,7 +40,18 @@ impl Subject {
     pub fn daemon(backend: Backend) -> anyhow::Result<Self> {
         let registry = Registry::start()?;
         let daemon = DaemonUnderTest::start(backend, &[registry.url()])?;
-        let in_guest = backend == Backend::Qemu;
+        Self::of_daemon(registry, daemon)
+    }
+
+    /// `skiff daemon` with a guest and a text as `settings.json`, which has the port for names; the registry is nobody's mirror.
+    pub fn guest_with_settings(settings: impl Fn(u16) -> String) -> anyhow::Result<Self> {
+        let registry = Registry::start()?;
+        let daemon = DaemonUnderTest::start_with_names(Backend::Qemu, settings)?;
+        Self::of_daemon(registry, daemon)
+    }
+
+    fn of_daemon(registry: Registry, daemon: DaemonUnderTest) -> anyhow::Result<Self> {
+        let in_guest = daemon.backend() == Backend::Qemu;
         let slowness = if in_guest { 4 } else { 1 };
         let docker = daemon.docker()?;
         Self { docker, registry, slowness, in_guest, machine: Machine::Daemon(daemon) }.prepared()

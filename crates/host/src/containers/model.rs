@@ -80,6 +80,11 @@ impl Container {
     pub(crate) fn runs(&self) -> bool {
         self.state == "running"
     }
+
+    /// Whether its processes stand still.
+    pub(crate) fn is_paused(&self) -> bool {
+        self.state == "paused"
+    }
 }
 
 impl Binding {

@@ -6,12 +6,17 @@ mod network;
 mod port;
 mod route;
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 use skiff_link::{Args, Protocol, ReplyCode, StreamHeader};
 use skiff_machine::{Machine, control};
 use skiff_settings::Paths;
-use tokio::time::timeout;
+use tokio::{net::TcpStream, time::timeout};
 
 use crate::{
     containers::{Api, Binding, Container, Containers, Network},
@@ -63,41 +68,61 @@ impl Explain {
             runs: self.containers.is_running(),
             ..port::Facts::default()
         };
-        if let Some(api) = self.containers.api() {
-            match self.leads(&api, port).await {
-                Ok((leads, resting)) => (facts.leads, facts.resting) = (leads, resting),
-                Err(error) => facts.engine_error = Some(crate::control::chain(&error)),
-            }
+        if let Some(api) = self.containers.api()
+            && let Err(error) = self.leads(&api, port, &mut facts).await
+        {
+            facts.engine_error = Some(crate::control::chain(&error));
         }
         port::judge(&facts)
     }
 
-    /// The containers that a port leads to, and those that would have it if they ran.
+    /// Finds the containers that a port leads to, those that would have it if they ran, and those that listen on it unreached.
     async fn leads(
         &self,
         api: &Api,
         port: u16,
-    ) -> Result<(Vec<port::Lead>, Vec<port::Resting>), crate::containers::ApiError> {
+        facts: &mut port::Facts,
+    ) -> Result<(), crate::containers::ApiError> {
         let list = api.get("/containers/json?all=1").await?;
         let all: Vec<Container> = list.as_array().into_iter().flatten().filter_map(Container::read).collect();
-        let (mut leads, mut resting) = (Vec::new(), Vec::new());
         for container in all.iter().take(MOST_CONTAINERS * 10) {
-            if container.runs() {
+            if container.runs() || container.is_paused() {
                 let here = container.bindings.iter().filter(|binding| binding.host.port() == port);
                 for binding in here.take(MOST_CONTAINERS) {
-                    leads.push(self.lead(container, *binding).await);
+                    let from_host = match binding.protocol {
+                        Protocol::Tcp => Some(dial_from_host(binding.host).await),
+                        Protocol::Udp => None,
+                    };
+                    facts.leads.push(port::Lead { from_host, ..self.lead(container, *binding).await });
                 }
-            } else if resting.len() < MOST_CONTAINERS
+            } else if facts.resting.len() < MOST_CONTAINERS
                 && let Ok(inspection) = api.get(&format!("/containers/{}/json", container.id)).await
             {
                 let wanted = Binding::read_wanted(&inspection).into_iter().find(|(host, ..)| *host == port);
                 if wanted.is_some() {
-                    resting
-                        .push(port::Resting { name: container.name.clone(), state: container.state.clone() });
+                    let resting =
+                        port::Resting { name: container.name.clone(), state: container.state.clone() };
+                    facts.resting.push(resting);
                 }
             }
         }
-        Ok((leads, resting))
+        if facts.leads.is_empty() {
+            for container in all.iter().filter(|container| container.runs()).take(MOST_CONTAINERS) {
+                facts.unpublished.extend(self.unpublished(container, port).await);
+            }
+        }
+        Ok(())
+    }
+
+    /// A container that listens on a port for itself.
+    async fn unpublished(&self, container: &Container, port: u16) -> Option<port::Unpublished> {
+        let listening = self.listeners(&container.id).await?;
+        let here: Vec<_> = listening.iter().filter(|listener| listener.address.port() == port).collect();
+        (!here.is_empty()).then(|| port::Unpublished {
+            name: container.name.clone(),
+            host_network: container.host_network,
+            is_loopback_only: here.iter().all(|listener| listener.address.ip().to_canonical().is_loopback()),
+        })
     }
 
     async fn lead(&self, container: &Container, binding: Binding) -> port::Lead {
@@ -117,6 +142,8 @@ impl Explain {
             target,
             inside: self.listeners(&container.id).await,
             dialed,
+            from_host: None,
+            is_paused: container.is_paused(),
         }
     }
 
@@ -146,6 +173,15 @@ impl Explain {
         })
     }
 
+    /// Who has the port that names should be on, where they are on another one.
+    async fn names_holders(&self) -> Vec<port::HostListener> {
+        let wanted = self.names.wanted_port();
+        if self.names.addresses().iter().any(|address| address.port() == wanted) {
+            return Vec::new();
+        }
+        tokio::task::spawn_blocking(move || port::host_listeners(wanted)).await.unwrap_or_default()
+    }
+
     /// Looks at everything that has to do with the network.
     pub(crate) async fn network(&self) -> Vec<Finding> {
         let mut facts = network::Facts {
@@ -154,6 +190,9 @@ impl Explain {
             routes: route::host_routes(),
             proxies: network::proxies(|name| std::env::var(name).ok()),
             names: self.names.addresses(),
+            names_port: self.names.wanted_port(),
+            names_holders: self.names_holders().await,
+            own_pid: std::process::id(),
             names_wanted: skiff_settings::Settings::load(&self.paths.settings())
                 .is_ok_and(|settings| settings.names.enabled),
             is_virtual: self.machine.backend() != "native",
@@ -183,5 +222,20 @@ impl Explain {
             }
         }
         network::judge(&facts)
+    }
+}
+
+/// Connects to a published port as any program of this host would, and hangs up.
+async fn dial_from_host(host: SocketAddr) -> Dialed {
+    let ip = match host.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    match timeout(DIAL_DEADLINE, TcpStream::connect((ip, host.port()))).await {
+        Err(_) => Dialed::Silent,
+        Ok(Ok(_)) => Dialed::Accepted,
+        Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => Dialed::Refused,
+        Ok(Err(error)) => Dialed::Failed(error.to_string()),
     }
 }

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 
 use super::{
-    port::Lead,
+    port::{HostListener, Lead},
     route::{Route, overlaps},
 };
 use crate::{
@@ -27,6 +27,11 @@ pub(super) struct Facts {
     /// Where names are served.
     pub(super) names: Vec<SocketAddr>,
     pub(super) names_wanted: bool,
+    /// The port that names should be on, and who has it in their place.
+    pub(super) names_port: u16,
+    pub(super) names_holders: Vec<HostListener>,
+    /// The daemon's own process.
+    pub(super) own_pid: u32,
     pub(super) is_virtual: bool,
     pub(super) runs: bool,
     pub(super) engine_error: Option<String>,
@@ -113,15 +118,41 @@ fn servers(facts: &Facts) -> Finding {
 
 fn names(facts: &Facts) -> Option<Finding> {
     let first = facts.names.iter().find(|address| address.is_ipv4()).or(facts.names.first());
-    match first.map(SocketAddr::port) {
-        Some(80) => Some(Finding::good("http://CONTAINER.localhost leads to containers")),
-        Some(port) => Some(Finding::good(format!("http://CONTAINER.localhost:{port} leads to containers"))),
-        None if facts.names_wanted => Some(Finding::note(
-            "http://CONTAINER.localhost is not served: its ports are taken",
-            "free port 80, or set `names.port` in the settings",
-        )),
-        None => None,
+    let Some(port) = first.map(SocketAddr::port) else {
+        return facts.names_wanted.then(|| {
+            Finding::note(
+                "http://CONTAINER.localhost is not served: its ports are taken",
+                "free port 80, or set `names.port` in the settings",
+            )
+        });
+    };
+    let suffix = if port == 80 { String::new() } else { format!(":{port}") };
+    let leads = format!("http://CONTAINER.localhost{suffix} leads to containers");
+    let wanted = facts.names_port;
+    if port == wanted {
+        return Some(Finding::good(leads));
     }
+    let holder = facts.names_holders.first().and_then(|listener| listener.owner.as_ref());
+    Some(match holder {
+        Some(owner) if owner.pid == facts.own_pid => {
+            Finding::good(format!("{leads} (port {wanted} is published by a container)"))
+        }
+        Some(owner) => Finding::note(
+            format!("{leads}: port {wanted} is taken by {owner}"),
+            "end that to have the names without a port",
+        ),
+        None if !facts.names_holders.is_empty() => Finding::note(
+            format!("{leads}: port {wanted} is taken by a process of another user"),
+            "end that to have the names without a port",
+        ),
+        None if !facts.is_virtual => Finding::good(format!(
+            "{leads} (port {wanted} is left to the engine on this host; `\"names\": {{\"port\": {wanted}}}` in the settings takes it)"
+        )),
+        None => Finding::note(
+            format!("{leads}: port {wanted} is not for this user"),
+            "as root, `sysctl net.ipv4.ip_unprivileged_port_start=80` lets every user have it",
+        ),
+    })
 }
 
 /// Networks of containers that hide a part of the host's network from them. A guest has networks of its own, but packets
@@ -237,6 +268,29 @@ mod tests {
     }
 
     #[test]
+    fn names_on_another_port_say_why() {
+        let with = |change: &dyn Fn(&mut Facts)| {
+            let names = vec!["127.0.0.1:8065".parse().unwrap()];
+            let mut facts = Facts { names, names_port: 80, own_pid: 7, ..facts() };
+            change(&mut facts);
+            said(&facts).into_iter().find(|line| line.contains("CONTAINER.localhost")).unwrap()
+        };
+        let holder = |pid, name: &str| HostListener {
+            transport: skiff_listeners::Transport::Tcp,
+            address: "0.0.0.0:80".parse().unwrap(),
+            owner: Some(skiff_listeners::Owner { pid, name: name.into() }),
+        };
+        let leads = "http://CONTAINER.localhost:8065 leads to containers";
+        assert_eq!(with(&|facts| facts.names_port = 8065), leads);
+        assert_eq!(with(&|_| ()), format!("{leads}: port 80 is not for this user"));
+        assert!(with(&|facts| facts.is_virtual = false).contains("port 80 is left to the engine"));
+        let nginx = |facts: &mut Facts| facts.names_holders = vec![holder(42, "nginx")];
+        assert_eq!(with(&nginx), format!("{leads}: port 80 is taken by nginx, pid 42"));
+        let own = |facts: &mut Facts| facts.names_holders = vec![holder(7, "skiff")];
+        assert_eq!(with(&own), format!("{leads} (port 80 is published by a container)"));
+    }
+
+    #[test]
     fn dead_ports_are_pointed_out_and_secrets_are_not() {
         let lead = |dialed| Lead {
             name: "web".into(),
@@ -244,6 +298,8 @@ mod tests {
             target: None,
             inside: None,
             dialed: Some(dialed),
+            from_host: None,
+            is_paused: false,
         };
         let facts = Facts {
             leads: vec![lead(Dialed::Accepted), lead(Dialed::Refused)],
@@ -251,6 +307,7 @@ mod tests {
                 (name == "https_proxy").then(|| "http://me:secret@proxy:3128".to_owned())
             }),
             names: vec!["127.0.0.1:80".parse().unwrap()],
+            names_port: 80,
             ..facts()
         };
         assert_eq!(

@@ -33,6 +33,8 @@ pub(super) struct Facts {
     pub(super) leads: Vec<Lead>,
     /// Containers that would have it if they ran.
     pub(super) resting: Vec<Resting>,
+    /// Containers that listen on it without being reached from the host.
+    pub(super) unpublished: Vec<Unpublished>,
 }
 
 /// A socket of the host that waits.
@@ -54,6 +56,20 @@ pub(super) struct Lead {
     pub(super) inside: Option<Vec<Listening>>,
     /// What came of a connection; `None` when none was tried.
     pub(super) dialed: Option<Dialed>,
+    /// What came of a connection to the host's own socket; `None` when none was tried.
+    pub(super) from_host: Option<Dialed>,
+    /// Whether the container is paused: its system accepts connections, and nobody answers.
+    pub(super) is_paused: bool,
+}
+
+/// A container that listens on a port which is not published.
+#[derive(Debug, Clone)]
+pub(super) struct Unpublished {
+    pub(super) name: String,
+    /// Whether it listens in the engine's own network.
+    pub(super) host_network: bool,
+    /// Whether nobody but the container itself reaches it.
+    pub(super) is_loopback_only: bool,
 }
 
 /// A container that does not run.
@@ -101,21 +117,21 @@ pub(super) fn judge(facts: &Facts) -> Vec<Finding> {
         )));
         findings.extend(bound(facts, lead));
         findings.push(inside(lead));
+        findings.extend(stopped_on_the_way(lead));
     }
     let ours = |listener: &&HostListener| {
         !facts.leads.iter().any(|lead| is_of(listener, &lead.binding))
             && facts.names_proxy != Some(listener.address)
     };
-    for listener in facts.listeners.iter().filter(ours) {
+    // A native container in the host's own network is a process of this host like others.
+    let is_ours = !facts.is_virtual && facts.unpublished.iter().any(|container| container.host_network);
+    for listener in facts.listeners.iter().filter(ours).filter(|_| !is_ours) {
         findings.push(stranger(listener, facts));
     }
     for container in &facts.resting {
-        let (name, state) = (printable(&container.name), printable(&container.state));
-        findings.push(Finding::note(
-            format!("container {name} publishes port {port}, but it is not running ({state})"),
-            format!("start it with `skiff start {name}`"),
-        ));
+        findings.push(resting(container, port));
     }
+    findings.extend(facts.unpublished.iter().map(|container| unpublished(container, facts)));
     if findings.is_empty() {
         findings.push(nothing(facts));
     }
@@ -137,8 +153,8 @@ fn bound(facts: &Facts, lead: &Lead) -> Option<Finding> {
     let here = facts.listeners.iter().find(|listener| is_of(listener, &lead.binding));
     if facts.listeners.is_empty() && !cfg!(target_os = "linux") || here.is_some() {
         return here.map(|listener| match &listener.owner {
-            Some(owner) => Finding::good(format!("{host} is listened on by {owner}")),
-            None => Finding::good(format!("{host} is listened on")),
+            Some(owner) => Finding::good(format!("{host} is listened on by {owner}{}", for_whom(host))),
+            None => Finding::good(format!("{host} is listened on{}", for_whom(host))),
         });
     }
     let what = format!("nobody listens on {host} of this host, although the engine has it published");
@@ -148,6 +164,66 @@ fn bound(facts: &Facts, lead: &Lead) -> Option<Finding> {
         "restart the container"
     };
     Some(Finding::bad(what, way_out))
+}
+
+/// Who reaches an address, where that is not everybody.
+fn for_whom(host: SocketAddr) -> &'static str {
+    if host.ip().is_loopback() { ", for programs on this host only" } else { "" }
+}
+
+/// A connection that the container would accept and that does not get there.
+fn stopped_on_the_way(lead: &Lead) -> Option<Finding> {
+    if lead.dialed != Some(Dialed::Accepted) {
+        return None;
+    }
+    let fate = match lead.from_host.as_ref()? {
+        Dialed::Accepted => return None,
+        Dialed::Silent => "get no answer".to_owned(),
+        Dialed::Refused => "are refused".to_owned(),
+        Dialed::Failed(reason) => format!("fail ({})", printable(reason)),
+    };
+    Some(Finding::bad(
+        format!("connections from this host to {} {fate} before they get there", lead.binding.host),
+        "a firewall of this host stands in the way: see `nft list ruleset` or `iptables -S`",
+    ))
+}
+
+/// A container that publishes the port and does not run.
+fn resting(container: &Resting, port: u16) -> Finding {
+    let (name, state) = (printable(&container.name), printable(&container.state));
+    let way_out = match container.state.as_str() {
+        "restarting" => format!("it ends again and again: see why with `skiff logs {name}`"),
+        "removing" | "dead" => format!("remove it with `skiff rm -f {name}` and make it anew"),
+        _ => format!("start it with `skiff start {name}`"),
+    };
+    Finding::note(format!("container {name} publishes port {port}, but it is not running ({state})"), way_out)
+}
+
+/// A container that listens on the port for itself.
+fn unpublished(container: &Unpublished, facts: &Facts) -> Finding {
+    let (name, port) = (printable(&container.name), facts.port);
+    let publish = format!("make it anew with `-p {port}:{port}`");
+    match container {
+        Unpublished { host_network: true, .. } if facts.is_virtual => Finding::note(
+            format!(
+                "container {name} listens on port {port} in the network of the guest (`--network host`), which is not this host's"
+            ),
+            format!("make it anew with `-p {port}:{port}` in the place of `--network host`"),
+        ),
+        Unpublished { host_network: true, .. } => Finding::good(format!(
+            "container {name} listens on port {port} in this host's own network (`--network host`)"
+        )),
+        Unpublished { is_loopback_only: true, .. } => Finding::note(
+            format!(
+                "container {name} listens on port {port} at its own 127.0.0.1 only, and does not publish it"
+            ),
+            format!("let the program listen on 0.0.0.0, and {publish}"),
+        ),
+        Unpublished { .. } => Finding::note(
+            format!("container {name} listens on port {port}, but does not publish it"),
+            publish,
+        ),
+    }
 }
 
 /// What happens to a connection inside the container.
@@ -162,6 +238,12 @@ fn inside(lead: &Lead) -> Finding {
         .filter(|listener| listener.address.port() == port)
         .map(|listener| listener.address.ip().to_canonical())
         .collect();
+    if lead.is_paused {
+        return Finding::bad(
+            format!("container {name} is paused: connections to port {port} wait, and nobody answers"),
+            format!("let it go on with `skiff unpause {name}`"),
+        );
+    }
     match (&lead.dialed, &lead.inside) {
         (Some(Dialed::Accepted), _) => {
             Finding::good(format!("container {name} accepts connections on port {port}"))
@@ -279,6 +361,8 @@ mod tests {
                     .collect(),
             ),
             dialed,
+            from_host: None,
+            is_paused: false,
         }
     }
 
@@ -403,6 +487,57 @@ mod tests {
                 "o container web publishes port 8080, but it is not running (exited) → start it with `skiff start web`",
             ]
         );
+    }
+
+    #[test]
+    fn a_firewall_on_the_way_and_a_pause_are_told() {
+        let with = |from_host, is_paused| {
+            let lead = Lead { from_host, is_paused, ..lead(&["0.0.0.0:80"], Some(Dialed::Accepted)) };
+            let listeners = vec![listener("0.0.0.0:8080", 7, "skiff")];
+            said(&Facts { listeners, leads: vec![lead], ..facts() })[2..].to_vec()
+        };
+        assert_eq!(
+            with(Some(Dialed::Silent), false),
+            [
+                "+ container web accepts connections on port 80",
+                "- connections from this host to 0.0.0.0:8080 get no answer before they get there → a firewall of this host \
+                 stands in the way: see `nft list ruleset` or `iptables -S`"
+            ]
+        );
+        assert_eq!(with(Some(Dialed::Accepted), false).len(), 1);
+        assert_eq!(
+            with(Some(Dialed::Accepted), true),
+            [
+                "- container web is paused: connections to port 80 wait, and nobody answers → let it go on with `skiff \
+                 unpause web`"
+            ]
+        );
+    }
+
+    #[test]
+    fn a_listener_that_is_not_published_is_found() {
+        let with = |host_network, is_loopback_only, is_virtual| {
+            let container = Unpublished { name: "web".into(), host_network, is_loopback_only };
+            said(&Facts { unpublished: vec![container], is_virtual, ..facts() })
+        };
+        assert_eq!(
+            with(false, false, true),
+            [
+                "o container web listens on port 8080, but does not publish it → make it anew with `-p 8080:8080`"
+            ]
+        );
+        assert!(with(false, true, true)[0].contains("at its own 127.0.0.1 only"));
+        assert!(with(true, false, true)[0].contains("in the network of the guest"));
+        assert!(
+            with(true, false, false)[0]
+                .starts_with("+ container web listens on port 8080 in this host's own")
+        );
+    }
+
+    #[test]
+    fn a_container_that_ends_again_and_again_is_not_to_be_started() {
+        let resting = vec![Resting { name: "web".into(), state: "restarting".into() }];
+        assert!(said(&Facts { resting, ..facts() })[0].ends_with("see why with `skiff logs web`"));
     }
 
     #[test]

@@ -28,6 +28,8 @@ use crate::containers::{ApiError, Container, Containers};
 
 /// The label that names a container's HTTP port.
 const PORT_LABEL: &str = "dev.skiff.http-port";
+/// The port of HTTP.
+const HTTP: u16 = 80;
 /// Containers whose port is remembered.
 const MOST_REMEMBERED: usize = 1024;
 
@@ -116,6 +118,11 @@ impl Names {
     /// Where it listens now.
     pub(crate) fn addresses(&self) -> Vec<SocketAddr> {
         self.listeners.addresses()
+    }
+
+    /// The port that it should be on: the one of the settings, or that of HTTP.
+    pub(crate) fn wanted_port(&self) -> u16 {
+        self.settings.port.unwrap_or(HTTP)
     }
 
     /// Gives a port up for a container that wants it. Returns whether it had it.

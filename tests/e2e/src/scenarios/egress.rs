@@ -1,10 +1,10 @@
 //! What containers reach outside, and what they see when they don't.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr, ToSocketAddrs};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail, ensure};
 use skiff_testkit::{free_port, wait_until};
 
 use crate::outside::{self, Outside};
@@ -27,9 +27,6 @@ scenarios![
 /// The host as containers of every backend know it.
 const HOST: &str = "--add-host host.docker.internal:host-gateway";
 const IMAGE: &str = "skiff-probe:latest";
-
-/// Bytes of each big transfer; `SKIFF_TRANSFER_BYTES` changes it.
-const TRANSFER: u64 = 256 << 20;
 
 /// Connections out of a guest at once; `SKIFF_FLOWS` changes it.
 const FLOWS: u64 = 10_000;
@@ -133,6 +130,13 @@ fn connection_errors_are_those_of_the_host(on: &Subject) -> anyhow::Result<()> {
     }
     let to = format!("host.docker.internal:{closed}");
     expect(probe(on, "", &format!("connect {to} 3")), "ConnectionRefused", "the host's own port")?;
+    let unknown = "nobody-has-this-name.invalid:80";
+    let Err(error) = unknown.to_socket_addrs() else { bail!("{unknown} is known, the test is wrong") };
+    on.docker.run("network create --subnet 10.235.0.0/24 named")?.ok()?;
+    for network in ["bridge", "named"] {
+        let found = probe(on, &format!("--network {network}"), &format!("connect {unknown} 3"));
+        expect(found, &probe::outcome(&error), &format!("an unknown name on {network}"))?;
+    }
     Ok(())
 }
 
@@ -212,7 +216,7 @@ fn ipv6_leaves_as_ipv4_does(on: &Subject) -> anyhow::Result<()> {
     let ping = format!("run --rm --network six busybox ping -6 -c 3 -i 0.2 -W 5 -s 1000 {address}");
     on.docker.run(&ping)?.ok()?.shows("3 packets received")?;
 
-    let size = TRANSFER / 8;
+    let size = probe::transfer_size() / 8;
     let source = outside::serve(address, outside::send_pattern(size))?;
     expect(probe(on, "--network six", &format!("download {source} {size}")), "whole 0", "download")?;
 
@@ -321,8 +325,7 @@ fn an_idle_connection_stays(on: &Subject) -> anyhow::Result<()> {
 
 fn big_transfers_are_whole_both_ways(on: &Subject) -> anyhow::Result<()> {
     load_probe(on)?;
-    let size =
-        std::env::var("SKIFF_TRANSFER_BYTES").ok().and_then(|size| size.parse().ok()).unwrap_or(TRANSFER);
+    let size = probe::transfer_size();
     let outside = Outside::new()?;
     let source = outside::serve(outside.address(), outside::send_pattern(size))?;
     expect(probe(on, "", &format!("download {source} {size}")), "whole 0", "download")?;

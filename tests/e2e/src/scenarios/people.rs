@@ -139,6 +139,39 @@ fn a_port_is_explained_from_the_host_into_the_container(on: &Subject) -> anyhow:
     })?;
     on.docker.run("rm -f web")?.ok()?;
 
+    // The program in the container has died, and what started it lives on.
+    on.docker
+        .sh(&format!("run -d --name web -p 127.0.0.1:{port}:80 busybox"), "httpd -p 80; exec sleep 1000")?
+        .ok()?;
+    wait_until("the server", on.patience(20), || explain(port).ok().filter(|told| told.code == 0))?
+        .shows(&format!("127.0.0.1:{port} is listened on by "))?
+        .shows(", for programs on this host only")?;
+    on.docker.run("pause web")?.ok()?;
+    explain(port)?.exits(1)?.shows("container web is paused")?.shows("`skiff unpause web`")?;
+    on.docker.run("unpause web")?.ok()?;
+    on.docker.run("exec web killall httpd")?.ok()?;
+    explain(port)?
+        .exits(1)?
+        .shows("inside container web, nobody listens on port 80")?
+        .shows("see what it does with `skiff logs web`")?;
+    on.docker.run("rm -f web")?.ok()?;
+
+    // What most people forget.
+    serve(on, "--name web", &port.to_string())?;
+    wait_until("the server that is not published", on.patience(20), || {
+        let told = explain(port).ok()?;
+        let expected = format!("container web listens on port {port}, but does not publish it");
+        told.out().contains(&expected).then_some(())
+    })?;
+    on.docker.run("rm -f web")?.ok()?;
+    if on.is_guest() {
+        serve(on, "--name web --network host", &port.to_string())?;
+        wait_until("the server in the guest's network", on.patience(20), || {
+            explain(port).ok()?.out().contains("in the network of the guest").then_some(())
+        })?;
+        on.docker.run("rm -f web")?.ok()?;
+    }
+
     let holder = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     let taken = holder.local_addr()?.port();
     explain(taken)?.shows(&format!(", pid {}, which is not a container of Skiff", std::process::id()))?;

@@ -2,12 +2,13 @@
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use skiff_testkit::{Image, free_port, http, wait_until};
 
 use crate::outside::Outside;
+use crate::probe::Pattern;
 use crate::{Subject, scenarios};
 
 scenarios![
@@ -16,6 +17,8 @@ scenarios![
     ranges_find_the_first_free_port_and_are_matched_one_by_one,
     a_busy_port_is_refused_with_the_name_of_its_holder,
     a_thousand_clients_at_once_are_served,
+    a_web_server_answers_a_thousand_requests_at_once,
+    what_goes_both_ways_at_once_is_whole_also_after_an_idle_time,
     a_half_close_and_a_refusal_are_passed_on,
     a_hundred_ports_open_at_once_and_close_with_their_container,
     published_ports_are_reached_from_containers,
@@ -235,6 +238,75 @@ fn a_thousand_clients_at_once_are_served(on: &Subject) -> anyhow::Result<()> {
             ensure!(answer == expected.as_bytes(), "client {number} got another's bytes");
         }
     }
+    Ok(())
+}
+
+fn a_web_server_answers_a_thousand_requests_at_once(on: &Subject) -> anyhow::Result<()> {
+    const CLIENTS: usize = 1000;
+    let port = free_port()?;
+    on.docker.sh(&format!("run -d --name web -p 127.0.0.1:{port}:80 busybox"), SERVER)?.ok()?;
+    page(on, local(port))?;
+    let ask = || -> std::io::Result<String> {
+        let mut client = TcpStream::connect_timeout(&local(port), on.patience(30))?;
+        client.set_read_timeout(Some(on.patience(60)))?;
+        client.write_all(b"GET /index.html HTTP/1.0\r\n\r\n")?;
+        let mut answer = String::new();
+        client.read_to_string(&mut answer)?;
+        Ok(answer)
+    };
+    std::thread::scope(|scope| -> anyhow::Result<()> {
+        let clients = (0..CLIENTS)
+            .map(|_| std::thread::Builder::new().stack_size(128 * 1024).spawn_scoped(scope, ask))
+            .collect::<Result<Vec<_>, _>>()?;
+        for (number, client) in clients.into_iter().enumerate() {
+            let answer = client.join().expect("clients do not panic");
+            let answer = answer.with_context(|| format!("client {number}"))?;
+            let is_whole = answer.contains(" 200 OK\r\n") && answer.ends_with("\r\n\r\nhello\n");
+            ensure!(is_whole, "client {number} got {answer:?}");
+        }
+        Ok(())
+    })
+}
+
+fn what_goes_both_ways_at_once_is_whole_also_after_an_idle_time(on: &Subject) -> anyhow::Result<()> {
+    let size = crate::probe::transfer_size();
+    on.load(&Image::echo()?, "echo:latest")?;
+    let port = free_port()?;
+    on.docker.run(&format!("run -d --name echo -p 127.0.0.1:{port}:7 echo echo-server 7"))?.ok()?;
+    let mut idle = wait_until("the echo", on.patience(10), || {
+        let mut client = TcpStream::connect(local(port)).ok()?;
+        client.set_read_timeout(Some(on.patience(10))).ok()?;
+        client.write_all(b"first").ok()?;
+        client.read_exact(&mut [0; 5]).ok()?;
+        Some(client)
+    })?;
+    let started = Instant::now();
+    let client = TcpStream::connect(local(port))?;
+    client.set_read_timeout(Some(on.patience(30)))?;
+    let (mut sender, mut receiver) = (client.try_clone()?, client);
+    std::thread::scope(|scope| -> anyhow::Result<()> {
+        let sending = scope.spawn(move || -> anyhow::Result<()> {
+            Pattern::default().write(&mut sender, size)?;
+            Ok(sender.shutdown(Shutdown::Write)?)
+        });
+        let mut pattern = Pattern::default();
+        let mut buffer = vec![0; 256 * 1024];
+        loop {
+            let length =
+                receiver.read(&mut buffer).with_context(|| format!("read after {}", pattern.place()))?;
+            if length == 0 {
+                break;
+            }
+            ensure!(pattern.matches(&buffer[..length]), "other bytes come back before {}", pattern.place());
+        }
+        ensure!(pattern.place() == size, "{} of {size} bytes came back", pattern.place());
+        sending.join().expect("the sender does not panic")
+    })?;
+    std::thread::sleep(Duration::from_secs(10).saturating_sub(started.elapsed()));
+    idle.write_all(b"again")?;
+    let mut answer = [0; 5];
+    idle.read_exact(&mut answer).context("after an idle time")?;
+    ensure!(&answer == b"again", "{answer:?} comes back");
     Ok(())
 }
 
