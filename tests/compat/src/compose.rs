@@ -48,8 +48,12 @@ pub fn check(compare: bool) -> anyhow::Result<()> {
         return Ok(());
     }
     let mut wrong = Vec::new();
+    let record = compare && std::env::var_os("SKIFF_RECORD").is_some();
     if let Some(reference) = compare.then(Reference::start).transpose()?.flatten() {
         wrong.extend(run("compose-dockerd", &reference.docker()?, &program)?);
+        if record {
+            return Ok(());
+        }
     }
     let mut engine = NativeEngine::start()?;
     let docker = engine.docker()?;
@@ -64,9 +68,10 @@ fn run(suite: &str, docker: &DockerCli, program: &Path) -> anyhow::Result<Vec<St
     let exceptions = Exceptions::of(suite)?;
     let record = suite == "compose-dockerd" && std::env::var_os("SKIFF_RECORD").is_some();
     let wanted = std::env::var("SKIFF_PROJECT").unwrap_or_default();
+    // The words' borders and digits of this world are enough, and all that the crate knows here.
     let changing = CHANGING
         .iter()
-        .map(|(pattern, with)| Ok((Regex::new(pattern)?, *with)))
+        .map(|(pattern, with)| Ok((Regex::new(&ascii(pattern))?, *with)))
         .collect::<anyhow::Result<Vec<_>>>()?;
     let mut wrong = Vec::new();
     let mut steps = 0;
@@ -104,6 +109,11 @@ fn run(suite: &str, docker: &DockerCli, program: &Path) -> anyhow::Result<Vec<St
         );
     }
     Ok(wrong)
+}
+
+/// Words' borders and digits of ASCII, which are all that the crate knows without its tables.
+fn ascii(pattern: &str) -> String {
+    pattern.replace(r"\d", "[0-9]").replace(r"\b", r"(?-u:\b)")
 }
 
 fn projects() -> anyhow::Result<Vec<PathBuf>> {
@@ -189,6 +199,18 @@ fn difference(expected: &str, seen: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_changes_is_taken_out() {
+        let calm = |text: &str| {
+            CHANGING.iter().fold(text.to_owned(), |text, (pattern, with)| {
+                Regex::new(&ascii(pattern)).unwrap().replace_all(&text, *with).into_owned()
+            })
+        };
+        assert_eq!(calm("Up 3 seconds  (healthy)"), "Up <time> (healthy)");
+        assert_eq!(calm("0.0.0.0:32768->80/tcp 127.0.0.1:24610"), "0.0.0.0:<port>->80/tcp 127.0.0.1:24610");
+        assert_eq!(calm("at 172.18.0.2 for 1.5s"), "at <ip> for <time>");
+    }
 
     #[test]
     fn a_difference_names_the_step_and_what_only_one_has() {

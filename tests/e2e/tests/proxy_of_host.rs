@@ -83,10 +83,7 @@ fn proxy_and_authorities() -> anyhow::Result<()> {
     let test = || -> anyhow::Result<()> {
         let docker = daemon.docker()?;
         docker.feed("load", Image::busybox()?.archive(&["busybox:latest", &image]))?.ok()?;
-        let count = || asked.lock().unwrap_or_else(PoisonError::into_inner).len();
         docker.command(&format!("push {image}")).timeout(BOOT).run()?.ok().context("push")?;
-        let pushed = count();
-        ensure!(pushed > 0, "the push did not ask the proxy");
         docker.run(&format!("rmi {image} busybox:latest"))?.ok()?;
         docker
             .command(&format!("run --rm {image} echo pulled"))
@@ -94,15 +91,16 @@ fn proxy_and_authorities() -> anyhow::Result<()> {
             .run()?
             .ok()?
             .prints("pulled\n")?;
-        let pulled = count();
-        ensure!(pulled > pushed, "the pull did not ask the proxy");
         docker.run(&format!("rmi {image}"))?.ok()?;
         let dockerfile = format!("FROM {image}\nRUN echo built > /made\nCMD [\"cat\", \"/made\"]\n");
         docker.feed("build -q -t made -", dockerfile)?.ok().context("build")?;
-        ensure!(count() > pulled, "the build did not ask the proxy");
         docker.run("run --rm made")?.ok()?.prints("built\n")?;
         let asked = asked.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        ensure!(asked.iter().all(|place| *place == format!("{NAME}:{port}")), "{asked:?}");
+        // Connections are kept, so that one may have served all of them; nobody but the proxy knows the name.
+        ensure!(
+            !asked.is_empty() && asked.iter().all(|place| *place == format!("{NAME}:{port}")),
+            "{asked:?}"
+        );
         // Whom NO_PROXY names is looked for without it.
         docker.run(&format!("pull other.test:{port}/app:1"))?.exits(1)?.complains("no such host")?;
         // Doctor says what is used, without what is secret.

@@ -49,6 +49,10 @@ impl Engine {
         let image = self.0.config.images.get(&reference).map_err(|error| image_error(&error))?;
         check_platform(&image, &reference, platform.as_deref())?;
         validate::check_own(&config)?;
+        if let Some(ports) = &mut config.exposed_ports {
+            let all: Result<Vec<Vec<String>>> = ports.iter().map(|port| validate::exposed(port)).collect();
+            *ports = all?.concat();
+        }
         merge_image(&mut config, &image);
         let (path, args) = command(&config)?;
         let mut warnings = self.defaults(&mut config, &mut host)?;

@@ -173,12 +173,19 @@ impl Container {
     /// namespace would be done to the host.
     pub fn netns(&self) -> Result<NetNs> {
         let (pid, process) = self.process()?;
-        let netns = NetNs::of_pid(pid)
-            .map_err(|error| Error::internal("failed to set up container networking", &error))?;
+        let not_running = || Error::conflict(format!("container {} is not running", self.id));
+        let netns = NetNs::of_pid(pid).map_err(|error| match error {
+            skiff_network::Error::Namespace { source, .. }
+                if source.kind() == std::io::ErrorKind::NotFound =>
+            {
+                not_running()
+            }
+            error => Error::internal("failed to set up container networking", &error),
+        })?;
         let now = rustix::time::Timespec { tv_sec: 0, tv_nsec: 0 };
         match poll(&mut [PollFd::new(&process, PollFlags::IN)], Some(&now)) {
             Ok(0) => Ok(netns),
-            _ => Err(Error::conflict(format!("container {} is not running", self.id))),
+            _ => Err(not_running()),
         }
     }
 

@@ -213,7 +213,14 @@ impl Engine {
                 return Err(Error::new(Code::Internal, "cannot join own network"));
             }
             self.shared_process(other, "network")?;
-            return self.container(other)?.netns().map(Some);
+            // It may have ended between the two.
+            let gone = |error: Error| match error.code {
+                Code::Conflict => {
+                    Error::conflict(format!("cannot join network of a non running container: {other}"))
+                }
+                _ => error,
+            };
+            return self.container(other)?.netns().map(Some).map_err(gone);
         }
         let netns = self.0.networks.namespace().map_err(failed)?;
         for endpoint in &record.endpoints {

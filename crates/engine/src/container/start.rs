@@ -400,10 +400,12 @@ pub(crate) fn runtime_error(error: &skiff_runtime::Error) -> Error {
         126 | 127 => Code::InvalidArgument,
         _ => Code::Internal,
     };
-    Error::new(
-        code,
-        format!("{CREATE_FAILED}unable to start container process: {}: unknown", error.docker_text()),
-    )
+    // What runc finds wrong with the specification, it says before there is a process.
+    let before = match error {
+        skiff_runtime::Error::Spec { what } if what.starts_with("sysctl ") => "",
+        _ => "unable to start container process: ",
+    };
+    Error::new(code, format!("{CREATE_FAILED}{before}{}: unknown", error.docker_text()))
 }
 
 /// The exit code that dockerd gives to a failed start; it looks at the text as well.

@@ -65,7 +65,7 @@ pub(super) fn check_own(config: &ContainerConfig) -> Result<()> {
         return Err(Error::invalid(format!("invalid environment variable: {entry}")));
     }
     for port in config.exposed_ports.iter().flatten() {
-        parse_port(port)?;
+        exposed(port)?;
     }
     Ok(())
 }
@@ -196,6 +196,21 @@ pub fn parse_port(text: &str) -> Result<(u16, crate::publish::Protocol)> {
     number.parse().ok().filter(|number| *number > 0).map(|number| (number, protocol)).ok_or_else(invalid)
 }
 
+/// The ports of `80/tcp`, or those of a range: compose files expose `9001-9002/udp`, and dockerd takes that.
+pub fn exposed(text: &str) -> Result<Vec<String>> {
+    let (range, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
+    let Some((first, last)) = range.split_once('-') else {
+        return parse_port(text).map(|_| vec![text.to_owned()]);
+    };
+    let invalid = || Error::invalid(format!("invalid port specification: \"{text}\""));
+    let (first, protocol) = parse_port(&format!("{first}/{protocol}"))?;
+    let last: u16 = last.parse().map_err(|_| invalid())?;
+    if first > last {
+        return Err(invalid());
+    }
+    Ok((first..=last).map(|port| format!("{port}/{}", protocol.name())).collect())
+}
+
 /// The first and last host port of a binding: empty means any, a range means any of it.
 pub fn parse_host_port(text: &str) -> Result<(u16, u16)> {
     let invalid = || Error::invalid(format!("invalid port specification: \"{text}\""));
@@ -210,6 +225,16 @@ pub fn parse_host_port(text: &str) -> Result<(u16, u16)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn exposed_ranges_are_their_ports() {
+        assert_eq!(exposed("80").unwrap(), ["80"]);
+        assert_eq!(exposed("9001-9003/udp").unwrap(), ["9001/udp", "9002/udp", "9003/udp"]);
+        assert_eq!(exposed("9001-9001").unwrap(), ["9001/tcp"]);
+        for wrong in ["9002-9001/udp", "0-5", "1-x/tcp", "1-70000", "1-2/foo", "-"] {
+            assert!(exposed(wrong).is_err(), "{wrong}");
+        }
+    }
 
     #[test]
     fn ports_are_read_as_docker_does() {

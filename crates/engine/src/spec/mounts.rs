@@ -34,23 +34,24 @@ pub fn all(inputs: &Inputs<'_>, defaults: Vec<Mount>) -> Result<Vec<Mount>> {
         };
         mounts.push(mount);
     }
+    let mut own = Vec::new();
+    for mount in &record.mounts {
+        own.push(user_mount(mount, inputs.parts.get(&mount.destination))?);
+    }
     for name in ["resolv.conf", "hostname", "hosts"] {
         let destination = Path::new("/etc").join(name);
         if !taken(&destination) {
             let mut options = vec!["rbind", "rprivate"];
             options.extend((record.host_config.readonly_rootfs == Some(true)).then_some("ro"));
-            mounts.push(bind(&inputs.dir.join(name), &destination, &options)?);
+            own.push(bind(&inputs.dir.join(name), &destination, &options)?);
         }
     }
     if let Some(init) = inputs.init()? {
-        mounts.push(bind(init, Path::new(super::INIT), &["bind", "ro"])?);
+        own.push(bind(init, Path::new(super::INIT), &["bind", "ro"])?);
     }
-    let mut own: Vec<&state::Mount> = record.mounts.iter().collect();
-    // Outer ones first, or they would hide the inner.
-    own.sort_by_key(|mount| Path::new(&mount.destination).components().count());
-    for mount in own {
-        mounts.push(user_mount(mount, inputs.parts.get(&mount.destination))?);
-    }
+    // Outer ones first, or they would hide the inner: a volume on /etc as well.
+    own.sort_by_key(|mount| mount.destination().components().count());
+    mounts.extend(own);
     Ok(mounts)
 }
 

@@ -15,7 +15,7 @@ pub(super) const DEBIAN: &str = "skiff-debian:latest";
 pub(super) const INSTALLED: &str = "skiff-debian:installed";
 
 /// What is in it beside Debian's essential packages and apt.
-const PACKAGES: &str = "ca-certificates,git,nodejs,postgresql,python3-pip";
+const PACKAGES: &str = "ca-certificates,git,nginx-light,nodejs,postgresql,python3-pip";
 /// What nobody reads in tests. Without the library for compiling queries, PostgreSQL interprets them.
 const LEFT_OUT: [&str; 6] = [
     "/usr/share/doc/*",

@@ -5,6 +5,7 @@ mod debian;
 mod machine;
 mod names;
 mod packages;
+mod servers;
 mod web;
 
 use std::time::Duration;
@@ -13,7 +14,7 @@ use crate::{Scenario, Subject};
 
 /// Every scenario, in the order in which they build on each other.
 pub fn all() -> Vec<Scenario> {
-    [packages::ALL, names::ALL, databases::ALL].concat()
+    [packages::ALL, names::ALL, servers::ALL, databases::ALL].concat()
 }
 
 /// The settings of a daemon whose guest sees this machine's Rust, too large to be put into an image.

@@ -157,7 +157,7 @@ impl<'a> Project<'a> {
     fn answering(&self, from: &str, name: &str) -> anyhow::Result<BTreeSet<String>> {
         let script = format!(
             "for i in $(seq 24); do nslookup {name} 127.0.0.11 | grep '^Address: ' | head -n 1; done | sort -u | \
-             while read -r _ ip; do wget -q -T 5 -O - http://$ip/ || exit 1; done"
+             while read -r _ ip; do wget -q -O - http://$ip/ || exit 1; done"
         );
         let answers = self.on.docker.args(&["exec", &format!("shop-{from}"), "sh", "-c", &script])?.ok()?;
         Ok(answers.out().lines().map(str::to_owned).collect())
@@ -183,7 +183,7 @@ fn three_networks_stay_apart_while_services_grow_shrink_and_restart(on: &Subject
     }
     settled("api", 3)?;
     for name in ["web", "www", "shop.example", "shop-web-1"] {
-        let page = project.exec("proxy-1", &format!("wget -q -T 5 -O - http://{name}/"))?;
+        let page = project.exec("proxy-1", &format!("wget -q -O - http://{name}/"))?;
         page.ok().with_context(|| format!("{name} does not lead to the web service"))?;
     }
     // Who is on no common network knows neither names nor addresses of the other.
@@ -213,7 +213,7 @@ fn three_networks_stay_apart_while_services_grow_shrink_and_restart(on: &Subject
     project.compose("restart --timeout 1 api web")?.ok()?;
     settled("api", 1)?;
     wait_until("the web service to come back", on.patience(20), || {
-        (project.exec("proxy-1", "wget -q -T 5 -O - http://www/").ok()?.code == 0).then_some(())
+        (project.exec("proxy-1", "wget -q -O - http://www/").ok()?.code == 0).then_some(())
     })?;
     // A killed replica's name goes with it, and comes back.
     project.compose("kill api")?.ok()?;
@@ -237,7 +237,13 @@ fn a_project_of_two_networks_comes_up_and_goes(on: &Subject) -> anyhow::Result<(
         ensure!(names.lines().any(|line| line == name), "{name} does not run:\n{names}");
     }
     let exec = |container: &str, words: &str| on.docker.run(&format!("exec {container} {words}"));
-    exec("shop-web-1", "wget -q -O - http://api/")?.ok()?.prints("served by api\n")?;
+    // What is started is not there yet.
+    let served = |by: &str| {
+        wait_until("the page", on.patience(20), || {
+            exec(by, "wget -q -O - http://api/").ok().filter(|page| page.out() == "served by api\n")
+        })
+    };
+    served("shop-web-1")?;
     ensure!(http::get(([127, 0, 0, 1], port).into(), "/")?.text() == "served by api\n", "another page");
     exec("shop-api-1", "ping -c 1 -W 5 web")?.ok()?;
     exec("shop-db-1", "ping -c 1 -W 5 10.233.0.40")?.ok()?;
@@ -250,7 +256,7 @@ fn a_project_of_two_networks_comes_up_and_goes(on: &Subject) -> anyhow::Result<(
     compose("up --detach")?.ok()?;
     ensure!(on.docker.run("ps -q --no-trunc")?.ok()?.out() == before, "containers were made anew");
     compose("up --detach --force-recreate")?.ok()?;
-    exec("shop-web-2", "wget -q -O - http://api/")?.ok()?.prints("served by api\n")?;
+    served("shop-web-2")?;
     compose("down --timeout 1")?.ok()?;
     on.docker.run("ps -aq")?.ok()?.prints("")?;
     on.docker.run("network ls -q --filter type=custom")?.ok()?.prints("")?;

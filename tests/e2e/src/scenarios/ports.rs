@@ -17,7 +17,6 @@ scenarios![
     ranges_find_the_first_free_port_and_are_matched_one_by_one,
     a_busy_port_is_refused_with_the_name_of_its_holder,
     a_thousand_clients_at_once_are_served,
-    a_web_server_answers_a_thousand_requests_at_once,
     what_goes_both_ways_at_once_is_whole_also_after_an_idle_time,
     a_half_close_and_a_refusal_are_passed_on,
     a_hundred_ports_open_at_once_and_close_with_their_container,
@@ -239,33 +238,6 @@ fn a_thousand_clients_at_once_are_served(on: &Subject) -> anyhow::Result<()> {
         }
     }
     Ok(())
-}
-
-fn a_web_server_answers_a_thousand_requests_at_once(on: &Subject) -> anyhow::Result<()> {
-    const CLIENTS: usize = 1000;
-    let port = free_port()?;
-    on.docker.sh(&format!("run -d --name web -p 127.0.0.1:{port}:80 busybox"), SERVER)?.ok()?;
-    page(on, local(port))?;
-    let ask = || -> std::io::Result<String> {
-        let mut client = TcpStream::connect_timeout(&local(port), on.patience(30))?;
-        client.set_read_timeout(Some(on.patience(60)))?;
-        client.write_all(b"GET /index.html HTTP/1.0\r\n\r\n")?;
-        let mut answer = String::new();
-        client.read_to_string(&mut answer)?;
-        Ok(answer)
-    };
-    std::thread::scope(|scope| -> anyhow::Result<()> {
-        let clients = (0..CLIENTS)
-            .map(|_| std::thread::Builder::new().stack_size(128 * 1024).spawn_scoped(scope, ask))
-            .collect::<Result<Vec<_>, _>>()?;
-        for (number, client) in clients.into_iter().enumerate() {
-            let answer = client.join().expect("clients do not panic");
-            let answer = answer.with_context(|| format!("client {number}"))?;
-            let is_whole = answer.contains(" 200 OK\r\n") && answer.ends_with("\r\n\r\nhello\n");
-            ensure!(is_whole, "client {number} got {answer:?}");
-        }
-        Ok(())
-    })
 }
 
 fn what_goes_both_ways_at_once_is_whole_also_after_an_idle_time(on: &Subject) -> anyhow::Result<()> {
