@@ -149,7 +149,7 @@ fn play(
         let script = format!("cd '{}' && . ./.shell\n{line}\n", directory.display());
         let step = docker.command_args(["context", "show"]);
         let step = step.as_program("sh").args(["-c", &script]).env("COMPOSE", program);
-        let finished = step.env("COMPOSE_PROJECT_NAME", name).timeout(PATIENCE).run()?;
+        let finished = step.env("COMPOSE_PROJECT_NAME", name).env("LC_ALL", "C").timeout(PATIENCE).run()?;
         let calm = |text: String| {
             changing.iter().fold(text, |text, (pattern, with)| pattern.replace_all(&text, *with).into_owned())
         };

@@ -95,7 +95,10 @@ impl Machine {
 pub(super) fn unreached(client: &str) -> Option<String> {
     let url = match client {
         "pip" => setting(&pip_settings(), "index-url").unwrap_or_else(|| "https://pypi.org/simple/".into()),
-        "npm" => Program::new("npm").args(["config", "get", "registry"]).run().ok()?.out().trim().to_owned(),
+        "npm" => match Program::new("npm").args(["config", "get", "registry"]).run() {
+            Ok(told) => told.out().trim().to_owned(),
+            Err(error) => return Some(format!("{error:#}")),
+        },
         _ => "https://index.crates.io/config.json".into(),
     };
     let ask = Program::new("curl").args(["-sS", "--max-time", "30", "-o", "/dev/null", &url]).run();
