@@ -10,7 +10,8 @@ use crate::digest::Digest;
 use crate::error::Error;
 use crate::hashed::HashedFile;
 use crate::image::{Image, ParsedConfig};
-use crate::load::{ZSTD_LEVEL, keep_blob};
+use crate::layer::{Decoder, clamp_times};
+use crate::load::{ZSTD_LEVEL, keep_blob, store_layer};
 use crate::reference::Reference;
 use crate::store::{Held, LayerRecord, NewImage, StagedPath, Store};
 
@@ -82,6 +83,30 @@ impl Store {
         keep_blob(inner, copy.path(), &blob)?;
         let record = LayerRecord { size, blob: Some(blob), blob_size };
         let lease = inner.publish_layer(&diff_id, tree.path(), record)?;
+        Ok(Held::new(vec![lease]))
+    }
+
+    /// Makes a layer of another one: the same files, with no time later than `epoch` (seconds since 1970). Blocks.
+    ///
+    /// # Errors
+    /// A layer whose archive is not here; storage errors.
+    pub fn with_times_until(&self, layer: &Digest, epoch: u32) -> Result<Held, Error> {
+        let inner = &self.inner;
+        let missing = || Error::Malformed {
+            what: format!("layer {layer}"),
+            reason: "its archive is not in the store".to_owned(),
+        };
+        let path = inner.layout.stored(&inner.blob_of(layer).ok_or_else(missing)?);
+        let file = std::fs::File::open(&path).map_err(|e| Error::io("open", &path, e))?;
+        let fail = |cause| Error::Layer { layer: layer.to_string(), cause };
+        let source = Decoder::buffered(file).map_err(fail)?;
+        let copy = inner.layout.stage();
+        let write = |e| Error::io("write", copy.path(), e);
+        let target = std::fs::File::create(copy.path()).map_err(write)?;
+        let target = io::BufWriter::with_capacity(128 << 10, target);
+        clamp_times(source, target, epoch).map_err(write)?;
+        let file = std::fs::File::open(copy.path()).map_err(|e| Error::io("open", copy.path(), e))?;
+        let (lease, _) = store_layer(inner, io::BufReader::with_capacity(128 << 10, file), None)?;
         Ok(Held::new(vec![lease]))
     }
 

@@ -10,6 +10,7 @@
 #![forbid(unsafe_code)]
 
 pub mod archive;
+mod blobs;
 mod build;
 mod changes;
 mod chunks;
@@ -33,6 +34,7 @@ mod save;
 mod store;
 mod tree;
 
+pub use blobs::Blobs;
 pub use build::{NewBuilt, Tree};
 pub use config::{Config, Timeouts};
 pub use derive::{NewLayer, apply_changes};
@@ -43,11 +45,11 @@ pub use load::Loaded;
 pub use platform::Platform;
 pub use progress::{Progress, ProgressDetail, ProgressEvent, Silent};
 pub use pull::Described;
-pub use push::Pushed;
+pub use push::{PackedLayer, Pushed, oci_manifest};
 pub use reference::{DEFAULT_DOMAIN, ParseError, Reference, Target};
 pub use registry::{
-    Auth, Dial, Download, DownloadAnswer, Io, LoggedIn, ProxyDial, Search, SearchResult, Secret, TcpDial,
-    Trust,
+    Auth, Delegate, Delegated, Dial, Download, DownloadAnswer, Io, LoggedIn, ProxyDial, Search, SearchResult,
+    Secret, TcpDial, Trust,
 };
 pub use save::Save;
 pub use store::{Held, InUse, Kept, Parents, Removed, Store};

@@ -11,6 +11,7 @@ mod decompress;
 mod metadata;
 mod pax;
 mod tarstream;
+mod times;
 
 use std::io::{self, BufRead, Read, Write};
 use std::path::Path;
@@ -24,6 +25,7 @@ pub(crate) use applier::{OUTSIDE, clean};
 pub(crate) use decompress::{Compression, Decoder};
 pub use tarstream::{Entry, Kind};
 pub(crate) use tarstream::{TarReader, XATTR_PREFIX};
+pub(crate) use times::clamp_times;
 
 /// What a layer may at most contain.
 #[derive(Debug, Clone, Copy)]

@@ -56,7 +56,22 @@ impl Store {
         auth: Option<Auth>,
         progress: &dyn Progress,
     ) -> Result<Held, Error> {
-        let pulled = self.pull_somehow(reference, platform, auth, progress, Naming::Unnamed).await?;
+        let pulled = self.pull_somehow(reference, platform, auth, progress, Naming::Unnamed(None)).await?;
+        Ok(pulled.held)
+    }
+
+    /// The same for some of the layers; in no order.
+    ///
+    /// # Errors
+    /// As [`Store::pull`].
+    pub async fn pull_some_layers_of(
+        &self,
+        reference: &str,
+        only: &[Digest],
+        auth: Option<Auth>,
+        progress: &dyn Progress,
+    ) -> Result<Held, Error> {
+        let pulled = self.pull_somehow(reference, None, auth, progress, Naming::Unnamed(Some(only))).await?;
         Ok(pulled.held)
     }
 
@@ -108,7 +123,7 @@ impl Store {
         platform: Option<&str>,
         auth: Option<Auth>,
         progress: &dyn Progress,
-        naming: Naming,
+        naming: Naming<'_>,
     ) -> Result<PulledImage, Error> {
         let reference = Reference::parse(reference)?.or_latest();
         let wanted = reference.clone().prefer_digest();
@@ -134,7 +149,7 @@ impl Store {
         platform: &Platform,
         auth: Option<Auth>,
         progress: &dyn Progress,
-        naming: Naming,
+        naming: Naming<'_>,
     ) -> Result<PulledImage, Error> {
         let repository = self.inner.client.repository(endpoint, wanted, auth, Purpose::Pull).await?;
         let found = top_manifest(&repository, wanted).await?;
@@ -165,11 +180,14 @@ impl Store {
         let have = match naming {
             // Nothing is said of the layers of an image that is here.
             Naming::Named | Naming::OneOfMany => self.layers_here(&id, &parsed),
-            Naming::Unnamed => None,
+            Naming::Unnamed(_) => None,
         };
         let pulled = match have {
             Some(leases) => Ok(leases),
-            None => self.pull_layers(&repository, &manifest, &parsed, progress).await,
+            None => {
+                let only = if let Naming::Unnamed(only) = naming { only } else { None };
+                self.pull_layers(&repository, &manifest, &parsed, only, progress).await
+            }
         };
         let leases = match pulled {
             Ok(leases) => leases,
@@ -184,8 +202,12 @@ impl Store {
                 return Err(error);
             }
         };
-        if naming == Naming::Unnamed {
-            return Ok(PulledImage { id, held: held_in_order(&parsed, leases), updated, chosen });
+        if let Naming::Unnamed(only) = naming {
+            let held = match only {
+                None => held_in_order(&parsed, leases),
+                Some(_) => Held::new(leases),
+            };
+            return Ok(PulledImage { id, held, updated, chosen });
         }
         let new = NewImage {
             config,
@@ -218,6 +240,7 @@ impl Store {
         repository: &Repository,
         manifest: &ImageManifest,
         parsed: &ParsedConfig,
+        only: Option<&[Digest]>,
         progress: &dyn Progress,
     ) -> Result<Vec<LayerLease>, Error> {
         // One layer may be in an image several times, the empty one in particular.
@@ -226,6 +249,7 @@ impl Store {
             .layers
             .iter()
             .zip(&parsed.diff_ids)
+            .filter(|(_, diff_id)| only.is_none_or(|only| only.contains(diff_id)))
             .filter(|(_, diff_id)| seen.insert((*diff_id).clone()))
             .collect();
         for (descriptor, _) in &layers {
@@ -273,11 +297,12 @@ pub struct Described {
 
 /// Whether a pull makes an image of the store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Naming {
+enum Naming<'a> {
     Named,
     /// One tag of several: the last line is for all of them.
     OneOfMany,
-    Unnamed,
+    /// The layers alone, all of them or these.
+    Unnamed(Option<&'a [Digest]>),
 }
 
 struct PulledImage {

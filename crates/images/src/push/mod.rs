@@ -2,10 +2,13 @@
 //!
 //! An image that came with a manifest goes out with just that manifest, so that its digest stays what it was.
 
+mod built;
 mod layer;
 
 use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 use serde_json::{Value, json};
+
+pub use built::{PackedLayer, oci_manifest};
 
 use crate::digest::Digest;
 use crate::error::Error;

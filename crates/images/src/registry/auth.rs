@@ -6,6 +6,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE};
 use serde::Deserialize;
 
+use super::Delegated;
 use crate::error::Error;
 
 /// A secret that shows in no log and no message.
@@ -49,6 +50,9 @@ pub struct Auth {
     /// A bearer token to be sent as it is.
     #[serde(default, rename = "registrytoken")]
     pub registry_token: Secret,
+    /// Who has the login, when it is somebody else.
+    #[serde(skip)]
+    pub delegate: Option<Delegated>,
 }
 
 impl Auth {
@@ -74,11 +78,12 @@ impl Auth {
         Ok(Some(auth).filter(|auth| !auth.is_empty()))
     }
 
-    fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.username.is_empty()
             && self.password.is_empty()
             && self.identity_token.is_empty()
             && self.registry_token.is_empty()
+            && self.delegate.is_none()
     }
 
     /// Returns the value of a basic `Authorization` header, if there is a user.

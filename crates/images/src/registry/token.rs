@@ -10,7 +10,7 @@ use hyper::body::Incoming;
 
 use super::auth::{self, Auth, Challenge, Secret, TokenAnswer};
 use super::uri::shown_url;
-use super::{Failure, Outgoing, Purpose, Repository, request_error};
+use super::{Delegate, Failure, Outgoing, Purpose, Repository, request_error};
 use crate::digest::Digest;
 use crate::error::Error;
 
@@ -31,7 +31,8 @@ pub(super) struct TokenKey {
 impl Repository {
     fn token_key(&self) -> TokenKey {
         let auth = self.auth.clone().unwrap_or_default();
-        let secrets = format!("{}\0{}", auth.password.expose(), auth.identity_token.expose());
+        let delegate = auth.delegate.as_ref().map_or_else(String::new, |delegate| delegate.0.id());
+        let secrets = format!("{}\0{}\0{delegate}", auth.password.expose(), auth.identity_token.expose());
         TokenKey {
             base: self.base.clone(),
             repository: self.reference.path().to_owned(),
@@ -74,7 +75,8 @@ impl Repository {
         let (value, seconds) = match bearer.or(challenges.first()) {
             None => return Ok(None),
             Some(Challenge::Basic) => {
-                let basic = self.auth.as_ref().and_then(Auth::basic);
+                let lent = self.lent().await?;
+                let basic = lent.as_ref().or(self.auth.as_ref()).and_then(Auth::basic);
                 let value = basic.ok_or_else(|| {
                     let Error::Request { method, url, reason } =
                         request_error("Get", url, "no basic auth credentials".to_owned())
@@ -98,6 +100,18 @@ impl Repository {
         Ok(Some(value))
     }
 
+    fn delegate(&self) -> Option<&dyn Delegate> {
+        Some(&*self.auth.as_ref()?.delegate.as_ref()?.0)
+    }
+
+    /// Asks whoever has the login for it.
+    async fn lent(&self) -> Result<Option<Auth>, Failure> {
+        let Some(delegate) = self.delegate() else { return Ok(None) };
+        // Without a login it is nobody.
+        let login = delegate.login().await.map(|login| Some(login.unwrap_or_default()));
+        login.map_err(|message| Failure::Final(Error::RegistryUnauthorized { message }))
+    }
+
     /// Asks the token server.
     async fn fetch_token(
         &self,
@@ -117,10 +131,21 @@ impl Repository {
         if !plain && realm_uri.scheme_str() != Some("https") {
             return Err(fail("malformed token realm"));
         }
-        if plain && self.base.starts_with("https:") && self.auth.is_some() {
+        if let Some(delegate) = self.delegate() {
+            let scopes: Vec<&str> = scope.into_iter().collect();
+            let fetched = delegate.token(realm, service.unwrap_or_default(), &scopes).await;
+            let fetched =
+                fetched.map_err(|message| Failure::Final(Error::RegistryUnauthorized { message }))?;
+            if let Some((token, seconds)) = fetched {
+                return Ok((auth::bearer(token.expose()), seconds.clamp(10, 86_400)));
+            }
+        }
+        let lent = self.lent().await?;
+        let login = lent.as_ref().or(self.auth.as_ref());
+        if plain && self.base.starts_with("https:") && login.is_some_and(|login| !login.is_empty()) {
             return Err(fail("refusing to send credentials over plain http"));
         }
-        let identity = self.auth.as_ref().and_then(Auth::identity);
+        let identity = login.and_then(Auth::identity);
         let mut pairs: Vec<(&str, &str)> = service.map(|s| ("service", s)).into_iter().collect();
         pairs.extend(scope.map(|scope| ("scope", scope)));
         if self.purpose == Purpose::Login {
@@ -136,7 +161,7 @@ impl Repository {
             headers.insert(CONTENT_TYPE, http::HeaderValue::from_static("application/x-www-form-urlencoded"));
             (Method::POST, realm_uri, Outgoing::Bytes(Bytes::from(auth::form(&pairs))))
         } else {
-            if let Some(auth) = &self.auth
+            if let Some(auth) = login
                 && let Some(basic) = auth.basic()
             {
                 pairs.push(("account", &auth.username));

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use skiff_images::{Auth, Code, Digest, Secret, Silent};
+use skiff_images::{Auth, Code, Delegate, Delegated, Digest, Secret, Silent};
 
 use crate::content::{Layer, OCI_MANIFEST, Packing, TestImage};
 use crate::server::{Answer, Asked, Server};
@@ -86,6 +86,55 @@ async fn tokens_are_fetched_anonymously_and_with_credentials() {
     let error = store.pull(&name("priv/z"), None, Some(wrong), &Silent).await.unwrap_err();
     assert_eq!(error.code(), Code::Unauthorized);
     assert!(error.to_string().ends_with("unauthorized: incorrect username or password"), "{error}");
+}
+
+/// Somebody who has a login, and may know how to fetch tokens with it.
+struct Holder {
+    token: Option<&'static str>,
+    asked: std::sync::Mutex<Vec<String>>,
+}
+
+#[async_trait::async_trait]
+impl Delegate for Holder {
+    fn id(&self) -> String {
+        format!("{:?}", self.token)
+    }
+
+    async fn token(&self, _: &str, service: &str, scopes: &[&str]) -> Result<Option<(Secret, u64)>, String> {
+        self.asked.lock().unwrap().push(format!("{service} {}", scopes.join(" ")));
+        match self.token {
+            Some("refuse") => Err("not for you".to_owned()),
+            token => Ok(token.map(|token| (Secret::new(token), 60))),
+        }
+    }
+
+    async fn login(&self) -> Result<Option<Auth>, String> {
+        self.asked.lock().unwrap().push("login".to_owned());
+        Ok(Some(user()))
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_has_the_login_fetches_the_tokens() {
+    let (server, workspace) = (token_registry().await, Workspace::new());
+    let store = workspace.open();
+    let name = format!("127.0.0.1:{}/priv/x", server.port);
+    let pull = async |token| {
+        let holder = Arc::new(Holder { token, asked: std::sync::Mutex::default() });
+        let auth = Auth { delegate: Some(Delegated(Arc::clone(&holder) as _)), ..Auth::default() };
+        let pulled = store.describe(&name, None, Some(auth)).await;
+        let asked = holder.asked.lock().unwrap().clone();
+        (pulled, asked)
+    };
+    let (pulled, asked) = pull(Some("mine")).await;
+    pulled.unwrap();
+    assert_eq!(asked, ["reg repository:priv/x:pull"], "one token for all, and nobody saw the password");
+    let (pulled, asked) = pull(None).await;
+    pulled.unwrap();
+    assert_eq!(asked.last().unwrap(), "login", "it can't fetch tokens: then the login is used");
+    let (pulled, _) = pull(Some("refuse")).await;
+    let refused = pulled.unwrap_err();
+    assert_eq!((refused.code(), refused.to_string().as_str()), (Code::Unauthorized, "not for you"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
