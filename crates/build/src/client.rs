@@ -22,6 +22,8 @@ pub struct Client {
     pub ssh: Arc<dyn Ssh>,
     /// Its registry logins.
     pub credentials: Arc<dyn Credentials>,
+    /// Its blobs.
+    pub stores: Arc<dyn Stores>,
 }
 
 impl Client {
@@ -32,7 +34,8 @@ impl Client {
             contexts: nothing.clone(),
             secrets: nothing.clone(),
             ssh: nothing.clone(),
-            credentials: nothing,
+            credentials: nothing.clone(),
+            stores: nothing,
         }
     }
 }
@@ -221,6 +224,34 @@ pub trait Credentials: Send + Sync {
     async fn registry(&self, host: &str) -> Result<Option<Auth>>;
 }
 
+/// Blobs that the client has, or takes, by their digests: OCI layouts, and caches in its directories. A store has a name
+/// with its kind: `oci:NAME`, `local:DIRECTORY`.
+#[async_trait]
+pub trait Stores: Send + Sync {
+    /// Opens a blob; `session` has the store when it is not the build's own (may be empty). What comes is not checked.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] when the client has no such blob.
+    async fn open(
+        &self,
+        session: &str,
+        store: &str,
+        digest: &str,
+    ) -> Result<Box<dyn tokio::io::AsyncRead + Send + Unpin>>;
+
+    /// Gives the client a blob of `size` bytes, unless it has it.
+    ///
+    /// # Errors
+    /// When the client does not take it.
+    async fn write(
+        &self,
+        store: &str,
+        digest: &str,
+        size: u64,
+        bytes: Box<dyn tokio::io::AsyncRead + Send + Unpin>,
+    ) -> Result<()>;
+}
+
 /// A client that offers nothing.
 #[derive(Debug, Clone, Copy)]
 pub struct NoClient;
@@ -263,5 +294,27 @@ impl Ssh for NoClient {
 impl Credentials for NoClient {
     async fn registry(&self, _: &str) -> Result<Option<Auth>> {
         Ok(None)
+    }
+}
+
+#[async_trait]
+impl Stores for NoClient {
+    async fn open(
+        &self,
+        _: &str,
+        store: &str,
+        _: &str,
+    ) -> Result<Box<dyn tokio::io::AsyncRead + Send + Unpin>> {
+        Err(Error::not_found(format!("no content store {store} from the client")))
+    }
+
+    async fn write(
+        &self,
+        store: &str,
+        _: &str,
+        _: u64,
+        _: Box<dyn tokio::io::AsyncRead + Send + Unpin>,
+    ) -> Result<()> {
+        Err(Error::not_found(format!("no content store {store} from the client")))
     }
 }

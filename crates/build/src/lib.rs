@@ -33,13 +33,13 @@ mod step;
 
 pub use client::{
     Client, ContextEntry, ContextSink, Contexts, Credentials, EntryKind, LocalRequest, NoClient, Secrets,
-    Ssh, Wanted,
+    Ssh, Stores, Wanted,
 };
 pub use error::{Code, Error, Location, Result};
 pub use frontend::{BuildResult, FrontendRequest, IMAGE_CONFIG_KEY, Refs, ResolveMode, ResolvedImage};
 pub use progress::{Event, Progress, Silent, now, timestamp};
 pub use solver::{
-    CacheImport, Config, DirEntry, Entitlement, Job, JobOptions, Limits, Mounted, PruneOptions, Ref, Solver,
-    UsageRecord,
+    CacheImport, Config, DirEntry, Entitlement, Job, JobOptions, Limits, Material, Mounted, PruneOptions,
+    Ref, Solver, UsageRecord,
 };
 pub use step::{Bind, Network, Output, Step, StepMount, StepRunner, Tmpfs, Writer};

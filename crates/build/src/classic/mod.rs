@@ -108,6 +108,7 @@ pub async fn build(
         contexts: Arc::new(NoClient),
         secrets: Arc::new(NoClient),
         ssh: Arc::new(NoClient),
+        stores: Arc::new(NoClient),
     };
     let mut options = JobOptions::new(client, Arc::clone(&watcher) as _);
     options.entitlements = HashSet::from([Entitlement::NetworkHost]);
@@ -226,6 +227,7 @@ async fn run(job: &Job, planned: PlannedImage, request: &Request) -> Result<Stri
         names: request.tags.clone(),
         source_date_epoch: epoch.and_then(|text| text.trim().parse().ok()),
         inline_cache: request.build_args.contains_key("BUILDKIT_INLINE_CACHE"),
+        rewrite_times: false,
     };
     export::image(job, &result, options).await.map(|image| image.id)
 }

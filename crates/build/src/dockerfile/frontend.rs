@@ -232,7 +232,7 @@ impl File {
                 level: 1,
                 short: warning.short().into_bytes(),
                 detail: vec![warning.rule.description().as_bytes().to_vec()],
-                url: String::new(),
+                url: warning.rule.url(),
                 info: Some(self.source.clone()),
                 ranges: vec![warning.lines.range()],
             }));

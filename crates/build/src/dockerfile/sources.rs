@@ -28,18 +28,13 @@ pub trait Sources: Send + Sync {
     /// The same for an image in an OCI layout of the client (`store@digest`).
     ///
     /// # Errors
-    /// [`Error::Unavailable`], unless the solver can read them.
+    /// When the client has no such image.
     async fn resolve_layout(
         &self,
         place: &str,
         platform: &pb::Platform,
         log_name: &str,
-    ) -> Result<ResolvedImage> {
-        let _ = (platform, log_name);
-        Err(Error::unavailable(format!(
-            "oci-layout context {place} can't be read: this builder does not take content from its client"
-        )))
-    }
+    ) -> Result<ResolvedImage>;
 
     /// Makes a definition, once, and reads files of it, or the `length` bytes from `offset` of each; nothing for those
     /// that are not there.
@@ -139,6 +134,15 @@ impl Sources for JobSources<'_> {
                 .get_or_insert_with(|| error.clone());
             unresolved(name, &error)
         })
+    }
+
+    async fn resolve_layout(
+        &self,
+        place: &str,
+        platform: &pb::Platform,
+        log_name: &str,
+    ) -> Result<ResolvedImage> {
+        self.job.resolve_layout(place, "", "", Some(platform), Some(log_name)).await
     }
 
     async fn read_files(

@@ -2,6 +2,7 @@
 //!
 //! The local exporter, which sends files one by one, is the door's own: it reads from [`Ref::mount`](crate::Ref::mount).
 
+mod cache;
 mod config;
 mod inline;
 
@@ -12,6 +13,7 @@ use bollard_buildkit_proto::moby::buildkit::v1;
 use skiff_images::archive::{Mounts, Packer};
 use skiff_images::{Held, NewBuilt, Reference};
 
+pub use cache::{CacheExport, CacheTarget, cache};
 pub(crate) use inline::{Entry as CacheEntry, read as read_inline};
 
 use crate::error::{Error, Result};
@@ -32,6 +34,8 @@ pub struct ImageOptions {
     pub source_date_epoch: Option<i64>,
     /// Whether the configuration tells later builds about the cache (`BUILDKIT_INLINE_CACHE`).
     pub inline_cache: bool,
+    /// Whether no time of a file that the build has made is later than the epoch (`rewrite-timestamp`).
+    pub rewrite_times: bool,
 }
 
 /// An exported image.
@@ -43,6 +47,8 @@ pub struct ExportedImage {
     pub manifest: String,
     /// Its names, complete.
     pub names: Vec<String>,
+    /// Its configuration, byte for byte.
+    pub config: Vec<u8>,
 }
 
 /// The form of an image archive.
@@ -72,7 +78,7 @@ pub async fn image(job: &Job, result: &BuildResult, options: ImageOptions) -> Re
         let (config, held) = configuration(job, result, &value, &key, &options).await?;
         reporter.status("exporting layers", 0, 0, true);
         let images = job.solver().images().clone();
-        let new = NewBuilt { config, names: names.clone() };
+        let new = NewBuilt { config: config.clone(), names: names.clone() };
         let image = blocking(move || Ok(images.add_image(new, &held)?)).await?;
         reporter.status(&format!("writing image {}", image.id), 0, 0, true);
         for name in &options.names {
@@ -80,7 +86,7 @@ pub async fn image(job: &Job, result: &BuildResult, options: ImageOptions) -> Re
             let shown = Reference::parse(name).map_or_else(|_| name.clone(), |name| name.to_string());
             reporter.status(&format!("naming to {shown}"), 0, 0, true);
         }
-        Ok(ExportedImage { manifest: image.id.clone(), id: image.id, names })
+        Ok(ExportedImage { manifest: image.id.clone(), id: image.id, names, config })
     }
     .await;
     match &done {
@@ -116,12 +122,13 @@ pub async fn archive(
         let shown = names.clone();
         // Not an image of the store: only what is written needs its layers.
         let id = skiff_images::Digest::of(&config).to_string();
+        let written = config.clone();
         blocking(move || {
-            let save = images.save_built(NewBuilt { config, names: shown }, &held)?;
+            let save = images.save_built(NewBuilt { config: written, names: shown }, &held)?;
             save.write(out).map_err(|error| Error::failed(format!("write the archive: {error}")))
         })
         .await?;
-        Ok(ExportedImage { manifest: id.clone(), id, names })
+        Ok(ExportedImage { manifest: id.clone(), id, names, config })
     }
     .await;
     match &done {
@@ -193,11 +200,64 @@ async fn configuration(
     let Value::Layers(snapshot) = value else {
         return Err(Error::invalid("a local source is no image"));
     };
-    let held = job.realize(snapshot).await?;
+    let mut held = job.realize(snapshot).await?;
     let given = result.metadata.get(key).map(Vec::as_slice);
     let layers: Vec<String> = held.layers().map(ToString::to_string).collect();
     let created = job.layer_times(&layers);
     let inline = options.inline_cache.then(|| inline::write(&job.cache_entries(&layers))).flatten();
+    if let (true, Some(epoch)) = (options.rewrite_times, options.source_date_epoch) {
+        held = with_times_until(job, snapshot, &held, epoch).await?;
+    }
+    let layers: Vec<String> = held.layers().map(ToString::to_string).collect();
     let config = config::complete(given, &layers, &created, options.source_date_epoch, inline)?;
     Ok((config, held))
+}
+
+/// Sets the times in layers back, but not in those of the base image.
+async fn with_times_until(
+    job: &Job,
+    snapshot: &crate::solver::Snapshot,
+    held: &Held,
+    epoch: i64,
+) -> Result<Held> {
+    let epoch = u32::try_from(epoch).map_err(|_| Error::invalid("invalid SOURCE_DATE_EPOCH"))?;
+    let of_base = snapshot.of_base();
+    let images = job.solver().images().clone();
+    let held = held.clone();
+    blocking(move || {
+        let mut rewritten = Held::nothing();
+        for (number, layer) in held.layers().enumerate() {
+            rewritten = match number < of_base {
+                true => rewritten.with(&held.above(number).first()),
+                false => rewritten.with(&images.with_times_until(layer, epoch)?),
+            };
+        }
+        Ok(rewritten)
+    })
+    .await
+}
+
+/// Pushes an image of the store under one of its names; returns the manifest's digest and size. Shows the vertex
+/// `pushing NAME`.
+///
+/// # Errors
+/// What the registry refuses.
+pub async fn push(job: &Job, name: &str) -> Result<(String, u64)> {
+    let reference = Reference::parse(name).map_err(skiff_images::Error::from)?.or_latest();
+    let reporter = Reporter::new(Arc::clone(job.listener()), vertex(&format!("pushing {reference}")));
+    reporter.started();
+    let done = async {
+        let auth = job.client().credentials.registry(reference.domain()).await?;
+        let shown = cache::Shown(reporter.clone());
+        let pushed = job.solver().images().push(&reference.to_string(), auth, &shown).await?;
+        let pushed = pushed.into_iter().next().ok_or_else(|| Error::failed("nothing was pushed"))?;
+        reporter.status(&format!("pushing manifest for {reference}@{}", pushed.digest), 0, 0, true);
+        Ok((pushed.digest.to_string(), pushed.size))
+    }
+    .await;
+    match &done {
+        Ok(_) => reporter.completed(false),
+        Err(error) => reporter.failed(error),
+    }
+    done
 }

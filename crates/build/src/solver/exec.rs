@@ -166,7 +166,12 @@ pub(crate) async fn run(
     let (exit, root, mut prepared, scratch) =
         running.await.map_err(|error| Error::failed(format!("a worker failed: {error}")))?;
     drop(guard.disarm());
-    let exit_code = exit?;
+    let exit_code = exit.map_err(|error| match error {
+        Error::Failed { message } => {
+            Error::failed(format!("process \"{command}\" did not complete successfully: {message}"))
+        }
+        error => error,
+    })?;
     if !valid.contains(&exit_code) {
         return Err(Error::Process { command, exit_code });
     }

@@ -14,6 +14,8 @@ use super::merge::input_of;
 use super::value::{Outputs, Overlay, Snapshot, Value, Viewed, add_layer};
 use super::vertex::{Counts, Plan};
 use super::{Inner, Job, blocking};
+use skiff_runtime::user::{Error as UserError, Identity};
+
 use crate::error::{Error, Result};
 use crate::files::act::{self, Ownership, open_in};
 use crate::files::copy::{self, ModeChange, Options};
@@ -287,13 +289,15 @@ fn ownership(
     Ok(Ownership { owner: Some((uid, gid)), time })
 }
 
-fn look_up(
-    named: &pb::NamedUserOpt,
-    text: &str,
-    sources: &HashMap<i64, Viewed>,
-) -> Result<skiff_runtime::user::Identity> {
+fn look_up(named: &pb::NamedUserOpt, text: &str, sources: &HashMap<i64, Viewed>) -> Result<Identity> {
     let nothing = View::Empty;
     let view = sources.get(&named.input).map_or(&nothing, |viewed| &viewed.view);
-    skiff_runtime::user::resolve(|path| open_in(view, path), text, &[])
-        .map_err(|error| Error::failed(super::value::chain(&error)))
+    match skiff_runtime::user::resolve(|path| open_in(view, path), text, &[]) {
+        Ok(identity) => Ok(identity),
+        // BuildKit takes a name that nobody has for root's.
+        Err(UserError::NoUser { .. } | UserError::NoGroup { .. }) => {
+            Ok(Identity { uid: 0, gid: 0, groups: Vec::new(), home: "/".to_owned() })
+        }
+        Err(error) => Err(Error::failed(super::value::chain(&error))),
+    }
 }

@@ -5,9 +5,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use skiff_images::{Digest, Held, Progress as PullProgress, ProgressEvent, Reference};
 
+use super::layout::ClientBlobs;
 use super::report::Reporter;
 use super::value::{Snapshot, Value};
-use super::{Inner, Job, blocking};
+use super::{Inner, Job, blocking, material};
 use crate::client::Client;
 use crate::error::{Error, Result};
 use crate::frontend::{ResolveMode, ResolvedImage};
@@ -17,6 +18,9 @@ use crate::graph::pb;
 pub(crate) struct Base {
     /// The complete name.
     name: String,
+    origin: Origin,
+    /// Its layers, lowest first.
+    layers: Vec<Digest>,
     platform: Option<String>,
     client: Client,
     /// Whether it becomes an image of the store, as with the classic builder.
@@ -27,6 +31,16 @@ pub(crate) struct Base {
     pulled: tokio::sync::Mutex<Option<Held>>,
 }
 
+/// Where an image comes from.
+pub(crate) enum Origin {
+    /// A registry, by its name.
+    Registry,
+    /// A cache at a registry, by its name: of its layers only some are needed.
+    RegistryCache,
+    /// The client, by its digest.
+    Blobs { blobs: ClientBlobs, digest: Digest },
+}
+
 impl std::fmt::Debug for Base {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Base").field("name", &self.name).finish_non_exhaustive()
@@ -34,8 +48,54 @@ impl std::fmt::Debug for Base {
 }
 
 impl Base {
-    /// Pulls the layers; they are here for as long as the answer is held.
-    pub async fn pull(&self, inner: &Inner) -> Result<Held> {
+    /// An image whose layers are wanted one day.
+    pub fn new(
+        name: &str,
+        origin: Origin,
+        platform: Option<String>,
+        client: &Client,
+        layers: Vec<Digest>,
+    ) -> Base {
+        Base {
+            name: name.to_owned(),
+            origin,
+            layers,
+            platform,
+            client: client.clone(),
+            named: false,
+            reporter: Mutex::new(None),
+            pulled: tokio::sync::Mutex::new(None),
+        }
+    }
+
+    /// Its layers, lowest first.
+    pub fn layers(&self) -> &[Digest] {
+        &self.layers
+    }
+
+    /// Pulls layers of it, or all; they are here for as long as the answer is held.
+    pub async fn pull(&self, inner: &Inner, wanted: &[Digest]) -> Result<Held> {
+        let images = &inner.config.images;
+        match &self.origin {
+            Origin::Registry => self.pull_all(inner).await,
+            Origin::RegistryCache => {
+                let reference = Reference::parse(&self.name).map_err(skiff_images::Error::from)?;
+                let auth = self.client.credentials.registry(reference.domain()).await?;
+                Ok(images.pull_some_layers_of(&self.name, wanted, auth, &self.shown()).await?)
+            }
+            Origin::Blobs { blobs, digest } => {
+                let platform = self.platform.as_deref();
+                let progress = self.shown();
+                Ok(images.layers_from_blobs(blobs, digest, platform, Some(wanted), &progress).await?)
+            }
+        }
+    }
+
+    fn shown(&self) -> Pull {
+        Pull { reporter: self.reporter.lock().unwrap_or_else(PoisonError::into_inner).clone() }
+    }
+
+    async fn pull_all(&self, inner: &Inner) -> Result<Held> {
         let mut pulled = self.pulled.lock().await;
         if let Some(held) = &*pulled {
             return Ok(held.clone());
@@ -43,8 +103,7 @@ impl Base {
         let images = &inner.config.images;
         let reference = Reference::parse(&self.name).map_err(skiff_images::Error::from)?;
         let auth = self.client.credentials.registry(reference.domain()).await?;
-        let reporter = self.reporter.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let progress = Pull { reporter };
+        let progress = self.shown();
         let platform = self.platform.as_deref();
         let held = if self.named {
             let image = images.pull(&self.name, platform, auth, &progress).await?;
@@ -213,18 +272,20 @@ pub(super) async fn load(
         _ => ResolveMode::PreferLocal,
     };
     let found = resolution(job, name, platform, mode).await?;
+    let shown = platform_text(platform);
+    // A name that a frontend has pinned is the one that the user wrote.
+    let written = if found.local { name.split('@').next().unwrap_or(name) } else { name };
+    if let Some(uri) = material::package(written, shown.as_deref()) {
+        job.inner.materials.add(uri, found.image.digest.clone());
+    }
     let mut layers = found.layers.clone();
     if let Some(limit) = op.attrs.get("image.layerlimit").and_then(|limit| limit.parse::<usize>().ok()) {
         layers.truncate(limit);
     }
-    let base = Arc::new(Base {
-        name: pull_name(name, &found),
-        platform: platform_text(platform),
-        client: job.client().clone(),
-        named: job.inner.options.keep_bases,
-        reporter: Mutex::new(None),
-        pulled: tokio::sync::Mutex::new(None),
-    });
+    let pulled = pull_name(name, &found);
+    let mut base = Base::new(&pulled, Origin::Registry, shown, job.client(), found.layers.clone());
+    base.named = job.inner.options.keep_bases;
+    let base = Arc::new(base);
     Ok((Value::Layers(Snapshot::of_image(layers, base)), found.local))
 }
 
@@ -239,39 +300,80 @@ fn pull_name(name: &str, found: &Resolution) -> String {
     }
 }
 
-/// What the images that the client names as caches have, by key. One that can't be had is no cache.
+/// A cache that the client names: its results, and where its layers come from.
+struct Import {
+    config: Vec<u8>,
+    base: Base,
+}
+
+/// What the caches that the client names have, by key. One that can't be had is no cache.
 pub(crate) async fn imports(job: &Job) -> HashMap<String, Snapshot> {
     let mut known = HashMap::new();
     for import in &job.inner.options.cache_imports {
-        let Some(name) =
-            import.attributes.get("ref").filter(|_| matches!(import.kind.as_str(), "registry" | "inline"))
-        else {
-            tracing::debug!(kind = import.kind, "cache import of a kind that is not known");
-            continue;
-        };
-        let work = resolution(job, name, None, ResolveMode::PreferLocal);
-        let found = match job.internal(&format!("importing cache manifest from {name}"), work).await {
-            Ok(found) => found,
-            Err(error) => {
-                tracing::debug!(%error, image = name, "cache can't be imported");
+        let attribute = |name: &str| import.attributes.get(name).filter(|value| !value.is_empty());
+        let found = match (import.kind.as_str(), attribute("ref"), attribute("src"), attribute("digest")) {
+            ("registry" | "inline", Some(name), _, _) => {
+                job.internal(&format!("importing cache manifest from {name}"), from_registry(job, name)).await
+            }
+            ("local", _, Some(directory), Some(digest)) => {
+                let shown = format!("importing cache manifest from local:{digest}");
+                job.internal(&shown, from_client(job, directory, digest)).await
+            }
+            (kind, ..) => {
+                tracing::debug!(kind, "cache import that nothing is known of");
                 continue;
             }
         };
-        let base = Arc::new(Base {
-            name: pull_name(name, &found),
-            platform: None,
-            client: job.client().clone(),
-            named: false,
-            reporter: Mutex::new(None),
-            pulled: tokio::sync::Mutex::new(None),
-        });
-        for entry in crate::export::read_inline(&found.image.config) {
-            let Some(layers) = found.layers.get(..entry.layers) else { continue };
-            let snapshot = Snapshot::of_image(layers.to_vec(), Arc::clone(&base));
+        let Import { config, base } = match found {
+            Ok(found) => found,
+            Err(error) => {
+                tracing::debug!(%error, kind = import.kind, "cache can't be imported");
+                continue;
+            }
+        };
+        let base = Arc::new(base);
+        for entry in crate::export::read_inline(&config) {
+            let layers: Option<Vec<Digest>> =
+                entry.layers.iter().map(|place| base.layers.get(*place).cloned()).collect();
+            let Some(layers) = layers else { continue };
+            let snapshot = Snapshot::of_image(layers, Arc::clone(&base));
             for key in entry.keys {
                 known.entry(key).or_insert_with(|| snapshot.clone());
             }
         }
     }
     known
+}
+
+async fn from_registry(job: &Job, name: &str) -> Result<Import> {
+    let reference = Reference::parse(name).map_err(skiff_images::Error::from)?.or_latest();
+    let images = job.inner.solver.inner.config.images.clone();
+    // An image that is here tells of the cache as well, when it was made with one.
+    if let Some(found) = local(&images, &reference, None).await?
+        && !crate::export::read_inline(&found.image.config).is_empty()
+    {
+        let base =
+            Base::new(&pull_name(name, &found), Origin::Registry, None, job.client(), found.layers.clone());
+        return Ok(Import { config: found.image.config, base });
+    }
+    let auth = job.client().credentials.registry(reference.domain()).await?;
+    let described = images.describe(&reference.to_string(), None, auth).await?;
+    // What is read now is what is pulled later.
+    let pinned = format!("{}@{}", reference.name(), described.digest);
+    let base = Base::new(&pinned, Origin::RegistryCache, None, job.client(), described.layers);
+    Ok(Import { config: described.config, base })
+}
+
+async fn from_client(job: &Job, directory: &str, digest: &str) -> Result<Import> {
+    let wrong = |_| Error::invalid(format!("invalid digest {digest:?} of a local cache"));
+    let digest: Digest = digest.parse().map_err(wrong)?;
+    let blobs = ClientBlobs {
+        client: job.client().clone(),
+        session: String::new(),
+        store: format!("local:{directory}"),
+    };
+    let described = job.solver().images().describe_blobs(&blobs, &digest, None).await?;
+    let config = described.config;
+    let origin = Origin::Blobs { blobs, digest };
+    Ok(Import { config, base: Base::new(directory, origin, None, job.client(), described.layers) })
 }

@@ -9,6 +9,8 @@ mod exec;
 mod file;
 mod image;
 mod key;
+mod layout;
+mod material;
 mod merge;
 mod mounts;
 mod names;
@@ -17,6 +19,7 @@ mod read;
 mod report;
 mod source;
 mod usage;
+mod used;
 mod value;
 mod vertex;
 
@@ -27,16 +30,20 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bollard_buildkit_proto::moby::buildkit::v1;
 use tokio_util::sync::CancellationToken;
 
+pub use material::Material;
 pub use options::{CacheImport, Config, Entitlement, JobOptions, Limits, PruneOptions, UsageRecord};
 pub use read::{DirEntry, Mounted, Ref};
+pub(crate) use used::UsedResult;
 pub(crate) use value::{Snapshot, Value};
 
 use self::cache::Cache;
 use self::image::Resolutions;
+use self::material::Materials;
 use self::mounts::CacheMounts;
 pub(crate) use self::report::Reporter;
 use self::source::Locals;
 pub(crate) use self::source::context_key;
+use self::used::Used;
 use self::vertex::{Flights, Memo};
 use crate::client::Client;
 use crate::error::{Error, Result};
@@ -85,6 +92,10 @@ struct JobInner {
     options: JobOptions,
     memo: Mutex<HashMap<String, Memo>>,
     resolutions: Resolutions,
+    /// What it was made from.
+    materials: Materials,
+    /// What it has made or found made.
+    used: Used,
     /// What the caches that the client names have.
     imports: tokio::sync::OnceCell<HashMap<String, Snapshot>>,
     /// Vertices that were told of.
@@ -149,6 +160,8 @@ impl Solver {
                 options,
                 memo: Mutex::default(),
                 resolutions: Resolutions::default(),
+                materials: Materials::default(),
+                used: Used::default(),
                 imports: tokio::sync::OnceCell::new(),
                 announced: Mutex::default(),
                 cancelled: CancellationToken::new(),
@@ -190,6 +203,16 @@ impl Job {
         &*self.inner.options.progress
     }
 
+    /// What has been used of other people's: images, repositories, files of the web.
+    pub fn materials(&self) -> Vec<Material> {
+        self.inner.materials.all()
+    }
+
+    /// What it has made or found made.
+    pub(crate) fn used(&self) -> Vec<UsedResult> {
+        self.inner.used.all()
+    }
+
     /// Says whether the job may do something.
     pub(crate) fn may(&self, entitlement: Entitlement) -> bool {
         self.inner.options.entitlements.contains(&entitlement)
@@ -227,10 +250,11 @@ impl Job {
                 && record.own > 0
                 && record.layers.iter().zip(layers).all(|(have, layer)| have.as_str() == layer);
             if is_part {
-                entries.push(crate::export::CacheEntry { layers: record.layers.len(), keys: record.keys });
+                let layers = (0..record.layers.len()).collect();
+                entries.push(crate::export::CacheEntry { layers, keys: record.keys });
             }
         }
-        entries.sort_by_key(|entry| entry.layers);
+        entries.sort_by_key(|entry| entry.layers.len());
         entries
     }
 
@@ -240,7 +264,24 @@ impl Job {
     /// A malformed definition.
     pub fn solve(&self, definition: pb::Definition) -> Result<Ref> {
         let graph = Graph::parse(&definition)?;
+        self.entitled(&graph)?;
         Ok(Ref::new(self.clone(), definition, graph))
+    }
+
+    /// Refuses a graph that wants more than the job may do.
+    fn entitled(&self, graph: &Graph) -> Result<()> {
+        for vertex in graph.vertices() {
+            let Some(pb::op::Op::Exec(op)) = &vertex.op.op else { continue };
+            let missing = match (op.network(), op.security()) {
+                (pb::NetMode::Host, _) if !self.may(Entitlement::NetworkHost) => "network.host",
+                (_, pb::SecurityMode::Insecure) if !self.may(Entitlement::SecurityInsecure) => {
+                    "security.insecure"
+                }
+                _ => continue,
+            };
+            return Err(Error::Denied { message: format!("failed to load LLB: {missing} is not allowed") });
+        }
+        Ok(())
     }
 
     /// Tells of the vertices of a graph that nobody has heard of.
@@ -268,6 +309,25 @@ impl Job {
         log_name: Option<&str>,
     ) -> Result<ResolvedImage> {
         let work = image::resolve(self, name, platform, mode);
+        match log_name {
+            Some(log_name) => self.internal(log_name, work).await,
+            None => work.await,
+        }
+    }
+
+    /// The same for an image in an OCI layout of the client: `NAME[:TAG]@DIGEST`. `store` and `session` may be empty.
+    ///
+    /// # Errors
+    /// When the client has no such image.
+    pub async fn resolve_layout(
+        &self,
+        place: &str,
+        store: &str,
+        session: &str,
+        platform: Option<&pb::Platform>,
+        log_name: Option<&str>,
+    ) -> Result<ResolvedImage> {
+        let work = layout::resolve(self, place, store, session, platform);
         match log_name {
             Some(log_name) => self.internal(log_name, work).await,
             None => work.await,

@@ -141,6 +141,8 @@ pub struct PruneOptions {
     pub keep_bytes: Option<u64>,
     /// So many bytes may remain (`--max-used-space`).
     pub max_used: Option<u64>,
+    /// So many bytes are to be free on the disk; nothing goes for it while they are (`--min-free-space`).
+    pub min_free: Option<u64>,
     /// Filters: `id`, `parent`, `type`, `description`, `inuse`, `mutable`, `immutable`, `shared`, `private`, with `==`,
     /// `!=` and `~=` as containerd has them; all of a text's comma-separated terms, any of the texts.
     pub filters: Vec<String>,

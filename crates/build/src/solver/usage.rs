@@ -108,11 +108,7 @@ impl Inner {
         let records = self.usage();
         let total: u64 = records.iter().filter(|record| !record.shared).map(|record| record.size).sum();
         let now = SystemTime::now();
-        // So many bytes may stay; without a bound nothing may.
-        let bound = match (options.keep_bytes, options.max_used) {
-            (None, None) => None,
-            (keep, used) => Some(keep.unwrap_or(0).max(used.unwrap_or(0))),
-        };
+        let bound = bound(options, total, || self.free());
         let mut left = total;
         let mut gone = Vec::new();
         for record in records {
@@ -148,6 +144,12 @@ impl Inner {
         Ok(gone)
     }
 
+    /// Bytes that are free on the disk of the cache; as many as there can be when that is not known.
+    fn free(&self) -> u64 {
+        let about = rustix::fs::statvfs(&self.config.root);
+        about.map_or(u64::MAX, |about| about.f_bavail.saturating_mul(about.f_frsize))
+    }
+
     /// Removes contents of files that no context has; not while a build may be receiving some.
     fn sweep_files(&self) -> Result<()> {
         let trees = self.locals.all();
@@ -156,6 +158,21 @@ impl Inner {
         tracing::debug!(freed, "files of contexts removed");
         Ok(())
     }
+}
+
+/// So many bytes may stay; without a bound nothing may.
+fn bound(options: &PruneOptions, total: u64, free: impl FnOnce() -> u64) -> Option<u64> {
+    if (options.keep_bytes, options.max_used, options.min_free) == (None, None, None) {
+        return None;
+    }
+    let used = match options.min_free {
+        None => options.max_used.unwrap_or(0),
+        Some(wanted) => {
+            let missing = wanted.saturating_sub(free());
+            total.saturating_sub(missing).min(options.max_used.unwrap_or(u64::MAX))
+        }
+    };
+    Some(used.max(options.keep_bytes.unwrap_or(0)))
 }
 
 /// One comparison of a filter.
@@ -251,6 +268,23 @@ mod tests {
             last_used: None,
             usage_count: 0,
         }
+    }
+
+    #[test]
+    fn what_may_stay_is_what_all_bounds_together_leave() {
+        let bound = |keep_bytes, max_used, min_free| {
+            let options = PruneOptions { keep_bytes, max_used, min_free, ..PruneOptions::default() };
+            bound(&options, 100, || 50)
+        };
+        assert_eq!(bound(None, None, None), None);
+        assert_eq!(bound(Some(10), None, None), Some(10));
+        assert_eq!(bound(Some(10), Some(30), None), Some(30));
+        assert_eq!(bound(Some(40), Some(30), None), Some(40));
+        assert_eq!(bound(None, None, Some(40)), Some(100), "there is room: nothing goes");
+        assert_eq!(bound(None, None, Some(70)), Some(80), "20 are missing");
+        assert_eq!(bound(None, Some(30), Some(70)), Some(30));
+        assert_eq!(bound(Some(90), None, Some(70)), Some(90), "what is kept in any case");
+        assert_eq!(bound(None, None, Some(1000)), Some(0));
     }
 
     #[test]

@@ -60,6 +60,12 @@ impl Snapshot {
         Snapshot { layers: layers.into(), base: Some(base), held: Arc::default() }
     }
 
+    /// How many of its layers are those of the image that it is based on.
+    pub fn of_base(&self) -> usize {
+        let Some(base) = &self.base else { return 0 };
+        self.layers.iter().zip(base.layers()).take_while(|(own, theirs)| own == theirs).count()
+    }
+
     /// Sees to it that the layers are here, and stay while the answer is held.
     pub async fn realize(&self, inner: &Inner) -> Result<Held> {
         if let Some(held) = self.held.lock().unwrap_or_else(PoisonError::into_inner).clone() {
@@ -73,7 +79,7 @@ impl Snapshot {
                     return Err(Error::failed("a cached layer is not there any more"));
                 };
                 // Held until all are.
-                let _pulled = base.pull(inner).await?;
+                let _pulled = base.pull(inner, &self.layers).await?;
                 images
                     .hold(&self.layers)
                     .ok_or_else(|| Error::failed("a layer of the image is not there any more"))?

@@ -172,6 +172,7 @@ impl Job {
             && let Some(outputs) = inner.cached(&quick, &plan.outputs, &inputs)
             && self.may_use(&outputs)
         {
+            self.note_used(&[&quick], &outputs);
             reporter.completed(true);
             return Ok(outputs);
         }
@@ -187,30 +188,49 @@ impl Job {
             for &index in &plan.outputs {
                 inner.cache.alias(&key::output(&exact, index), &key::output(&quick, index));
             }
+            self.note_used(&[&quick, &exact], &outputs);
             reporter.completed(true);
             return Ok(outputs);
         }
         if !ignore && let Some(outputs) = self.imported([&quick, &exact], &plan.outputs).await {
+            self.note_used(&[&quick, &exact], &outputs);
             reporter.completed(true);
             return Ok(outputs);
         }
         let work = {
             let (job, vertex, reporter) = (self.clone(), vertex.clone(), reporter.clone());
-            let (exact, quick) = (exact.clone(), quick);
+            let (exact, quick) = (exact.clone(), quick.clone());
             async move { job.make(&vertex, inputs, &plan, [exact, quick], &reporter).await }
         };
         if ignore {
-            return spawn(work).await;
+            let outputs = spawn(work).await?;
+            self.note_used(&[&quick, &exact], &outputs);
+            return Ok(outputs);
         }
         let (work, first) = inner.flights.join(&exact, reporter, work);
         if !first {
             tracing::debug!(vertex = vertex.digest, "joined the work of another build");
         }
         let result = work.await;
+        if let Ok(outputs) = &result {
+            self.note_used(&[&quick, &exact], outputs);
+        }
         if result.is_ok() && !first {
             reporter.completed(false);
         }
         result
+    }
+
+    /// Notes results for a cache that is made of this job, with every key that they are found by.
+    fn note_used(&self, keys: &[&String], outputs: &Outputs) {
+        let inner = &self.inner.solver.inner;
+        for (index, value) in outputs.iter().enumerate() {
+            let Some(value @ Value::Layers(snapshot)) = value else { continue };
+            let record = inner.record_of(value).and_then(|record| inner.cache.get(&record));
+            let mut all = record.map(|record| record.keys).unwrap_or_default();
+            all.extend(keys.iter().map(|key| key::output(key, index)));
+            self.inner.used.add(all, snapshot);
+        }
     }
 
     /// Whether cached results are in images that the client allows.

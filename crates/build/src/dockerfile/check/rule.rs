@@ -60,6 +60,22 @@ impl Rule {
         self.about().1
     }
 
+    /// Where it is explained.
+    pub fn url(self) -> String {
+        let mut slug = String::new();
+        let name = self.name().as_bytes();
+        for (at, &letter) in name.iter().enumerate() {
+            let next_is_small = name.get(at + 1).is_some_and(u8::is_ascii_lowercase);
+            let after_small = at > 0 && name[at - 1].is_ascii_lowercase();
+            // `JSONArgs` is two words.
+            if at > 0 && letter.is_ascii_uppercase() && (next_is_small || after_small) {
+                slug.push('-');
+            }
+            slug.push(char::from(letter.to_ascii_lowercase()));
+        }
+        format!("https://docs.docker.com/go/dockerfile/rule/{slug}/")
+    }
+
     /// Whether it must be asked for: `check=experimental=`.
     pub fn is_experimental(self) -> bool {
         matches!(self, Rule::CopyIgnoredFile | Rule::InvalidDefinitionDescription)

@@ -121,6 +121,6 @@ impl Transfer {
 
 fn no_destination(name: &str) -> Fault {
     Fault::new(format!(
-        "{name} requires at least two arguments, but only one was provided. Destination could not be determined."
+        "{name} requires at least two arguments, but only one was provided. Destination could not be determined"
     ))
 }

@@ -28,7 +28,7 @@ pub fn predefined(
         ("TARGETOSVERSION", String::new()),
         ("TARGETARCH", target.architecture.clone()),
         ("TARGETVARIANT", target.variant.clone()),
-        ("TARGETSTAGE", stage.to_owned()),
+        ("TARGETSTAGE", if stage.is_empty() { "default".to_owned() } else { stage.to_owned() }),
     ] {
         variables.set(name, given.get(name).cloned().unwrap_or(value))?;
     }

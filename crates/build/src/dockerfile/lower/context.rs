@@ -181,11 +181,19 @@ impl Named {
                 if reference.digest().is_none() {
                     return Err(Fault::new(format!("oci-layout reference {place:?} has no digest")));
                 }
-                let log = shown(&format!("load metadata for {reference}"));
+                // The store's name says nothing to the user.
+                let log = match (Reference::parse(name), reference.digest()) {
+                    (Ok(named), Some(digest)) => named.at_digest(digest.clone()).to_string(),
+                    _ => reference.to_string(),
+                };
+                let log = shown(&format!("load metadata for {log}"));
                 let resolved = sources.resolve_layout(place, &message(platform), &log).await?;
                 let mut parsed = Image::parse(&resolved.config)?;
                 parsed.created = None;
-                let store = place.split('@').next().unwrap_or_default().to_owned();
+                let name = place.split('@').next().unwrap_or_default();
+                // The store's name is without the tag.
+                let tag = name.rfind(':').filter(|at| !name[*at..].contains('/'));
+                let store = name[..tag.unwrap_or(name.len())].to_owned();
                 let root = draft.add(Vertex {
                     op: Some(pb::op::Op::Source(pb::SourceOp {
                         identifier: format!("oci-layout://{}", pinned(&resolved.name, &resolved.digest)),

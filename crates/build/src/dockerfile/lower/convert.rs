@@ -12,7 +12,7 @@ use super::lint;
 use super::stage::{Needs, StageState, Stages};
 use crate::dockerfile::check::{Linter, Rule};
 use crate::dockerfile::expand::{Lex, Variables};
-use crate::dockerfile::fault::{At as _, Fault, Result};
+use crate::dockerfile::fault::{At as _, Fault, Lines, Result};
 use crate::dockerfile::ignore::Matcher;
 use crate::dockerfile::instruction::{self, Document, Kind};
 use crate::dockerfile::parse::{self, Parsed};
@@ -113,6 +113,47 @@ pub struct Converter<'a> {
     global_steps: Vec<String>,
 }
 
+/// What a platform in one word may be: an operating system or an architecture.
+const KNOWN_PLATFORMS: [&str; 37] = [
+    "aix",
+    "android",
+    "darwin",
+    "dragonfly",
+    "freebsd",
+    "hurd",
+    "illumos",
+    "ios",
+    "js",
+    "linux",
+    "nacl",
+    "netbsd",
+    "openbsd",
+    "plan9",
+    "solaris",
+    "windows",
+    "zos",
+    "386",
+    "amd64",
+    "amd64p32",
+    "x86_64",
+    "x86-64",
+    "i386",
+    "arm",
+    "armhf",
+    "armel",
+    "aarch64",
+    "arm64",
+    "mips",
+    "mips64",
+    "mips64le",
+    "mipsle",
+    "ppc64",
+    "ppc64le",
+    "riscv64",
+    "s390x",
+    "loong64",
+];
+
 /// Makes a Dockerfile into a graph. What the checks find is in `linter`, also when it fails.
 ///
 /// # Errors
@@ -120,7 +161,9 @@ pub struct Converter<'a> {
 pub async fn convert(input: Input<'_>, linter: &mut Linter) -> Result<Converted> {
     let parsed = read(input.text)?;
     for lines in &parsed.empty_continuations {
-        linter.warn(Rule::NoEmptyContinuation, *lines, "Empty continuation line".to_owned());
+        // Where it ends: that is where BuildKit notices.
+        let lines = Lines::new(lines.end, lines.end);
+        linter.warn(Rule::NoEmptyContinuation, lines, "Empty continuation line".to_owned());
     }
     let document = instruction::parse(&parsed.nodes, linter)?;
     if document.stages.is_empty() {
@@ -133,7 +176,8 @@ pub async fn convert(input: Input<'_>, linter: &mut Linter) -> Result<Converted>
     let target = converter.target()?;
     converter.find_sources()?;
     converter.stages.check_circles()?;
-    if converter.stages.len() == 1 {
+    // A mount counts as another stage, whatever it is of.
+    if converter.stages.len() == 1 && !converter.stages.get(0).has_mounts() {
         converter.stages.get_mut(0).shown.clear();
     }
     let reachable = converter.resolve(target, linter).await?;
@@ -273,6 +317,10 @@ impl<'a> Converter<'a> {
         };
         if text.is_empty() {
             return Err(near(Fault::new(format!("empty platform value from expression {written}"))));
+        }
+        if !text.contains('/') && !KNOWN_PLATFORMS.contains(&text.to_lowercase().as_str()) {
+            let reason = format!("{text:?}: unknown operating system or architecture: invalid argument");
+            return Err(near(Fault::new(format!("failed to parse platform {written}: {reason}"))));
         }
         text.parse().map_err(|error| near(Fault::new(format!("failed to parse platform {written}: {error}"))))
     }

@@ -149,6 +149,7 @@ impl Converter<'_> {
                 let words = for_shell(state, command, keyword, lines, linter);
                 state.image.record(format!("CMD {}", go::quote_list(&words)), Layer::None, created);
                 state.image.config.cmd = words;
+                state.image.config.args_escaped = true;
                 Ok(())
             }
             Kind::Entrypoint(command) => {
@@ -474,7 +475,8 @@ fn is_signal(text: &str) -> bool {
         "TTIN", "TTOU", "URG", "USR1", "USR2", "VTALRM", "WINCH", "XCPU", "XFSZ", "UNUSED",
     ];
     if let Ok(number) = text.parse::<i32>() {
-        return (1..=64).contains(&number);
+        // Which numbers there are is for whoever runs it to know.
+        return number != 0;
     }
     let upper = text.to_uppercase();
     let bare = upper.strip_prefix("SIG").unwrap_or(&upper);

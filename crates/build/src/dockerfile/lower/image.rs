@@ -90,6 +90,9 @@ pub struct Config {
     /// Instructions for what is built on it.
     #[serde(deserialize_with = "nullable", skip_serializing_if = "Vec::is_empty")]
     pub on_build: Vec<String>,
+    /// Whether the command is one for a shell, or was: Docker says so of every `CMD` of a Dockerfile.
+    #[serde(deserialize_with = "nullable", skip_serializing_if = "std::ops::Not::not")]
+    pub args_escaped: bool,
     /// The shell of commands.
     #[serde(deserialize_with = "nullable", skip_serializing_if = "Vec::is_empty")]
     pub shell: Vec<String>,

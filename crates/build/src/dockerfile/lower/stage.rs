@@ -163,6 +163,14 @@ pub struct Stages {
 }
 
 impl StageState {
+    /// Whether any of its commands has a mount.
+    pub fn has_mounts(&self) -> bool {
+        self.tasks.iter().any(|task| match &task.instruction.kind {
+            Kind::Run(run) => !run.mounts.is_empty(),
+            _ => false,
+        })
+    }
+
     /// Makes one that has done nothing yet.
     pub fn new(stage: Stage) -> StageState {
         StageState {

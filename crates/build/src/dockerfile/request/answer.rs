@@ -190,6 +190,7 @@ pub fn lint(report: &LintReport<'_>, source: &pb::SourceInfo) -> Answer {
             json!({
                 "ruleName": warning.rule.name(),
                 "description": warning.rule.description(),
+                "url": warning.rule.url(),
                 "detail": warning.message,
                 "location": place(&[warning.lines]),
             })
@@ -206,8 +207,14 @@ pub fn lint(report: &LintReport<'_>, source: &pb::SourceInfo) -> Answer {
     let mut text = String::new();
     for warning in &warnings {
         let location = Location { source: source.clone(), ranges: vec![warning.lines.range()] };
-        let _ =
-            write!(text, "\nWARNING: {}\n{}\n{}", warning.rule.name(), warning.message, excerpt(&location));
+        let _ = write!(
+            text,
+            "\nWARNING: {} - {}\n{}\n{}",
+            warning.rule.name(),
+            warning.rule.url(),
+            warning.message,
+            excerpt(&location)
+        );
     }
     if let Some(fault) = report.fault {
         value["buildError"] = json!({"message": fault.message, "location": place(&fault.lines)});

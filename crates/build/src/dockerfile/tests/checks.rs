@@ -20,7 +20,7 @@ fn each_rule_finds_what_it_is_for() {
             "FROM alpine as build\nRUN a",
             &["FromAsCasing: 'as' and 'FROM' keywords' casing do not match (line 1)"],
         ),
-        ("FROM alpine\nRUN a \\\n\n b", &["NoEmptyContinuation: Empty continuation line (line 2)"]),
+        ("FROM alpine\nRUN a \\\n\n b", &["NoEmptyContinuation: Empty continuation line (line 4)"]),
         (
             "FROM alpine\nRUN a\nrun b",
             &[

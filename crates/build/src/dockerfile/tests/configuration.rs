@@ -26,6 +26,9 @@ fn each_instruction_sets_its_part_and_is_recorded() {
         ("CMD a b", "Cmd", json!(["/bin/sh", "-c", "a b"]), "CMD [\"/bin/sh\" \"-c\" \"a b\"]"),
         ("CMD [\"a\", \"$BASE\"]", "Cmd", json!(["a", "$BASE"]), "CMD [\"a\" \"$BASE\"]"),
         ("CMD []", "Cmd", json!(null), "CMD []"),
+        ("CMD [\"a\"]", "ArgsEscaped", json!(true), "CMD [\"a\"]"),
+        ("ENTRYPOINT a", "ArgsEscaped", json!(null), "ENTRYPOINT [\"/bin/sh\" \"-c\" \"a\"]"),
+        ("STOPSIGNAL 99", "StopSignal", json!("99"), "STOPSIGNAL 99"),
         ("ENTRYPOINT [\"a\"]", "Entrypoint", json!(["a"]), "ENTRYPOINT [\"a\"]"),
         (
             "ENTRYPOINT a",
@@ -106,6 +109,7 @@ fn arguments_have_scopes() {
         ),
         ("FROM alpine\nLABEL l=[$TARGETARCH]", &[], "[]"),
         ("FROM alpine\nARG TARGETARCH\nLABEL l=$TARGETARCH", &[("TARGETARCH", "z")], "z"),
+        ("FROM alpine\nARG TARGETSTAGE\nLABEL l=$TARGETSTAGE", &[], "default"),
         ("FROM alpine AS fin\nARG TARGETSTAGE\nLABEL l=$TARGETSTAGE", &[], "fin"),
         ("FROM alpine\nLABEL l=$BASE", &[], "1"),
         ("FROM alpine\nARG BUILDKIT_SBOM_SCAN_STAGE=true\nLABEL l=[$BUILDKIT_SBOM_SCAN_STAGE]", &[], "[]"),

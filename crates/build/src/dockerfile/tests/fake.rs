@@ -108,6 +108,10 @@ impl Fake {
 
 #[async_trait]
 impl Sources for Fake {
+    async fn resolve_layout(&self, place: &str, _: &pb::Platform, _: &str) -> Result<ResolvedImage> {
+        Err(Error::not_found(format!("no layout {place}")))
+    }
+
     async fn resolve_image(
         &self,
         name: &str,

@@ -330,3 +330,13 @@ fn steps_are_told_for_the_classic_builder() {
     assert_ne!(vertices[3], vertices[4]);
     assert!(made.0.definition.metadata.contains_key(&vertices[4]));
 }
+
+#[test]
+fn a_mount_counts_as_another_stage_for_the_names() {
+    let last = |text: &str| Fake::new(text).build().names().last().unwrap().clone();
+    assert_eq!(last("FROM alpine\nRUN a"), "[2/2] RUN a");
+    assert_eq!(
+        last("FROM alpine\nRUN --mount=type=tmpfs,target=/t a"),
+        "[stage-0 2/2] RUN --mount=type=tmpfs,target=/t a"
+    );
+}

@@ -60,7 +60,7 @@ fn checks_can_be_asked_for_alone() {
     assert_eq!(rules, ["FromAsCasing", "JSONArgsRecommended", "ExposeProtoCasing"]);
     assert_eq!(fake.answer("result.statuscode"), "1");
     assert!(fake.answer("result.txt").starts_with(
-        "\nWARNING: FromAsCasing\n'as' and 'FROM' keywords' casing do not match\nDockerfile:1\n--------------------\n   1 | >>> FROM alpine as a\n"
+        "\nWARNING: FromAsCasing - https://docs.docker.com/go/dockerfile/rule/from-as-casing/\n'as' and 'FROM' keywords' casing do not match\nDockerfile:1\n--------------------\n   1 | >>> FROM alpine as a\n"
     ));
     assert!(fake.told.lock().unwrap().is_empty());
     let fine = Fake::new("FROM alpine\nRUN x").with("requestid", "frontend.lint");

@@ -65,6 +65,8 @@ pub(super) async fn load(
     if let Some(wanted) = attribute("git.checksum").filter(|wanted| !commit.starts_with(*wanted)) {
         return Err(Error::failed(format!("expected checksum to match {wanted}, got {commit}")));
     }
+    let fragment = if remote.reference.is_empty() { String::new() } else { format!("#{}", remote.reference) };
+    job.inner.materials.add(format!("{}{fragment}", remote.url), format!("sha1:{commit}"));
     let text = format!("git {} {commit} {} {keep}", remote.url, remote.directory);
     let key = key::output(crate::graph::digest(text.as_bytes()).trim_start_matches("sha256:"), 0);
     if let Some((_, record)) = inner.cache.find(&key)

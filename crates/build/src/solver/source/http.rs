@@ -45,7 +45,10 @@ pub(super) async fn load(job: &Job, op: &pb::SourceOp, reporter: &Reporter) -> R
     let (mut body, answer) = match url.strip_prefix("http://buildkit-session/") {
         Some(_) => (job.client().contexts.upload(url).await?, None),
         None => {
-            let (body, answer) = inner.config.images.download(url).await?;
+            let (body, answer) = inner.config.images.download(url).await.map_err(|error| {
+                // BuildKit asks for it to find its key.
+                Error::unavailable(format!("failed to load cache key: {error}"))
+            })?;
             (Box::new(body) as Box<dyn tokio::io::AsyncRead + Send + Unpin>, Some(answer))
         }
     };
@@ -82,6 +85,9 @@ pub(super) async fn load(job: &Job, op: &pb::SourceOp, reporter: &Reporter) -> R
     reporter.status("downloading", received, total, true);
     let (_, hash) = store.finish(incoming)?;
     let digest = format!("sha256:{hash}");
+    if answer.is_some() {
+        job.inner.materials.add(url.to_owned(), digest.clone());
+    }
     if let Some(wanted) = wanted.filter(|wanted| *wanted != digest) {
         return Err(Error::failed(format!("digest mismatch {digest}: {wanted}")));
     }

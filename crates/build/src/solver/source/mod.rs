@@ -6,7 +6,7 @@ mod local;
 
 use super::report::Reporter;
 use super::value::Value;
-use super::{Job, image};
+use super::{Job, image, layout};
 use crate::error::{Error, Result};
 use crate::graph::{Vertex, pb};
 
@@ -28,9 +28,7 @@ pub(crate) async fn load(
         "docker-image" => image::load(job, rest, op, vertex.op.platform.as_ref()).await,
         "http" | "https" => http::load(job, op, reporter).await,
         "git" => git::load(job, rest, op, reporter).await,
-        "oci-layout" => {
-            Err(Error::invalid("oci-layout sources need a content store of the client's: not supported"))
-        }
+        "oci-layout" => layout::load(job, rest, op, vertex.op.platform.as_ref()).await,
         _ => Err(Error::invalid(format!("unknown source scheme {scheme}"))),
     }
 }
