@@ -19,6 +19,9 @@ use crate::{caps, fault, solve};
 /// Says whose build a call is about.
 const BUILD_ID: &str = "buildkit-controlapi-buildid";
 
+/// The kind of resolver that reads images in directories of the client.
+const OCI_LAYOUT: i32 = 1;
+
 type Reply<T> = Result<Response<T>, Status>;
 
 /// See the module's text.
@@ -79,8 +82,20 @@ impl LlbBridge for Bridge {
     ) -> Reply<ResolveImageConfigResponse> {
         let build = self.build(request.metadata()).await?;
         let request = request.into_inner();
-        if !matches!(request.resolver_type, 0) {
-            return Err(Status::unimplemented("OCI layouts of the client are not supported"));
+        if request.resolver_type == OCI_LAYOUT {
+            let image = build.0.job.resolve_layout(
+                &request.r#ref,
+                &request.store_id,
+                &request.session_id,
+                request.platform.as_ref(),
+                log_name(&request.log_name),
+            );
+            let image = image.await.map_err(refused)?;
+            return Ok(Response::new(ResolveImageConfigResponse {
+                digest: image.digest,
+                config: image.config,
+                r#ref: request.r#ref,
+            }));
         }
         let image = build.0.job.resolve_image(
             &request.r#ref,
@@ -134,6 +149,7 @@ impl LlbBridge for Bridge {
                     "cannot solve with both Definition and Frontend specified",
                 ));
             }
+            build.0.made_by(&request.frontend, &request.frontend_opt);
             let asked = FrontendRequest {
                 attributes: request.frontend_opt.into_iter().collect(),
                 inputs: request.frontend_inputs.into_iter().collect(),

@@ -22,19 +22,30 @@ pub(crate) struct Build {
     pub job: Job,
     /// Where the client drives the build itself.
     pub gateway: Option<Gateway>,
+    /// The frontend that made the result, with its attributes: the last one that was asked for files.
+    pub frontend: Mutex<Option<(String, HashMap<String, String>)>>,
     /// Set when the build is to end: by its client's word or absence.
     cancel: watch::Sender<bool>,
 }
 
 impl Build {
     pub fn new(status: Status, job: Job, gateway: Option<Gateway>) -> Self {
-        Self { status, job, gateway, cancel: watch::Sender::new(false) }
+        Self { status, job, gateway, frontend: Mutex::default(), cancel: watch::Sender::new(false) }
     }
 
     /// Ends the build.
     pub fn cancel(&self) {
         self.job.cancel();
         self.cancel.send_replace(true);
+    }
+
+    /// Notes the frontend of the result.
+    pub fn made_by(&self, frontend: &str, attributes: &HashMap<String, String>) {
+        // Other requests are about the file: checks, outlines.
+        if !attributes.contains_key("requestid") {
+            let mut place = self.frontend.lock().unwrap_or_else(PoisonError::into_inner);
+            *place = Some((frontend.to_owned(), attributes.clone()));
+        }
     }
 
     /// Ends when the build is to.

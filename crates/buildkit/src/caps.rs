@@ -24,12 +24,13 @@ const FRONTEND: &[&str] = &[
     "frontend.caps",
 ];
 
-/// Of graphs, and of a build as a whole. Not here: source policies, attestations, OCI layouts of the client, and caches
-/// kept by other people's services.
+/// Of graphs, and of a build as a whole. Not here: source policies, attestations, and caches kept by other people's
+/// services.
 const GRAPH: &[&str] = &[
     "source.image",
     "source.image.resolvemode",
     "source.local",
+    "source.ocilayout",
     "source.local.unique",
     "source.local.sessionid",
     "source.local.includepatterns",

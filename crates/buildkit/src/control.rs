@@ -14,6 +14,7 @@ use bollard_buildkit_proto::moby::buildkit::v1::{
 use futures_util::{Stream, StreamExt};
 use skiff_build::{PruneOptions, timestamp};
 use tokio::io::AsyncWriteExt;
+use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::io::ReaderStream;
 use tonic::metadata::{MetadataMap, MetadataValue};
 use tonic::{Request, Response, Status, Streaming};
@@ -31,6 +32,17 @@ type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 /// See the module's text.
 pub(crate) struct Control(pub Arc<Inner>);
 
+impl Control {
+    /// What a build of the history has told, unless it (or a new one of its name) can be listened to.
+    async fn told(&self, name: &str) -> Option<Vec<StatusResponse>> {
+        if self.0.builds.find(name).is_some() {
+            return None;
+        }
+        let (history, name) = (self.0.history.clone(), name.to_owned());
+        tokio::task::spawn_blocking(move || history.told(&name)).await.ok().flatten()
+    }
+}
+
 #[async_trait]
 impl Service for Control {
     async fn solve(&self, request: Request<SolveRequest>) -> Result<Response<SolveResponse>, Status> {
@@ -43,10 +55,14 @@ impl Service for Control {
 
     async fn status(&self, request: Request<StatusRequest>) -> Result<Response<Self::StatusStream>, Status> {
         let name = request.into_inner().r#ref;
-        let build = self.0.builds.get(&name).await;
-        let build = build.ok_or_else(|| Status::unknown(format!("no such job {name}")))?;
-        let mut response: Response<Self::StatusStream> =
-            Response::new(Box::pin(build.status.listen().map(Ok)));
+        let mut response: Response<Self::StatusStream> = match self.told(&name).await {
+            Some(told) => Response::new(Box::pin(futures_util::stream::iter(told.into_iter().map(Ok)))),
+            None => {
+                let build = self.0.builds.get(&name).await;
+                let build = build.ok_or_else(|| Status::unknown(format!("no such job {name}")))?;
+                Response::new(Box::pin(build.status.listen().map(Ok)))
+            }
+        };
         // Clients correct their clocks by it.
         if let Ok(now) = MetadataValue::try_from(jiff::Timestamp::now().to_string()) {
             response.metadata_mut().insert("buildkit-current-timestamp", now);
@@ -117,6 +133,7 @@ impl Service for Control {
             keep_duration: bytes(request.keep_duration).map(Duration::from_nanos),
             keep_bytes: bytes(request.reserved_space),
             max_used: bytes(request.max_used_space),
+            min_free: bytes(request.min_free_space),
             filters: request.filter,
         };
         let removed = self.0.solver.prune(options).await.map_err(|error| fault::status(&error))?;
@@ -127,19 +144,22 @@ impl Service for Control {
 
     type ListenBuildHistoryStream = Answers<BuildHistoryEvent>;
 
-    /// No history is kept, and clients do without when they are told so.
     async fn listen_build_history(
         &self,
-        _: Request<BuildHistoryRequest>,
+        request: Request<BuildHistoryRequest>,
     ) -> Result<Response<Self::ListenBuildHistoryStream>, Status> {
-        Err(Status::unimplemented("this engine keeps no build history"))
+        let events = self.0.history.listen(request.into_inner())?;
+        Ok(Response::new(Box::pin(ReceiverStream::new(events))))
     }
 
     async fn update_build_history(
         &self,
-        _: Request<UpdateBuildHistoryRequest>,
+        request: Request<UpdateBuildHistoryRequest>,
     ) -> Result<Response<UpdateBuildHistoryResponse>, Status> {
-        Err(Status::unimplemented("this engine keeps no build history"))
+        let (history, request) = (self.0.history.clone(), request.into_inner());
+        let updated = tokio::task::spawn_blocking(move || history.update(&request)).await;
+        updated.map_err(|error| Status::internal(format!("a worker failed: {error}")))??;
+        Ok(Response::new(UpdateBuildHistoryResponse {}))
     }
 }
 

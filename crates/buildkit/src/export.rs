@@ -5,20 +5,36 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::json;
 use skiff_build::export::{self, Archive, ExportedImage, ImageOptions};
 use skiff_build::{BuildResult, Error, Job, Progress, Ref, Refs, Result};
 
 use crate::session::Session;
 use crate::shown::Shown;
 
+/// What images are pushed as.
+const PUSHED: &str = "application/vnd.docker.distribution.manifest.v2+json";
 /// How often the progress of a transfer is told.
 const TELL: Duration = Duration::from_millis(100);
+
+/// What an exporter has made.
+#[derive(Debug, Default)]
+pub(crate) struct Exported {
+    /// What the client is told.
+    pub told: HashMap<String, String>,
+    /// The image's configuration, when it is an image.
+    pub configuration: Option<Vec<u8>>,
+}
 
 /// One exporter of a build.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Exporter {
     kind: Kind,
     image: ImageOptions,
+    /// Whether the image is pushed, too.
+    push: bool,
     /// Its place in the client's list, which its files are sent under.
     index: usize,
 }
@@ -57,14 +73,8 @@ impl Exporter {
                     .ok_or_else(|| Error::invalid(format!("non-bool value specified for {name}: {text}"))),
             }
         };
-        // With this driver the client itself pushes what was built: `push` alone is not for us.
         if kind == Kind::Image && flag("push-by-digest")? {
             return Err(Error::invalid("push-by-digest is not supported: push the image by its name"));
-        }
-        if flag("rewrite-timestamp")? {
-            return Err(Error::invalid(
-                "rewrite-timestamp is not supported: the times of files stay what they are",
-            ));
         }
         let names = attributes.get("name").map_or("", String::as_str);
         let epoch = attributes.get("source-date-epoch").filter(|text| !text.is_empty());
@@ -75,9 +85,14 @@ impl Exporter {
         let image = ImageOptions {
             names: names.split(',').filter(|name| !name.is_empty()).map(str::to_owned).collect(),
             source_date_epoch,
+            rewrite_times: flag("rewrite-timestamp")?,
             ..ImageOptions::default()
         };
-        Ok(Some(Self { kind, image, index }))
+        let push = kind == Kind::Image && flag("push")?;
+        if push && image.names.is_empty() {
+            return Err(Error::invalid("tag is needed when pushing to registry"));
+        }
+        Ok(Some(Self { kind, image, push, index }))
     }
 
     /// Lets the image tell later builds about the cache.
@@ -91,7 +106,7 @@ impl Exporter {
         self.kind != Kind::Image
     }
 
-    /// Exports a result; returns what the client is told.
+    /// Exports a result.
     ///
     /// # Errors
     /// Those of making the result; a client that does not take it.
@@ -101,14 +116,23 @@ impl Exporter {
         progress: Arc<dyn Progress>,
         session: Option<Arc<Session>>,
         result: &BuildResult,
-    ) -> Result<HashMap<String, String>> {
+    ) -> Result<Exported> {
         let session =
             || session.clone().ok_or_else(|| Error::invalid("this exporter needs a session of the client"));
         match self.kind {
             Kind::Image => {
                 let names = self.image.names.clone();
                 let image = export::image(job, result, self.image).await?;
-                Ok(about(&image, &names))
+                let pushed_names = if self.push { image.names.clone() } else { Vec::new() };
+                let mut exported = about(image, &names);
+                for name in pushed_names {
+                    let (digest, size) = export::push(job, &name).await?;
+                    let descriptor = json!({ "mediaType": PUSHED, "digest": digest, "size": size });
+                    let descriptor = STANDARD.encode(descriptor.to_string());
+                    exported.told.insert("containerimage.descriptor".to_owned(), descriptor);
+                    exported.told.insert("containerimage.digest".to_owned(), digest);
+                }
+                Ok(exported)
             }
             Kind::Archive(form) => {
                 let (session, names) = (session()?, self.image.names.clone());
@@ -118,11 +142,11 @@ impl Exporter {
                     Err(error) => return Err(end.reason().await.unwrap_or(error)),
                 };
                 end.finish().await?;
-                Ok(about(&image, &names))
+                Ok(about(image, &names))
             }
             Kind::Tar => {
                 let session = session()?;
-                let Some(reference) = single(result)? else { return Ok(HashMap::new()) };
+                let Some(reference) = single(result)? else { return Ok(Exported::default()) };
                 reference.evaluate().await?;
                 Shown::during(progress, "exporting to client tarball", async |shown: Shown| {
                     let (writer, mut end) = session.open_file(self.index);
@@ -138,13 +162,13 @@ impl Exporter {
                     }
                     end.finish().await?;
                     shown.bytes("sending tarball", sent.load(Ordering::Relaxed), true);
-                    Ok(HashMap::new())
+                    Ok(Exported::default())
                 })
                 .await
             }
             Kind::Local => {
                 let session = session()?;
-                let Some(reference) = single(result)? else { return Ok(HashMap::new()) };
+                let Some(reference) = single(result)? else { return Ok(Exported::default()) };
                 let mounted = reference.mount().await?;
                 let root =
                     mounted.root().try_clone_to_owned().map_err(|error| Error::failed(error.to_string()))?;
@@ -162,7 +186,7 @@ impl Exporter {
                     });
                     session.send_files(root, self.index, on_sent).await?;
                     shown.bytes("copying files", sent.load(Ordering::Relaxed), true);
-                    Ok(HashMap::new())
+                    Ok(Exported::default())
                 })
                 .await
             }
@@ -172,16 +196,16 @@ impl Exporter {
 
 /// What clients are told about an image. Its digest is its id: images of this store are known by their configuration,
 /// as dockerd's are.
-fn about(image: &ExportedImage, names: &[String]) -> HashMap<String, String> {
-    let mut about = HashMap::from([
+fn about(image: ExportedImage, names: &[String]) -> Exported {
+    let mut told = HashMap::from([
         ("containerimage.config.digest".to_owned(), image.id.clone()),
         ("containerimage.digest".to_owned(), image.id.clone()),
     ]);
     let names = if image.names.is_empty() { names } else { &image.names };
     if !names.is_empty() {
-        about.insert("image.name".to_owned(), names.join(","));
+        told.insert("image.name".to_owned(), names.join(","));
     }
-    about
+    Exported { told, configuration: Some(image.config) }
 }
 
 fn single(result: &BuildResult) -> Result<Option<Ref>> {
@@ -244,7 +268,8 @@ mod tests {
         assert!(!image.wants_session());
         assert!(read("local", &[("dest", "out")]).unwrap().unwrap().wants_session());
         assert_eq!(read("sky", &[]).unwrap_err().to_string(), "exporter \"sky\" could not be found");
-        assert!(read("image", &[("push", "true")]).is_ok(), "clients of this driver push by themselves");
+        assert!(read("image", &[("push", "true"), ("name", "a")]).unwrap().unwrap().push);
+        assert!(read("image", &[("push", "true")]).is_err(), "there is no name to push it under");
         assert!(read("image", &[("push-by-digest", "true")]).is_err());
         assert_eq!(
             read("image", &[("push-by-digest", "maybe")]).unwrap_err().to_string(),

@@ -17,7 +17,9 @@ use tower_service::Service;
 
 use crate::bridge::Bridge;
 use crate::builds::Builds;
+use crate::content::ContentServer;
 use crate::control::Control;
+use crate::history::History;
 use crate::session::{MESSAGE_LIMIT, Sessions};
 
 /// The BuildKit whose protocol is spoken: clients derive from it what they may ask for.
@@ -32,6 +34,8 @@ pub struct Config {
     pub worker: String,
     /// The address that `host-gateway` stands for, where there is one.
     pub host_gateway: Option<std::net::IpAddr>,
+    /// The directory of the history of builds.
+    pub history: std::path::PathBuf,
 }
 
 /// BuildKit's doors. Clones share one builder.
@@ -46,6 +50,7 @@ pub(crate) struct Inner {
     pub sessions: Sessions,
     pub builds: Builds,
     pub jobs: crate::classic::Named,
+    pub history: History,
     worker: String,
     host_gateway: Option<std::net::IpAddr>,
 }
@@ -64,12 +69,15 @@ impl BuildKit {
             sessions: Sessions::default(),
             builds: Builds::default(),
             jobs: crate::classic::Named::default(),
+            history: History::open(config.history),
             worker: config.worker,
             host_gateway: config.host_gateway,
         });
         let control = ControlServer::new(Control(inner.clone())).max_decoding_message_size(MESSAGE_LIMIT);
         let bridge = LlbBridgeServer::new(Bridge(inner.clone())).max_decoding_message_size(MESSAGE_LIMIT);
-        Self { inner, routes: Routes::new(control).add_service(bridge).prepare() }
+        let content = ContentServer(inner.history.clone());
+        let routes = Routes::new(control).add_service(bridge).add_service(content);
+        Self { inner, routes: routes.prepare() }
     }
 
     /// The sessions of clients, to add one to.
@@ -96,10 +104,16 @@ impl BuildKit {
 }
 
 impl Inner {
-    /// The one worker. It has no label `snapshotter`, which tells clients that it exports as dockerd without containerd's
-    /// store does, one platform at a time.
+    /// What images are for that say nothing else.
+    pub fn platform(&self) -> String {
+        let own = own_platform();
+        format!("{}/{}", own.os, own.architecture)
+    }
+
+    /// The one worker. The label `snapshotter` tells clients that it exports archives and caches, and pushes by itself.
     pub fn worker(&self) -> WorkerRecord {
-        let mut labels = HashMap::new();
+        let snapshotter = ("org.mobyproject.buildkit.worker.snapshotter".to_owned(), "overlayfs".to_owned());
+        let mut labels = HashMap::from([snapshotter]);
         if let Some(address) = self.host_gateway {
             labels.insert(
                 "org.mobyproject.buildkit.worker.moby.host-gateway-ip".to_owned(),

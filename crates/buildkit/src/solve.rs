@@ -1,21 +1,23 @@
 //! One build from its request to what its client is told: frontend or graph or the client's own driving, then exporters.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use bollard_buildkit_proto::moby::buildkit::v1::{
     CacheOptions, CacheOptionsEntry, Exporter as Asked, SolveRequest,
 };
 use bollard_buildkit_proto::pb;
+use skiff_build::export::{self, CacheExport};
 use skiff_build::{
     BuildResult, CacheImport, Client, Entitlement, Error, FrontendRequest, Job, JobOptions, Refs,
 };
 use tonic::Status as Refusal;
 
 use crate::builds::Build;
-use crate::export::Exporter;
+use crate::export::{Exported, Exporter};
 use crate::fault;
 use crate::gateway::Gateway;
+use crate::history::{Evidence, Recording};
 use crate::service::Inner;
 use crate::session::SessionClient;
 use crate::status::Status;
@@ -41,6 +43,8 @@ pub(crate) struct Request {
     pub cache: CacheOptions,
     /// What the build may do.
     pub entitlements: Vec<String>,
+    /// The client's own business: nothing that the history has.
+    pub internal: bool,
 }
 
 impl From<SolveRequest> for Request {
@@ -72,6 +76,7 @@ impl From<SolveRequest> for Request {
             exporters,
             cache,
             entitlements: request.entitlements,
+            internal: request.internal,
         }
     }
 }
@@ -80,7 +85,9 @@ impl From<SolveRequest> for Request {
 pub(crate) struct Prepared {
     request: Request,
     exporters: Vec<Exporter>,
+    caches: Vec<CacheExport>,
     running: crate::builds::Running,
+    recording: Option<Recording>,
     inner: Arc<Inner>,
 }
 
@@ -100,11 +107,12 @@ impl Inner {
             let exporter = Exporter::read(&asked.r#type, &attributes, index);
             exporters.extend(exporter.map_err(|error| fault::status(&error))?);
         }
-        for export in &request.cache.exports {
-            if export.r#type != "inline" {
-                return Err(Refusal::unknown(format!("unknown cache exporter: {:?}", export.r#type)));
+        let mut caches = Vec::new();
+        for asked in &request.cache.exports {
+            match CacheExport::read(&asked.r#type, &asked.attrs).map_err(|error| fault::status(&error))? {
+                Some(cache) => caches.push(cache),
+                None => exporters = exporters.into_iter().map(Exporter::with_inline_cache).collect(),
             }
-            exporters = exporters.into_iter().map(Exporter::with_inline_cache).collect();
         }
         let status = Status::default();
         let client = client.unwrap_or_else(|| {
@@ -117,12 +125,17 @@ impl Inner {
         let job = self.solver.begin(options);
         let driven = request.frontend.is_empty() && request.definition.is_none();
         let gateway = driven.then(|| Gateway::new(request.inputs.clone()));
-        let build = Build::new(status, job, gateway);
+        let build = Build::new(status.clone(), job, gateway);
         let running = self
             .builds
             .enter(&request.name, build)
             .ok_or_else(|| Refusal::already_exists(format!("job ID {} exists", request.name)))?;
-        Ok(Prepared { request, exporters, running, inner: self.clone() })
+        let recording = (!request.internal).then(|| {
+            let (name, frontend) = (&request.name, &request.frontend);
+            let (attributes, exporters) = (&request.attributes, &request.exporters);
+            Recording::begin(self.history.clone(), name, frontend, attributes, exporters, status)
+        });
+        Ok(Prepared { request, exporters, running, recording, caches, inner: self.clone() })
     }
 }
 
@@ -139,64 +152,92 @@ impl Prepared {
 
     /// Runs the build to its end. Dropping the future cancels it.
     pub async fn run(self) -> Result<HashMap<String, String>, Refusal> {
-        let build = self.running.build.clone();
-        let cancelled = || Refusal::cancelled("context canceled");
-        tokio::select! {
-            result = self.work() => result,
-            () = build.cancelled() => Err(cancelled()),
+        let Self { request, exporters, caches, running, recording, inner } = self;
+        let build = running.build.clone();
+        let result = tokio::select! {
+            result = work(request, exporters, caches, &build, &inner) => result,
+            () = build.cancelled() => Err(Refusal::cancelled("context canceled")),
+        };
+        let (outcome, configuration) = match result {
+            Ok(Exported { told, configuration }) => (Ok(told), configuration),
+            Err(refusal) => (Err(refusal), None),
+        };
+        if let Some(recording) = recording {
+            // Nothing more is told: who listens need not wait for the record.
+            build.status.finish();
+            let frontend = build.frontend.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            recording
+                .end(Evidence {
+                    outcome: Some(outcome.clone()),
+                    configuration,
+                    materials: build.job.materials(),
+                    frontend,
+                    platform: inner.platform(),
+                })
+                .await;
         }
+        outcome
     }
+}
 
-    async fn work(self) -> Result<HashMap<String, String>, Refusal> {
-        let Self { request, exporters, running, inner } = self;
-        let build = &running.build;
-        let refused = |error: Error| fault::status(&error);
-        // The client's going ends the build, though its connection for calls may stay.
-        let session =
-            if request.session.is_empty() { None } else { inner.sessions.get(&request.session).await.ok() };
-        if exporters.iter().any(Exporter::wants_session) && session.is_none() {
-            return Err(Refusal::unavailable(format!(
-                "no active session for {}: context deadline exceeded",
-                request.session
-            )));
+async fn work(
+    request: Request,
+    exporters: Vec<Exporter>,
+    caches: Vec<CacheExport>,
+    build: &Arc<Build>,
+    inner: &Arc<Inner>,
+) -> Result<Exported, Refusal> {
+    let refused = |error: Error| fault::status(&error);
+    // The client's going ends the build, though its connection for calls may stay.
+    let session =
+        if request.session.is_empty() { None } else { inner.sessions.get(&request.session).await.ok() };
+    if exporters.iter().any(Exporter::wants_session) && session.is_none() {
+        return Err(Refusal::unavailable(format!(
+            "no active session for {}: context deadline exceeded",
+            request.session
+        )));
+    }
+    let gone = async {
+        match &session {
+            Some(session) => session.ended().await,
+            None => std::future::pending().await,
         }
-        let gone = async {
-            match &session {
-                Some(session) => session.ended().await,
-                None => std::future::pending().await,
+    };
+    let work = async {
+        let result = match (&build.gateway, request.definition) {
+            (Some(gateway), _) => gateway.returned().await?,
+            (None, Some(definition)) if request.frontend.is_empty() => {
+                solve(&build.job, definition).map_err(refused)?
+            }
+            _ => {
+                build.made_by(&request.frontend, &request.attributes);
+                let asked = FrontendRequest {
+                    attributes: request.attributes.into_iter().collect(),
+                    inputs: request.inputs.into_iter().collect(),
+                };
+                frontend(&build.job, &request.frontend, asked).await.map_err(refused)?
             }
         };
-        let work = async {
-            let result = match (&build.gateway, request.definition) {
-                (Some(gateway), _) => gateway.returned().await?,
-                (None, Some(definition)) if request.frontend.is_empty() => {
-                    solve(&build.job, definition).map_err(refused)?
-                }
-                _ => {
-                    let asked = FrontendRequest {
-                        attributes: request.attributes.into_iter().collect(),
-                        inputs: request.inputs.into_iter().collect(),
-                    };
-                    frontend(&build.job, &request.frontend, asked).await.map_err(refused)?
-                }
-            };
-            if exporters.is_empty() {
-                // Without an exporter the cache is what a build is for.
-                evaluate(&result).await.map_err(refused)?;
-            }
-            let mut told = HashMap::new();
-            for exporter in exporters {
-                let progress = Arc::new(build.status.clone());
-                told.extend(
-                    exporter.run(&build.job, progress, session.clone(), &result).await.map_err(refused)?,
-                );
-            }
-            Ok(told)
-        };
-        tokio::select! {
-            result = work => result,
-            () = gone => Err(Refusal::cancelled("context canceled: the client's session ended")),
+        if exporters.is_empty() {
+            // Without an exporter the cache is what a build is for.
+            evaluate(&result).await.map_err(refused)?;
         }
+        let mut all = Exported::default();
+        for exporter in exporters {
+            let progress = Arc::new(build.status.clone());
+            let exported = exporter.run(&build.job, progress, session.clone(), &result).await;
+            let exported = exported.map_err(refused)?;
+            all.told.extend(exported.told);
+            all.configuration = all.configuration.or(exported.configuration);
+        }
+        for cache in caches {
+            all.told.extend(export::cache(&build.job, &result, &cache).await.map_err(refused)?);
+        }
+        Ok(all)
+    };
+    tokio::select! {
+        result = work => result,
+        () = gone => Err(Refusal::cancelled("context canceled: the client's session ended")),
     }
 }
 

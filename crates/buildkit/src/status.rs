@@ -57,6 +57,17 @@ impl Status {
         self.next.send_modify(|_| {});
     }
 
+    /// Everything that is known now, for those who read it once.
+    pub fn all(&self) -> Vec<StatusResponse> {
+        let (state, mut place) = (self.state(), 0);
+        std::iter::from_fn(|| state.collect(&mut place).0).collect()
+    }
+
+    /// The last word on each vertex.
+    pub fn vertices(&self) -> Vec<Vertex> {
+        self.state().vertices.clone()
+    }
+
     /// Listens from the first event on; the stream ends after the last.
     pub fn listen(&self) -> impl Stream<Item = StatusResponse> + Send + use<> {
         let next = self.next.subscribe();

@@ -11,7 +11,7 @@ use bollard_buildkit_proto::moby::buildkit::v1::frontend::llb_bridge_client::Llb
 use bollard_buildkit_proto::moby::buildkit::v1::frontend::{self as api, result};
 use bollard_buildkit_proto::moby::buildkit::v1::{
     BuildHistoryRequest, Exporter, InfoRequest, ListWorkersRequest, SolveRequest, StatusRequest,
-    StatusResponse,
+    StatusResponse, UpdateBuildHistoryRequest,
 };
 use futures_util::{StreamExt, TryStreamExt};
 use hyper::service::service_fn;
@@ -52,7 +52,12 @@ async fn bench(dockerfile: &str) -> Bench {
         keep_storage: 1 << 30,
     })
     .unwrap();
-    let kit = BuildKit::new(Config { solver, worker: "worker".to_owned(), host_gateway: None });
+    let kit = BuildKit::new(Config {
+        solver,
+        worker: "worker".to_owned(),
+        host_gateway: None,
+        history: root.path().join("build/history"),
+    });
     let client = FakeClient::with_directory();
     std::fs::write(client.directory().join("Dockerfile"), dockerfile).unwrap();
     std::fs::write(client.directory().join("file"), "contents").unwrap();
@@ -231,10 +236,12 @@ async fn what_is_not_offered_is_said_in_the_way_that_clients_understand() {
     let bench = bench("").await;
     let mut control = bench.control().await;
     let workers = control.list_workers(ListWorkersRequest::default()).await.unwrap().into_inner();
-    assert!(!workers.record[0].labels.contains_key("org.mobyproject.buildkit.worker.snapshotter"));
+    // Without it clients ask for neither archives nor caches.
+    assert!(workers.record[0].labels.contains_key("org.mobyproject.buildkit.worker.snapshotter"));
     assert!(control.info(InfoRequest {}).await.unwrap().into_inner().buildkit_version.is_some());
-    let history = control.listen_build_history(BuildHistoryRequest::default()).await;
-    assert_eq!(history.unwrap_err().code(), Code::Unimplemented);
+    let filter = BuildHistoryRequest { filter: vec!["?".to_owned()], ..BuildHistoryRequest::default() };
+    let history = control.listen_build_history(filter).await;
+    assert_eq!(history.unwrap_err().code(), Code::InvalidArgument);
     let exporter = control.solve(request("r", "dockerfile.v0", "sky")).await.unwrap_err();
     assert_eq!(exporter.message(), "exporter \"sky\" could not be found");
     let frontend = control.solve(request("r", "sky.v0", "")).await.unwrap_err();
@@ -265,4 +272,57 @@ async fn a_build_ends_with_its_clients_call_or_session() {
     bench.session.abort();
     assert_eq!(build.await.unwrap().unwrap_err().code(), Code::Cancelled);
     assert!(heard.next().await.is_none());
+}
+
+/// All that the content service has of a blob.
+async fn content(bench: &Bench, digest: &str, offset: i64) -> Result<Vec<u8>, tonic::Status> {
+    use crate::content::messages::{ReadContentRequest, ReadContentResponse};
+
+    let mut client = tonic::client::Grpc::with_origin(bench.caller().await, Caller::origin());
+    client.ready().await.unwrap();
+    let request = Request::new(ReadContentRequest { digest: digest.to_owned(), offset, size: 0 });
+    let codec: tonic_prost::ProstCodec<ReadContentRequest, ReadContentResponse> = Default::default();
+    let method = http::uri::PathAndQuery::from_static("/containerd.services.content.v1.Content/Read");
+    let pieces: Vec<ReadContentResponse> =
+        client.server_streaming(request, method, codec).await?.into_inner().try_collect().await?;
+    Ok(pieces.into_iter().flat_map(|piece| piece.data).collect())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_history_has_a_build_with_what_it_told_and_where_it_came_from() {
+    let bench = bench("FROM scratch\nCOPY file /\n").await;
+    let mut control = bench.control().await;
+    let mut asked = request("good", "dockerfile.v0", "oci");
+    asked.frontend_attrs.insert("build-arg:A".to_owned(), "1".to_owned());
+    control.solve(asked).await.unwrap();
+    let mut internal = request("internal", "dockerfile.v0", "");
+    internal.internal = true;
+    control.solve(internal).await.unwrap();
+    std::fs::write(bench.client.directory().join("Dockerfile"), "FROM scratch\nCOPY nothing /\n").unwrap();
+    control.solve(request("bad", "dockerfile.v0", "")).await.unwrap_err();
+
+    let listed = BuildHistoryRequest { early_exit: true, limit: 10, ..BuildHistoryRequest::default() };
+    let events = control.listen_build_history(listed).await.unwrap().into_inner();
+    let events: Vec<_> = events.try_collect().await.unwrap();
+    let records: Vec<_> = events.into_iter().map(|event| event.record.unwrap()).collect();
+    let names: Vec<&str> = records.iter().map(|record| record.r#ref.as_str()).collect();
+    assert_eq!(names, ["bad", "good"], "newest first, and not what is a client's own business");
+    let (bad, good) = (&records[0], &records[1]);
+    let message = &bad.error.as_ref().unwrap().message;
+    assert!(message.contains("\"/nothing\": not found"), "{message}");
+    let whole = content(&bench, &bad.external_error.as_ref().unwrap().digest, 0).await.unwrap();
+    let whole = rpc::Status::decode(whole.as_slice()).unwrap();
+    assert!(whole.details.iter().any(|detail| detail.type_url.ends_with("errdefs.Source+json")));
+    assert_eq!(good.num_total_steps, good.num_completed_steps);
+    let result = good.result.as_ref().unwrap();
+    let provenance = content(&bench, &result.attestations[0].digest, 0).await.unwrap();
+    let provenance: serde_json::Value = serde_json::from_slice(&provenance).unwrap();
+    assert_eq!(provenance["invocation"]["parameters"]["frontend"], "dockerfile.v0");
+    assert_eq!(provenance["invocation"]["parameters"]["args"]["build-arg:A"], "1");
+    let configuration = content(&bench, &result.results[&0].digest, 1).await.unwrap();
+    assert!(configuration.starts_with(b"\""), "the object without its brace: {configuration:?}");
+    assert_eq!(content(&bench, "sha256:00", 0).await.unwrap_err().code(), Code::NotFound);
+    let remove = UpdateBuildHistoryRequest { r#ref: "bad".to_owned(), delete: true, ..Default::default() };
+    control.update_build_history(remove.clone()).await.unwrap();
+    assert_eq!(control.update_build_history(remove).await.unwrap_err().code(), Code::NotFound);
 }

@@ -14,6 +14,7 @@ mod files;
 mod offer;
 mod secrets;
 mod ssh;
+mod stores;
 mod table;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -80,6 +81,11 @@ impl Session {
             let _ = end.send(true);
         };
         Ok((session, drive))
+    }
+
+    /// Its id.
+    pub(crate) fn id(&self) -> &str {
+        &self.offer.id
     }
 
     /// What tells its directories apart from those of other clients.

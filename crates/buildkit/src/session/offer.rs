@@ -32,7 +32,13 @@ impl SessionClient {
     /// The client as the solver takes it.
     pub fn into_client(self) -> Client {
         let this = Arc::new(self);
-        Client { contexts: this.clone(), secrets: this.clone(), ssh: this.clone(), credentials: this }
+        Client {
+            contexts: this.clone(),
+            secrets: this.clone(),
+            ssh: this.clone(),
+            credentials: this.clone(),
+            stores: this,
+        }
     }
 
     /// The build's session, or another one by name.

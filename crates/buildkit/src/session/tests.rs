@@ -220,9 +220,23 @@ impl AuthService for FakeClient {
 
     async fn fetch_token(
         &self,
-        _: Request<filesync::FetchTokenRequest>,
+        request: Request<filesync::FetchTokenRequest>,
     ) -> Result<Response<filesync::FetchTokenResponse>, Status> {
-        Err(Status::unimplemented("old client"))
+        let request = request.into_inner();
+        match request.host.as_str() {
+            "old:5000" => Err(Status::unimplemented("old client")),
+            "wrong:5000" => Err(Status::unknown("401 Unauthorized")),
+            _ => Ok(Response::new(filesync::FetchTokenResponse {
+                token: format!(
+                    "{} {} {} {}",
+                    request.host,
+                    request.realm,
+                    request.service,
+                    request.scopes.join(",")
+                ),
+                ..filesync::FetchTokenResponse::default()
+            })),
+        }
     }
 
     async fn get_token_authority(
@@ -518,4 +532,36 @@ async fn a_client_that_does_not_answer_is_given_up() {
     let error = client.secret("token").await.unwrap_err();
     assert!(error.to_string().contains("session silent closed"), "{error}");
     serve.await.unwrap().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_fetches_tokens_keeps_its_login() {
+    let client = FakeClient::with_directory();
+    let sessions = Sessions::default();
+    let mut offered = offer("new");
+    offered.methods.push("/moby.filesync.v1.Auth/FetchToken".to_owned());
+    let (near, far) = tokio::io::duplex(64 << 10);
+    let place = sessions.reserve(&offered).unwrap();
+    tokio::spawn(async move { place.serve(offered, near).await });
+    let routes = everything(&client);
+    tokio::spawn(async move {
+        let _ = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
+            .serve_connection(TokioIo::new(far), TowerToHyperService::new(routes))
+            .await;
+    });
+    let session = SessionClient { sessions, id: "new".to_owned() };
+    let delegate = async |host: &str| {
+        let auth = session.registry(host).await.unwrap().unwrap();
+        assert!(auth.username.is_empty(), "the login came along");
+        auth.delegate.unwrap().0
+    };
+    let hub = delegate("docker.io").await;
+    let (token, seconds) = hub.token("http://realm", "reg", &["a", "b"]).await.unwrap().unwrap();
+    assert_eq!((token.expose(), seconds), ("registry-1.docker.io http://realm reg a,b", 60));
+    assert_eq!(hub.login().await.unwrap().unwrap().username, "hub", "for registries without tokens");
+    assert_eq!(delegate("old:5000").await.token("r", "s", &[]).await.unwrap(), None);
+    assert_eq!(delegate("old:5000").await.login().await.unwrap(), None);
+    let refused = delegate("wrong:5000").await.token("r", "s", &[]).await.unwrap_err();
+    assert_eq!(refused, "failed to authorize: failed to fetch oauth token: 401 Unauthorized");
+    assert_ne!(hub.id(), delegate("old:5000").await.id());
 }
