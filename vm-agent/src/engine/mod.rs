@@ -120,12 +120,14 @@ async fn serve(options: Options, supervisor: Client) -> anyhow::Result<()> {
         fallback_dns: Vec::new(),
         registry_mirrors: options.registry_mirror,
     };
+    let history = config.root.join("build/history");
     let engine = Engine::open(config).await.context("open the engine")?;
     let listener = listen(&options.socket)?;
     let buildkit = skiff_buildkit::BuildKit::new(skiff_buildkit::Config {
         solver: engine.solver().context("open the build cache")?,
         worker: engine.id().to_owned(),
         host_gateway: engine.host_gateway(),
+        history,
     });
     let backend = Arc::new(adapter::Adapter(engine.clone(), buildkit));
     let server = skiff_docker_api::Server::new(backend, env!("CARGO_PKG_VERSION"));

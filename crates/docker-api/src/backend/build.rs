@@ -107,6 +107,8 @@ pub struct PruneBuilds {
     pub keep_storage: Option<u64>,
     /// So many bytes may be used afterwards (`max-used-space`).
     pub max_used_space: Option<u64>,
+    /// So many bytes are to be free on the disk (`min-free-space`).
+    pub min_free_space: Option<u64>,
     /// Which ones.
     pub filters: Filters,
 }

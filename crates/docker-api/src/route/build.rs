@@ -27,6 +27,7 @@ const PRUNE_FILTERS: &[&str] = &[
     "shared",
     "type",
     "until",
+    "unused-for",
 ];
 
 pub(super) async fn route(call: Call, path: &[&str]) -> Result<Answer> {
@@ -134,6 +135,7 @@ async fn prune(call: Call) -> Result<Answer> {
         all: query.flag("all"),
         keep_storage: bytes(&["reserved-space", "keep-storage"])?,
         max_used_space: bytes(&["max-used-space"])?,
+        min_free_space: bytes(&["min-free-space"])?,
         filters: query.filters(PRUNE_FILTERS)?,
     };
     let pruned = call.backend.prune_builds(request).await?;

@@ -45,6 +45,8 @@ pub struct PruneBuilds {
     pub keep_storage: Option<u64>,
     /// So many bytes may be used afterwards.
     pub max_used_space: Option<u64>,
+    /// So many bytes are to be free on the disk.
+    pub min_free_space: Option<u64>,
     /// Which ones.
     pub filters: Filters,
 }
@@ -78,11 +80,16 @@ impl Engine {
     /// # Errors
     /// When a time can't be read, or the cache not be opened.
     pub async fn prune_builds(&self, request: PruneBuilds) -> Result<PrunedBuilds> {
-        let PruneBuilds { all, keep_storage, max_used_space, filters } = request;
+        let PruneBuilds { all, keep_storage, max_used_space, min_free_space, mut filters } = request;
+        // An older name for it.
+        if let Some(values) = filters.0.remove("unused-for") {
+            filters.0.insert("until".to_owned(), values);
+        }
         let mut options = PruneOptions {
             all,
             keep_bytes: keep_storage,
             max_used: max_used_space,
+            min_free: min_free_space,
             ..PruneOptions::default()
         };
         let kept_since = until(&filters)?;

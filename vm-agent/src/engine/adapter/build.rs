@@ -26,6 +26,7 @@ impl Build for Adapter {
             all: request.all,
             keep_storage: request.keep_storage,
             max_used_space: request.max_used_space,
+            min_free_space: request.min_free_space,
             filters: convert::filters(&request.filters),
         };
         let pruned = self.0.prune_builds(request).await.or_api()?;

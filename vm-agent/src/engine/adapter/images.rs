@@ -140,6 +140,7 @@ pub(super) fn credentials(auth: Auth) -> Option<skiff_images::Auth> {
         password: Secret::new(password),
         identity_token: Secret::new(auth.identitytoken),
         registry_token: Secret::new(auth.registrytoken),
+        delegate: None,
     };
     (own != skiff_images::Auth::default()).then_some(own)
 }
