@@ -35,9 +35,14 @@ impl NativeEngine {
 
     /// The same with registry mirrors.
     pub fn with_mirrors(mirrors: &[String]) -> anyhow::Result<Self> {
+        Self::below(&std::env::temp_dir(), mirrors)
+    }
+
+    /// The same with its directory in another one: on a small disk.
+    pub fn below(place: &Path, mirrors: &[String]) -> anyhow::Result<Self> {
         let directory = tempfile::Builder::new()
             .prefix("skiff-engine-")
-            .tempdir()
+            .tempdir_in(place)
             .context("make the engine's directory")?;
         let mut engine = Self { directory, mirrors: mirrors.to_vec(), child: None, before: Before::now() };
         engine.start_again()?;

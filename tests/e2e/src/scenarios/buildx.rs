@@ -23,7 +23,7 @@ scenarios![
 ];
 
 /// A directory with files in it.
-fn project(files: &[(&str, &str)]) -> anyhow::Result<tempfile::TempDir> {
+pub(super) fn project(files: &[(&str, &str)]) -> anyhow::Result<tempfile::TempDir> {
     let dir = tempfile::tempdir().context("make the project's directory")?;
     for (name, text) in files {
         let path = dir.path().join(name);
@@ -34,7 +34,7 @@ fn project(files: &[(&str, &str)]) -> anyhow::Result<tempfile::TempDir> {
 }
 
 /// A client that `scripts/fetch-clients` fetches, if it was, on this engine and with a configuration of its own.
-fn client(on: &Subject, name: &str, config: &Path) -> Option<impl Fn(&[&str]) -> Program> {
+pub(super) fn client(on: &Subject, name: &str, config: &Path) -> Option<impl Fn(&[&str]) -> Program> {
     let Some(program) = on.tool(name) else {
         eprintln!("       skipped: {name} is not in target/tools (scripts/fetch-clients puts it there)");
         return None;
@@ -54,7 +54,7 @@ fn client(on: &Subject, name: &str, config: &Path) -> Option<impl Fn(&[&str]) ->
     })
 }
 
-fn text(path: &Path) -> &str {
+pub(super) fn text(path: &Path) -> &str {
     path.to_str().expect("temporary paths are text")
 }
 

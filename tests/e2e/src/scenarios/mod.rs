@@ -7,6 +7,7 @@ mod attach;
 mod bad_input;
 mod build;
 mod buildx;
+mod caches;
 mod compose;
 mod create;
 mod dockerfiles;
@@ -64,6 +65,7 @@ pub fn all() -> Vec<Scenario> {
         links::ALL,
         compose::ALL,
         buildx::ALL,
+        caches::ALL,
         volumes::ALL,
         files::ALL,
         archive::ALL,

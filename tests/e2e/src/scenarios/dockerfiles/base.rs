@@ -11,6 +11,13 @@ pub(super) const CASES: &[Case] = &[
         ..CASE
     },
     Case {
+        name: "an-owner-that-nobody-knows",
+        dockerfile: "FROM busybox\nCOPY --chown=nobody-knows:him a /a\n",
+        files: &[("a", "1")],
+        yields: &["/a f644 0:0 1"],
+        ..CASE
+    },
+    Case {
         name: "modes",
         dockerfile: "FROM busybox\nCOPY --chmod=711 a /a\nRUN cp /a /s && chmod 4755 /s && mkdir -m 1777 /t\n",
         files: &[("a", "1")],
