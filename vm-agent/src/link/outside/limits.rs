@@ -1,7 +1,7 @@
 //! How many flows there may be: of everybody together, and of each address.
 //!
-//! Each may have a multiple of the places that are still free. One alone gets four fifths of all, two get four ninths each,
-//! and so on: the more there are, the less each of them, and whoever comes last finds places too.
+//! Each may have a multiple of the places that are still free. One alone gets four fifths of them, two get four ninths each,
+//! and so on: the more there are, the less each of them. Some places are kept for those who have few.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -10,8 +10,12 @@ use std::time::{Duration, Instant};
 
 /// All flows together; the link carries 16384 streams each way, and others need some of them.
 const MOST: usize = 15 * 1024;
-/// How many times as many flows as there are free places one address may have.
+/// Those of them that are for everybody.
+const SHARED: usize = 14 * 1024;
+/// How many times as many flows as there are free places of these one address may have.
 const SHARE: usize = 4;
+/// Who has less than this may take of the others.
+const FEW: usize = 32;
 /// How often a full table is told.
 const TELL: Duration = Duration::from_secs(10);
 
@@ -40,7 +44,9 @@ impl Limits {
     pub fn take(self: &Arc<Self>, client: IpAddr) -> Option<Place> {
         let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
         let (all, mine) = (table.all, table.of.get(&client).copied().unwrap_or(0));
-        if mine >= SHARE * (MOST - all) {
+        let is_fair = mine < SHARE * SHARED.saturating_sub(all);
+        let has_few = mine < FEW && all < MOST;
+        if !is_fair && !has_few {
             if table.told.is_none_or(|told| told.elapsed() > TELL) {
                 table.told = Some(Instant::now());
                 tracing::warn!(%client, flows = mine, all, "too many connections out at once: new ones wait");
@@ -77,16 +83,16 @@ mod tests {
             std::iter::from_fn(|| limits.take(IpAddr::from([172, 17, 0, last]))).collect()
         };
         let mut places = vec![take_all(2)];
-        assert_eq!(places[0].len(), MOST * SHARE / (SHARE + 1));
+        assert_eq!(places[0].len(), SHARED * SHARE / (SHARE + 1) + 1);
         // The second gets what is fair of the rest, and more once the first one gives way.
         places.push(take_all(3));
-        assert_eq!(places[1].len(), (MOST - places[0].len()) * SHARE / (SHARE + 1) + 1);
-        places[0].truncate(MOST / 4);
+        assert_eq!(places[1].len(), (SHARED - places[0].len()) * SHARE / (SHARE + 1) + 1);
+        places[0].truncate(SHARED / 4);
         places.push(take_all(3));
-        assert!(places[1].len() + places[2].len() > MOST / 2);
-        for other in 4..40 {
+        assert!(places[1].len() + places[2].len() > SHARED / 2);
+        for other in 4..36 {
             places.push(take_all(other));
-            assert!(!places.last().unwrap().is_empty(), "{other} finds none");
+            assert!(places.last().unwrap().len() >= FEW, "{other} finds too few");
         }
         assert!(places.iter().map(Vec::len).sum::<usize>() <= MOST);
         drop(places);
