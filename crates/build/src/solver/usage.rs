@@ -12,6 +12,8 @@ use super::mounts::{self, RECORD};
 use super::{Inner, PruneOptions, Solver, UsageRecord, blocking};
 use crate::error::{Error, Result};
 
+/// What nobody has used for so long goes, as with dockerd, however much room there is.
+const UNUSED: Duration = Duration::from_secs(60 * 24 * 60 * 60);
 /// How long after a new record the cache is measured.
 const SOON: Duration = Duration::from_secs(30);
 
@@ -54,20 +56,23 @@ impl Inner {
             tokio::time::sleep(SOON).await;
             let Some(inner) = weak.upgrade() else { return };
             inner.collecting.store(false, Ordering::Release);
-            let collected = blocking(move || {
-                let options = PruneOptions {
-                    max_used: Some(inner.config.keep_storage),
-                    all: true,
-                    ..PruneOptions::default()
-                };
-                inner.prune(&options, &[])
-            });
+            let collected = blocking(move || inner.collect());
             match collected.await {
                 Ok(removed) if removed.is_empty() => {}
                 Ok(removed) => tracing::info!(records = removed.len(), "build cache cut down"),
                 Err(error) => tracing::warn!(%error, "build cache can't be cut down"),
             }
         });
+    }
+
+    /// Removes what nobody has used for long, then the oldest while there is too much.
+    fn collect(&self) -> Result<Vec<UsageRecord>> {
+        let old = PruneOptions { keep_duration: Some(UNUSED), all: true, ..PruneOptions::default() };
+        let large =
+            PruneOptions { max_used: Some(self.config.keep_storage), all: true, ..PruneOptions::default() };
+        let mut removed = self.prune(&old, &[])?;
+        removed.extend(self.prune(&large, &[])?);
+        Ok(removed)
     }
 
     fn usage(&self) -> Vec<UsageRecord> {
@@ -268,6 +273,54 @@ mod tests {
             last_used: None,
             usage_count: 0,
         }
+    }
+
+    struct NoSteps;
+
+    #[async_trait::async_trait]
+    impl crate::StepRunner for NoSteps {
+        async fn run(&self, _: crate::Step, _: tokio_util::sync::CancellationToken) -> Result<i32> {
+            Err(Error::failed("no steps here"))
+        }
+    }
+
+    #[tokio::test]
+    async fn what_nobody_has_used_for_long_goes_and_then_the_oldest() {
+        let root = tempfile::tempdir().unwrap();
+        let config = crate::Config {
+            root: root.path().join("build"),
+            images: skiff_images::Store::open(skiff_images::Config::new(root.path())).unwrap(),
+            runner: Arc::new(NoSteps),
+            keep_storage: 25,
+        };
+        let solver = Solver::open(config).unwrap();
+        let now = crate::solver::cache::seconds();
+        let add = |id: &str, age: u64| {
+            let record = Record {
+                kind: "regular".to_owned(),
+                description: id.to_owned(),
+                parents: Vec::new(),
+                keys: vec![id.to_owned()],
+                own: 0,
+                size: 10,
+                created: now - age,
+                last_used: now - age,
+                uses: 1,
+                layers: Vec::new(),
+            };
+            solver.inner.cache.add(id, record, skiff_images::Held::nothing());
+        };
+        let collected = || {
+            let removed = solver.inner.collect().unwrap();
+            removed.into_iter().map(|record| record.id).collect::<Vec<_>>()
+        };
+        add("long ago", UNUSED.as_secs() + 60);
+        add("before", 200);
+        assert_eq!(collected(), ["long ago"], "though there is room");
+        add("then", 100);
+        add("now", 0);
+        assert_eq!(collected(), ["before"], "only as many as are too many");
+        assert!(collected().is_empty());
     }
 
     #[test]
