@@ -102,6 +102,16 @@ pub enum Error {
         /// The image's own.
         actual: String,
     },
+    /// The manifest is of the first form, which nobody reads any more.
+    #[error(
+        "[DEPRECATION NOTICE] Docker Image Format v1 and Docker Image manifest version 2, schema 1 support is \
+         disabled by default and will be removed in an upcoming release.{suggestion} More information at \
+         https://docs.docker.com/go/deprecated-image-specs/"
+    )]
+    OldManifest {
+        /// Whom to ask for another one, after a space; or nothing.
+        suggestion: String,
+    },
     /// A manifest or configuration makes no sense.
     #[error("{what}: {reason}")]
     Malformed {
@@ -184,9 +194,11 @@ impl Error {
     /// Says what kind of failure this is.
     pub fn code(&self) -> Code {
         match self {
-            Error::Reference(_) | Error::Invalid { .. } | Error::Archive { .. } | Error::Input { .. } => {
-                Code::InvalidArgument
-            }
+            Error::Reference(_)
+            | Error::Invalid { .. }
+            | Error::Archive { .. }
+            | Error::Input { .. }
+            | Error::OldManifest { .. } => Code::InvalidArgument,
             Error::NoSuchImage { .. }
             | Error::NotPushed { .. }
             | Error::RegistryNotFound { .. }

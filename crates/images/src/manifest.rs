@@ -28,21 +28,23 @@ pub(crate) const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Descriptor {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     pub media_type: String,
     pub digest: Digest,
     pub size: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub platform: Option<DescriptorPlatform>,
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(default, deserialize_with = "or_default", skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: BTreeMap<String, String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct DescriptorPlatform {
+    #[serde(default, deserialize_with = "or_default")]
     pub architecture: String,
+    #[serde(default, deserialize_with = "or_default")]
     pub os: String,
-    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[serde(default, deserialize_with = "or_default", skip_serializing_if = "String::is_empty")]
     pub variant: String,
 }
 
@@ -52,11 +54,13 @@ pub(crate) struct ImageManifest {
     #[serde(default)]
     pub media_type: Option<String>,
     pub config: Descriptor,
+    #[serde(default, deserialize_with = "or_default")]
     pub layers: Vec<Descriptor>,
 }
 
 #[derive(Debug, Clone, Deserialize)]
 pub(crate) struct ManifestList {
+    #[serde(default, deserialize_with = "or_default")]
     pub manifests: Vec<Descriptor>,
 }
 
@@ -81,10 +85,7 @@ impl Document {
         let probe: Probe = parse_json("manifest", bytes)?;
         let named = probe.media_type.as_deref().or(media_type).unwrap_or_default();
         if probe.schema_version == Some(1) {
-            return Err(Error::Malformed {
-                what: "manifest".to_owned(),
-                reason: "Docker image manifest version 2, schema 1 is not supported".to_owned(),
-            });
+            return Err(Error::OldManifest { suggestion: String::new() });
         }
         match (named, probe.manifests.is_some(), probe.layers.is_some()) {
             (DOCKER_LIST | OCI_INDEX, true, _) | (_, true, false) => {
@@ -184,6 +185,13 @@ impl ManifestList {
     }
 }
 
+/// Reads `null`, as Go writes what is empty, as nothing.
+pub(crate) fn or_default<'de, D: serde::Deserializer<'de>, T: Default + Deserialize<'de>>(
+    deserializer: D,
+) -> Result<T, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
+}
+
 /// Parses JSON and says which document was wrong.
 pub(crate) fn parse_json<'a, T: Deserialize<'a>>(what: &str, bytes: &'a [u8]) -> Result<T, Error> {
     serde_json::from_slice(bytes)
@@ -220,6 +228,18 @@ mod tests {
             list.choose(&"linux/arm64/v8".parse().unwrap()).unwrap_err().to_string(),
             "no matching manifest for linux/arm64 in the manifest list entries"
         );
+    }
+
+    #[test]
+    fn what_go_writes_as_null_is_nothing() {
+        let d = Digest::of(b"x");
+        let text = format!(
+            r#"{{"schemaVersion":2,"manifests":[{{"digest":"{d}","size":1,"mediaType":null,"annotations":null,"platform":{{"os":null}}}}]}}"#
+        );
+        let Document::List(list) = Document::parse(text.as_bytes(), None).unwrap() else { panic!("no list") };
+        assert!(list.manifests[0].annotations.is_empty());
+        let text = format!(r#"{{"config":{{"digest":"{d}","size":1}},"layers":[],"annotations":null}}"#);
+        assert!(matches!(Document::parse(text.as_bytes(), None).unwrap(), Document::Image(_)));
     }
 
     #[test]

@@ -3,8 +3,8 @@
 use std::fs;
 use std::path::Path;
 
-use crate::client::Client;
-use crate::peer::{IMAGE, Peer};
+use crate::client::{Cache, Client, settle};
+use crate::peer::IMAGE;
 use crate::sample::Sample;
 
 /// Files of the project, and of the large context.
@@ -24,67 +24,64 @@ struct Figures {
     large_again: Sample,
 }
 
-/// Prints the figures of our engine, and of a dockerd where there is one.
+/// Prints the figures of our engine, and of dockerd and buildah where they can be had.
 pub fn bench() -> anyhow::Result<()> {
-    let mut peers = vec![Peer::skiff()?];
-    peers.extend(Peer::dockerd()?);
-    let clients = peers.iter().map(|peer| Client::new(peer.socket())).collect::<anyhow::Result<Vec<_>>>()?;
-    let mut figures: Vec<Figures> = peers.iter().map(|_| Figures::default()).collect();
+    println!("build: {SOURCES} source files and three steps; then {FILES} files");
+    let clients = Client::all()?;
+    if !clients[0].has_buildx() {
+        println!("  no buildx (scripts/fetch-clients): the classic builder is measured");
+    }
+    let mut figures: Vec<Figures> = clients.iter().map(|_| Figures::default()).collect();
     let project = project()?;
-    let context = project.path().to_string_lossy().into_owned();
-    for _ in 0..COLD {
-        for (client, figures) in clients.iter().zip(&mut figures) {
-            figures.cold.push(client.time(&["build", "--no-cache", "-t", "bench/app", &context])?);
+    let each = |figures: &mut [Figures],
+                pick: fn(&mut Figures) -> &mut Sample,
+                name: &str,
+                context: &Path,
+                cache: Cache|
+     -> anyhow::Result<()> {
+        for (client, figures) in clients.iter().zip(figures) {
+            settle()?;
+            pick(figures).push(client.build(name, context, cache)?);
         }
+        Ok(())
+    };
+    for _ in 0..COLD {
+        each(&mut figures, |f| &mut f.cold, "bench/app", project.path(), Cache::Ignore)?;
     }
     for client in &clients {
-        client.time(&["build", "-t", "bench/app", &context])?;
+        client.build("bench/app", project.path(), Cache::Use)?;
     }
     for _ in 0..ROUNDS {
-        for (client, figures) in clients.iter().zip(&mut figures) {
-            figures.same.push(client.time(&["build", "-t", "bench/app", &context])?);
-        }
+        each(&mut figures, |f| &mut f.same, "bench/app", project.path(), Cache::Use)?;
     }
     for round in 0..ROUNDS {
         fs::write(project.path().join("src/0"), format!("changed {round}"))?;
-        for (client, figures) in clients.iter().zip(&mut figures) {
-            figures.changed.push(client.time(&["build", "-t", "bench/app", &context])?);
-        }
+        each(&mut figures, |f| &mut f.changed, "bench/app", project.path(), Cache::Use)?;
     }
     let large = large()?;
-    let context = large.path().to_string_lossy().into_owned();
-    for (client, figures) in clients.iter().zip(&mut figures) {
-        figures.large_first.push(client.time(&["build", "-t", "bench/large", &context])?);
-    }
+    each(&mut figures, |f| &mut f.large_first, "bench/large", large.path(), Cache::Use)?;
     for _ in 0..LARGE {
-        for (client, figures) in clients.iter().zip(&mut figures) {
-            figures.large_again.push(client.time(&["build", "-t", "bench/large", &context])?);
-        }
+        each(&mut figures, |f| &mut f.large_again, "bench/large", large.path(), Cache::Use)?;
     }
-    let door = if clients[0].has_buildx() { "buildx" } else { "docker build" };
-    println!("build: {SOURCES} source files and three steps by {door}; then {FILES} files");
-    for (peer, figures) in peers.iter().zip(&figures) {
-        println!("  {:<14} cold                {}", peer.name, figures.cold);
-        println!("  {:<14} again               {}", peer.name, figures.same);
-        println!("  {:<14} one file changed    {}", peer.name, figures.changed);
-        println!("  {:<14} {FILES} files         {}", peer.name, figures.large_first);
-        println!("  {:<14} {FILES} files again   {}", peer.name, figures.large_again);
+    for (client, figures) in clients.iter().zip(&figures) {
+        println!("  {:<16} cold                {}", client.name, figures.cold);
+        println!("  {:<16} again               {}", client.name, figures.same);
+        println!("  {:<16} one file changed    {}", client.name, figures.changed);
+        println!("  {:<16} {FILES} files         {}", client.name, figures.large_first);
+        println!("  {:<16} {FILES} files again   {}", client.name, figures.large_again);
     }
-    match &figures[..] {
-        [ours, theirs] => {
-            println!(
-                "  ratios: cold {:.2}, again {:.2} (goal ≤ 0.30), one file changed {:.2},",
-                ours.cold.ratio(&theirs.cold),
-                ours.same.ratio(&theirs.same),
-                ours.changed.ratio(&theirs.changed)
-            );
-            println!(
-                "          {FILES} files {:.2}, again {:.2}",
-                ours.large_first.ratio(&theirs.large_first),
-                ours.large_again.ratio(&theirs.large_again)
-            );
-        }
-        _ => println!("  no dockerd to compare with ({} names the socket of one)", Peer::variable()),
+    let ours = &figures[0];
+    for (client, theirs) in clients.iter().zip(&figures).skip(1) {
+        println!(
+            "  ratios to {}: cold {:.2}, again {:.2}{}, one file changed {:.2}, {FILES} files {:.2}, again {:.2}",
+            client.name,
+            ours.cold.ratio(&theirs.cold),
+            ours.same.ratio(&theirs.same),
+            if client.name.starts_with("dockerd") { " (goal ≤ 0.30)" } else { "" },
+            ours.changed.ratio(&theirs.changed),
+            ours.large_first.ratio(&theirs.large_first),
+            ours.large_again.ratio(&theirs.large_again)
+        );
     }
     Ok(())
 }

@@ -16,6 +16,7 @@ mod network;
 mod peer;
 mod ports;
 mod process;
+mod registry;
 mod run;
 mod runtime;
 mod sample;
@@ -24,9 +25,9 @@ const USAGE: &str = "Usage: skiff-bench api|boot|build|files|image|network|ports
 
   api   calls, lists, output, stats and memory of the engine on this host, beside a dockerd if there is one
   boot  process start to the first /_ping, beside the same kernel with an empty init
-  build a project from nothing, again, after one change, and a context of 50,000 files, beside a dockerd if there is one
+  build a project from nothing, again, after one change, and a context of 50,000 files, beside dockerd and buildah
   files a shared directory of the host in the guest, beside the guest's own ext4 and tmpfs
-  image pull and push of 1 GiB in 12 layers over the loopback, beside a dockerd if there is one
+  image pull and push of 1 GiB in 12 layers over the loopback, beside dockerd, buildah and `curl | zcat | tar x`
   network  host to container, container to host, to the outside and to another container: throughput, round trips,
         connections and processor time, on this host beside a dockerd if there is one, and in the guest beside slirp and
         passt for the same guest

@@ -5,7 +5,7 @@ use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use rustix::thread::LinkNameSpaceType;
@@ -46,7 +46,11 @@ impl Peer {
     /// Finds the dockerd to compare with: the one that the environment names, or the machine's own.
     pub fn dockerd() -> anyhow::Result<Option<Self>> {
         let socket = std::env::var_os(VARIABLE).map_or_else(|| "/var/run/docker.sock".into(), PathBuf::from);
-        let Ok(mut api) = Api::connect(&socket) else { return Ok(None) };
+        Self::of_dockerd(&socket)
+    }
+
+    fn of_dockerd(socket: &Path) -> anyhow::Result<Option<Self>> {
+        let Ok(mut api) = Api::connect(socket) else { return Ok(None) };
         let version = api.call("GET", "/version", None)?;
         if version["Platform"]["Name"].as_str().is_some_and(|name| name.contains("Skiff")) {
             return Ok(None);
@@ -55,7 +59,44 @@ impl Peer {
         api.call("POST", "/images/load", Some(&archive))?;
         let name = format!("dockerd {}", version["Version"].as_str().unwrap_or("?"));
         let marks = ["dockerd", "containerd", "docker-proxy"].map(str::to_owned).to_vec();
-        Ok(Some(Self { name, socket, marks, _process: None }))
+        Ok(Some(Self { name, socket: socket.to_owned(), marks, _process: None }))
+    }
+
+    /// Starts Debian's dockerd in namespaces of its own; the reason where that is not possible.
+    pub fn reference() -> anyhow::Result<Result<Self, String>> {
+        let directory = tempfile::tempdir()?;
+        let (socket, log) = (directory.path().join("docker.sock"), directory.path().join("log"));
+        let mut command = Command::new("tests/compat/reference");
+        command.arg(directory.path()).stdin(Stdio::null()).stdout(Stdio::null());
+        command.stderr(std::fs::File::create(&log)?);
+        let mut process = Running(command.spawn().context("run tests/compat/reference")?);
+        // The first time it fetches packages.
+        let deadline = Instant::now() + Duration::from_secs(300);
+        while Api::wait(&socket, Duration::ZERO).is_err() {
+            if process.0.try_wait()?.is_some() {
+                return Ok(Err(std::fs::read_to_string(&log)?.trim().to_owned()));
+            }
+            if Instant::now() > deadline {
+                return Ok(Err("it does not answer".to_owned()));
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        let peer = Self::of_dockerd(&socket)?.context("the reference engine is no dockerd")?;
+        Ok(Ok(Self { _process: Some((process, directory)), ..peer }))
+    }
+
+    /// The network namespace that its process is in, where that is another than ours.
+    pub fn network(&self) -> Option<PathBuf> {
+        let mine = std::fs::read_link("/proc/self/ns/net").ok()?;
+        let socket = self.socket.display().to_string();
+        let is_its = |pid: &u32| {
+            let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            let line = String::from_utf8_lossy(&line);
+            line.starts_with("dockerd\0") && line.contains(&socket)
+        };
+        let pid = self.processes().into_iter().find(is_its)?;
+        let network = PathBuf::from(format!("/proc/{pid}/ns/net"));
+        (std::fs::read_link(&network).ok()? != mine).then_some(network)
     }
 
     /// How the environment names a dockerd.

@@ -45,6 +45,8 @@ pub(super) fn apply<R: std::io::Read>(
         root: Rc::new(root),
         parent: None,
         directory_times: HashMap::new(),
+        directory_names: 0,
+        limits,
         buffer: vec![0; COPY_BUFFER],
         size: 0,
     };
@@ -66,6 +68,9 @@ struct Applier {
     parent: Option<(Vec<u8>, Rc<OwnedFd>)>,
     /// Times of directories, set at the end because every new file changes them.
     directory_times: HashMap<Vec<u8>, (i64, u32)>,
+    /// What their names take.
+    directory_names: u64,
+    limits: Limits,
     buffer: Vec<u8>,
     size: u64,
 }
@@ -94,7 +99,15 @@ impl Applier {
                     Ok(()) | Err(Errno::EXIST) => {}
                     Err(e) => return Err(storage("mkdir", &entry.name(), e)),
                 }
-                self.directory_times.insert(parts.join(&b'/'), entry.mtime);
+                let path = parts.join(&b'/');
+                let taken = path.len() as u64;
+                if self.directory_times.insert(path, entry.mtime).is_none() {
+                    self.directory_names += taken;
+                }
+                if self.directory_names > self.limits.names {
+                    let (what, limit) = ("bytes of directory names", self.limits.names);
+                    return Err(LayerError::Limit { what, limit });
+                }
             }
             Kind::Symlink => {
                 if entry.link.is_empty() || entry.link.contains(&0) {

@@ -34,11 +34,13 @@ pub struct Limits {
     pub entries: u64,
     /// Bytes after decompression.
     pub bytes: u64,
+    /// Bytes of names that have to be kept in memory to the end.
+    pub names: u64,
 }
 
 impl Default for Limits {
     fn default() -> Limits {
-        Limits { entries: 4_000_000, bytes: 1 << 40 }
+        Limits { entries: 4_000_000, bytes: 1 << 40, names: 256 << 20 }
     }
 }
 
@@ -84,7 +86,7 @@ pub enum LayerError {
     /// The layer is larger than allowed.
     #[error("more than {limit} {what}")]
     Limit {
-        /// `entries` or `bytes`.
+        /// `entries`, `bytes`, or the bytes of something.
         what: &'static str,
         /// How many are allowed.
         limit: u64,

@@ -12,6 +12,8 @@ use super::{LayerError, pax, read_error};
 const BLOCK: usize = 512;
 /// More than any real extended header: a few attributes of at most 64 KiB each.
 const EXTENDED_LIMIT: u64 = 1 << 20;
+/// What all extended headers before one entry may take together: a stream may bring one after the other.
+const EXTENDED_TOTAL: u64 = 4 << 20;
 const SPARSE_LIMIT: usize = 1 << 20;
 pub(crate) const XATTR_PREFIX: &[u8] = b"SCHILY.xattr.";
 
@@ -117,11 +119,25 @@ impl<R: Read> TarReader<R> {
     /// Reads the next entry's header; what is left of the last entry's data is skipped.
     pub fn next(&mut self) -> Result<Option<Entry>, LayerError> {
         let mut extended = Extended::default();
+        let mut taken = 0;
         loop {
             self.skip_data()?;
             let Some(header) = self.header()? else { return Ok(None) };
             let size = self.unsigned(&header.as_old().size)?;
-            match header.entry_type() {
+            let kind = header.entry_type();
+            if matches!(
+                kind,
+                EntryType::XHeader
+                    | EntryType::XGlobalHeader
+                    | EntryType::GNULongName
+                    | EntryType::GNULongLink
+            ) {
+                taken = size.saturating_add(BLOCK as u64).saturating_add(taken);
+                if taken > EXTENDED_TOTAL {
+                    return Err(self.bad_header(&"extended headers are too large"));
+                }
+            }
+            match kind {
                 EntryType::XHeader => {
                     self.expect(size)?;
                     let bytes = self.small(size)?;

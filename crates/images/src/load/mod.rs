@@ -277,5 +277,5 @@ async fn feed(reader: &mut (impl AsyncRead + Unpin), sender: mpsc::Sender<Chunk>
 
 /// Limits for archives that hold layers: the same bytes, far fewer entries.
 pub(crate) fn archive_limits(limits: Limits) -> Limits {
-    Limits { entries: limits.entries.min(100_000), ..limits }
+    Limits { entries: limits.entries.min(100_000), names: limits.names.min(64 << 20), ..limits }
 }

@@ -71,7 +71,7 @@ pub(super) fn spool(layout: &Layout, limits: Limits, source: impl BufRead) -> Re
     let decoder = Decoder::new(source).map_err(bad)?;
     let mut tar = TarReader::new(decoder);
     let mut buffer = vec![0; BUFFER];
-    let (mut entries, mut bytes) = (0, 0);
+    let (mut entries, mut bytes, mut names) = (0, 0, 0);
     while let Some(entry) = tar.next().map_err(bad)? {
         entries += 1;
         if entries > limits.entries {
@@ -85,6 +85,10 @@ pub(super) fn spool(layout: &Layout, limits: Limits, source: impl BufRead) -> Re
             }));
         };
         let target = String::from_utf8_lossy(&entry.link).into_owned();
+        names += (key.len() + target.len()) as u64;
+        if names > limits.names {
+            return Err(bad(LayerError::Limit { what: "bytes of names", limit: limits.names }));
+        }
         match entry.kind {
             Kind::File if entry.sparse.is_none() => {
                 let path = spool._directory.path().join(entries.to_string());

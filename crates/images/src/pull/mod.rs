@@ -350,7 +350,14 @@ async fn top_manifest(repository: &Repository, wanted: &Reference) -> Result<Top
         (None, tag) => tag.unwrap_or("latest").to_owned(),
     };
     let top = repository.manifest(&named, wanted.digest()).await?;
-    let document = Document::parse(&top.bytes, top.media_type.as_deref())?;
+    let document = Document::parse(&top.bytes, top.media_type.as_deref()).map_err(|error| match error {
+        Error::OldManifest { .. } => Error::OldManifest {
+            suggestion: format!(
+                " Suggest the author of {wanted} to upgrade the image to the OCI Format or Docker Image manifest v2, schema 2."
+            ),
+        },
+        error => error,
+    })?;
     if let Document::Image(manifest) = &document {
         manifest.check_docker()?;
     }

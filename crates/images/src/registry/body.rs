@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 
-use super::{Failure, innermost, request_error};
+use super::{Failure, request_error, words};
 use crate::error::Error;
 
 /// The bytes of a blob, arriving.
@@ -29,7 +29,7 @@ impl BlobBody {
                         return Ok(Some(data));
                     }
                 }
-                Ok(Some(Err(error))) => return Err(request_error("Get", &self.url, innermost(&error))),
+                Ok(Some(Err(error))) => return Err(request_error("Get", &self.url, words::of(&error))),
                 Err(_) => {
                     return Err(request_error("Get", &self.url, "i/o timeout: no data arrives".to_owned()));
                 }

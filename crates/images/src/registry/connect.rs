@@ -17,6 +17,7 @@ use skiff_proxy::Proxies;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::tls::Tls;
+use super::words;
 
 /// A connection of any kind.
 pub trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -98,7 +99,7 @@ pub(crate) enum ConnectError {
     Dial { host: String, port: u16, reason: String },
     #[error("net/http: TLS handshake timeout")]
     TlsTimeout,
-    #[error("tls: failed to verify certificate or to agree on a protocol: {reason}")]
+    #[error("{reason}")]
     Tls { reason: String },
 }
 
@@ -123,7 +124,7 @@ pub(crate) struct Connector {
     pub dial: Arc<dyn Dial>,
     pub tls: Tls,
     /// Tells the registries of which any certificate is accepted.
-    pub insecure: Arc<dyn Fn(&str) -> bool + Send + Sync>,
+    pub insecure: Arc<dyn Fn(&str, u16) -> bool + Send + Sync>,
     pub timeout: Duration,
 }
 
@@ -137,16 +138,21 @@ impl Connector {
         if !tls {
             return Ok(stream);
         }
-        let name =
-            ServerName::try_from(host.to_owned()).map_err(|e| ConnectError::Tls { reason: e.to_string() })?;
-        let connector = if (self.insecure)(host) {
+        let name = ServerName::try_from(host.to_owned())
+            .map_err(|e| ConnectError::Tls { reason: format!("tls: {e}") })?;
+        let connector = if (self.insecure)(host, port) {
             self.tls.lax()
         } else {
-            self.tls.for_registry(host, port).map_err(|e| ConnectError::Tls { reason: e.to_string() })?
+            self.tls
+                .for_registry(host, port)
+                .map_err(|e| ConnectError::Tls { reason: format!("tls: {e}") })?
         };
         match tokio::time::timeout(self.timeout, connector.connect(name, stream)).await {
             Ok(Ok(stream)) => Ok(Box::new(stream)),
-            Ok(Err(error)) => Err(ConnectError::Tls { reason: error.to_string() }),
+            Ok(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                Err(ConnectError::Tls { reason: "EOF".to_owned() })
+            }
+            Ok(Err(error)) => Err(ConnectError::Tls { reason: words::of_io(&error) }),
             Err(_) => Err(ConnectError::TlsTimeout),
         }
     }

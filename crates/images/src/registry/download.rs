@@ -14,6 +14,7 @@ use tokio::io::{AsyncRead, ReadBuf};
 
 use super::outgoing::Outgoing;
 use super::uri::{resolve, shown_url};
+use super::wait::date;
 use super::{BlobBody, Client, MAX_REDIRECTS, request_error};
 use crate::error::Error;
 use crate::store::Store;
@@ -97,10 +98,7 @@ fn answer(headers: &HeaderMap) -> Answer {
         let name = given.trim_matches('"').rsplit('/').next()?.to_owned();
         Some(name).filter(|name| !matches!(name.as_str(), "" | "." | ".."))
     });
-    let modified = text(LAST_MODIFIED).and_then(|value| {
-        let time = jiff::fmt::rfc2822::DateTimeParser::new().parse_timestamp(value.replace("GMT", "+0000"));
-        time.ok().map(jiff::Timestamp::as_second)
-    });
+    let modified = text(LAST_MODIFIED).and_then(date);
     Answer { filename, modified, length: text(CONTENT_LENGTH).and_then(|value| value.parse().ok()) }
 }
 

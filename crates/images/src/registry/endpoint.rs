@@ -55,7 +55,15 @@ impl Endpoints {
     /// Says whether a registry, `host` or `host:port`, may do without a valid certificate.
     pub fn is_insecure(&self, authority: &str) -> bool {
         let host = host_of(authority);
-        is_loopback(host) || self.insecure.iter().any(|entry| entry == authority || entry == host)
+        is_loopback(host)
+            || self.insecure.iter().any(|entry| entry == authority || entry == host || covers(entry, host))
+    }
+
+    /// The same for a connection, whose port is always known.
+    pub fn is_insecure_at(&self, host: &str, port: u16) -> bool {
+        let name = if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
+        // What was named without a port stands for any.
+        self.is_insecure(&name)
     }
 }
 
@@ -90,6 +98,24 @@ pub(crate) fn host_of(authority: &str) -> &str {
     }
 }
 
+/// Says whether an entry is a network (`10.0.0.0/8`) that an address is of.
+fn covers(entry: &str, host: &str) -> bool {
+    let Some((network, bits)) = entry.split_once('/') else { return false };
+    let (Ok(network), Ok(bits), Ok(host)) =
+        (network.parse::<IpAddr>(), bits.parse::<u32>(), host.parse::<IpAddr>())
+    else {
+        return false;
+    };
+    let (network, host, width) = match (network, host) {
+        (IpAddr::V4(network), IpAddr::V4(host)) => {
+            (u128::from(network.to_bits()), u128::from(host.to_bits()), 32)
+        }
+        (IpAddr::V6(network), IpAddr::V6(host)) => (network.to_bits(), host.to_bits(), 128),
+        _ => return false,
+    };
+    bits <= width && (network ^ host).checked_shr(width - bits).unwrap_or(0) == 0
+}
+
 fn is_loopback(host: &str) -> bool {
     host.eq_ignore_ascii_case("localhost") || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
@@ -114,13 +140,26 @@ mod tests {
 
     #[test]
     fn loopback_registries_are_insecure() {
-        let endpoints = Endpoints::new(&[], &["reg.test:5000".to_owned()]).unwrap();
-        for name in
-            ["localhost", "localhost:5000", "127.0.0.1:5000", "127.3.2.1", "[::1]:5000", "reg.test:5000"]
-        {
+        let insecure = ["reg.test:5000", "any.test", "10.1.0.0/16", "fd00::/8"].map(str::to_owned);
+        let endpoints = Endpoints::new(&[], &insecure).unwrap();
+        for name in [
+            "localhost",
+            "localhost:5000",
+            "127.0.0.1:5000",
+            "127.3.2.1",
+            "[::1]:5000",
+            "reg.test:5000",
+            "any.test:7",
+            "10.1.255.1:5000",
+            "[fd12::1]:5000",
+        ] {
             assert!(endpoints.is_insecure(name), "{name}");
         }
-        for name in ["reg.test", "ghcr.io", "128.0.0.1:5000", "localhost.example"] {
+        assert!(endpoints.is_insecure_at("reg.test", 5000) && !endpoints.is_insecure_at("reg.test", 443));
+        assert!(endpoints.is_insecure_at("fd12::1", 443));
+        for name in
+            ["reg.test", "ghcr.io", "128.0.0.1:5000", "localhost.example", "10.2.0.1:5000", "[fe80::1]:1"]
+        {
             assert!(!endpoints.is_insecure(name), "{name}");
         }
     }

@@ -18,13 +18,15 @@ mod tls;
 mod token;
 mod upload;
 mod uri;
+mod wait;
+mod words;
 
 use std::collections::HashMap;
 use std::error::Error as _;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
-use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST, LOCATION, RANGE, RETRY_AFTER, USER_AGENT};
+use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST, LOCATION, RANGE, USER_AGENT};
 use http::{HeaderMap, Method, Request, Response, StatusCode, Uri};
 use hyper::body::Incoming;
 use hyper_util::client::legacy;
@@ -112,7 +114,7 @@ impl Client {
         let connector = Connector {
             dial: Arc::clone(&config.dial),
             tls,
-            insecure: Arc::new(move |host| rules.is_insecure(host)),
+            insecure: Arc::new(move |host, port| rules.is_insecure_at(host, port)),
             timeout: config.timeouts.connect,
         };
         let http = legacy::Client::builder(TokioExecutor::new())
@@ -222,7 +224,7 @@ impl Client {
                     };
                     Err(request_error(name, &shown, reason))
                 }
-                None => Err(failed(innermost(&error))),
+                None => Err(failed(words::of(&error))),
             },
             Err(_) => Err(failed(NO_ANSWER.to_owned())),
         }
@@ -380,12 +382,9 @@ impl Repository {
                     }
                 }
                 StatusCode::TOO_MANY_REQUESTS if waited + 1 < MAX_ATTEMPTS => {
-                    let told = response
-                        .headers()
-                        .get(RETRY_AFTER)
-                        .and_then(|v| v.to_str().ok()?.trim().parse().ok());
+                    let told = wait::retry_after(response.headers(), SystemTime::now());
                     waited += 1;
-                    let wait = told.map_or_else(|| self.client.backoff(waited), Duration::from_secs);
+                    let wait = told.unwrap_or_else(|| self.client.backoff(waited));
                     if wait > MAX_RETRY_AFTER {
                         return Ok(response);
                     }
@@ -502,13 +501,4 @@ fn connect_error(error: &legacy::Error) -> Option<String> {
         source = error.source();
     }
     None
-}
-
-/// Returns the text of the last error of a chain, the one that says what happened.
-fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut last = error;
-    while let Some(source) = last.source() {
-        last = source;
-    }
-    last.to_string()
 }

@@ -14,6 +14,7 @@ use crate::workspace::{Workspace, config};
 const MIB: usize = 1 << 20;
 const ROOT: &str = "SKIFF_TEST_PULL_ROOT";
 const TINY: &str = "SKIFF_TEST_TINY_DISK";
+const WORK: &str = "SKIFF_TEST_WORK_ROOT";
 const NAMES: &str = "SKIFF_TEST_PULL_NAMES";
 
 #[tokio::test(flavor = "multi_thread")]
@@ -113,6 +114,73 @@ async fn killed_at_any_moment_the_store_keeps_what_was_committed_and_nothing_els
     }
     assert_eq!(store.list().len(), names.len());
     assert_eq!(workspace.names("partial"), [""; 0]);
+}
+
+/// Not a test of its own: the process that `killed_in_other_work…` kills.
+#[tokio::test(flavor = "multi_thread")]
+async fn works_when_another_test_tells_it_to() {
+    let (Ok(root), Ok(name)) = (std::env::var(WORK), std::env::var(NAMES)) else { return };
+    let store = Store::open(config(root.as_ref())).unwrap();
+    for round in 0.. {
+        let loaded = store.load(&saved(&name)[..], None, &Silent).await.unwrap().remove(0).image;
+        println!("committed {name} {}", loaded.id);
+        let rootfs = Layer::file("data", &noise(70 + round, 2 * MIB), Packing::Gzip).blob;
+        let imported = format!("made:{round}");
+        let id = store.import(&rootfs[..], Some(&imported), "", &[], None, "28.0.0").await.unwrap().id;
+        println!("committed {imported} {id}");
+        store.push(&name, None, &Silent).await.unwrap();
+        store.remove(&name, true, Parents::Prune, &|_| None).unwrap();
+    }
+}
+
+/// An archive that takes a while.
+fn saved(name: &str) -> Vec<u8> {
+    let layer = |seed| Layer::file("data", &noise(seed, 2 * MIB), Packing::Plain);
+    docker_archive(&[layer(60), layer(61)], &[name])
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_in_other_work_the_store_has_no_halves_and_goes_on() {
+    let (registry, workspace) = (Registry::start(), Workspace::new());
+    let name = registry.name("pushed:1");
+    for delay in [15, 40, 80, 130, 200, 320, 500, 800] {
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "crash::works_when_another_test_tells_it_to", "--nocapture"])
+            .env(WORK, workspace.root())
+            .env(NAMES, &name)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        tokio::time::sleep(Duration::from_millis(delay)).await;
+        child.kill().unwrap();
+        let output = child.wait_with_output().unwrap();
+        let store = workspace.open();
+        for line in String::from_utf8_lossy(&output.stdout).lines() {
+            if let Some((name, id)) = line.strip_prefix("committed made").and_then(|l| l.split_once(' ')) {
+                assert_eq!(
+                    store.get(&format!("made{name}")).unwrap().id,
+                    id,
+                    "answered before the kill at {delay} ms"
+                );
+            }
+        }
+        for image in store.list() {
+            for directory in store.lower_dirs(&image.id).unwrap() {
+                let file = std::fs::read_dir(directory).unwrap().next().unwrap().unwrap();
+                assert_eq!(file.metadata().unwrap().len(), 2 * MIB as u64);
+            }
+        }
+        let layers: std::collections::HashSet<_> = store.list().into_iter().flat_map(|i| i.layers).collect();
+        assert_eq!(workspace.names("layers").len(), layers.len(), "only committed layers remain");
+        assert_eq!(workspace.names("staging"), [""; 0]);
+    }
+    let store = workspace.open();
+    store.load(&saved(&name)[..], None, &Silent).await.unwrap();
+    store.push(&name, None, &Silent).await.unwrap();
+    let elsewhere = Workspace::new();
+    let id = elsewhere.open().pull(&name, None, None, &Silent).await.unwrap().id;
+    assert_eq!(store.get(&name).unwrap().id, id);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -43,10 +43,10 @@ impl Target {
 
 /// Builds tars with whatever names one likes.
 #[derive(Default, Clone)]
-pub struct Archive(Vec<u8>);
+pub struct Archive(pub Vec<u8>);
 
 impl Archive {
-    fn entry(
+    pub fn entry(
         mut self,
         kind: EntryType,
         name: &str,
@@ -76,7 +76,7 @@ impl Archive {
         self.entry(EntryType::Regular, name, "", data, |_| {})
     }
 
-    fn dir(self, name: &str) -> Archive {
+    pub fn dir(self, name: &str) -> Archive {
         self.entry(EntryType::Directory, name, "", b"", |h| h.set_mode(0o755))
     }
 
@@ -88,7 +88,7 @@ impl Archive {
         self.entry(EntryType::Link, name, target, b"", |_| {})
     }
 
-    fn pax(self, records: &[(&str, &[u8])]) -> Archive {
+    pub fn pax(self, records: &[(&str, &[u8])]) -> Archive {
         let mut data = Vec::new();
         for (key, value) in records {
             let rest = 3 + key.len() + value.len();

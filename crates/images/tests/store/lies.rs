@@ -75,6 +75,16 @@ async fn what_is_no_image_is_refused_in_the_words_of_docker_and_leaves_nothing()
     contents.image("small", "1", |m, _| m["layers"][0]["size"] = json!(5));
     contents.image("large", "1", |m, _| m["layers"][0]["size"] = json!(5000));
     contents.image("env", "1", |_, c| c["config"]["Env"] = json!({"a": "b"}));
+    contents.image("layers", "1", |m, _| {
+        let one = m["layers"][0].clone();
+        m["layers"] = Value::Array(vec![one; 513]);
+    });
+    contents.image("config", "1", |_, c| c["config"]["Labels"] = json!({"large": "x".repeat(9 << 20)}));
+    contents.manifest("other", "1", OCI_INDEX, &list(&[descriptor(OCI_MANIFEST, b"what was promised")]));
+    contents.paths.insert(
+        format!("/v2/other/manifests/{}", Digest::of(b"what was promised")),
+        (OCI_MANIFEST.to_owned(), b"{}".to_vec()),
+    );
     contents.manifest("old", "1", OCI_MANIFEST, br#"{"schemaVersion":1,"fsLayers":[],"history":[]}"#);
     contents.manifest("html", "1", "text/html", b"<html>");
     contents.manifest("none", "1", OCI_INDEX, &list(&[]));
@@ -93,8 +103,14 @@ async fn what_is_no_image_is_refused_in_the_words_of_docker_and_leaves_nothing()
         ("small", "sends more than the 5 bytes"),
         ("large", "unexpected EOF"),
         ("env", "expected a sequence"),
-        ("old", "schema 1 is not supported"),
+        (
+            "old",
+            "schema 1 support is disabled by default and will be removed in an upcoming release. Suggest the author of 127.0.0.1:",
+        ),
         ("html", "manifest: "),
+        ("layers", "513 layers are too many"),
+        ("config", "the image configuration is too large"),
+        ("other", "manifest verification failed for digest sha256:"),
         ("none", "no matching manifest for linux/"),
         ("huge", "larger than 4194304 bytes"),
     ] {

@@ -19,7 +19,7 @@ pub fn docker_archive(layers: &[Layer], names: &[&str]) -> Vec<u8> {
 }
 
 /// An OCI layout whose index has the given entries.
-fn layout(images: &[&TestImage], lists: &[&[u8]], entries: &[serde_json::Value]) -> Vec<u8> {
+pub fn layout(images: &[&TestImage], lists: &[&[u8]], entries: &[serde_json::Value]) -> Vec<u8> {
     let mut files = vec![("oci-layout".to_owned(), br#"{"imageLayoutVersion":"1.0.0"}"#.to_vec())];
     files.push(("index.json".to_owned(), list(entries)));
     let mut add =

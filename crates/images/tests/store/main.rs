@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod auth;
+mod bombs;
 mod content;
 mod crash;
 mod hostile;
@@ -15,4 +16,5 @@ mod registry;
 mod remove;
 mod server;
 mod throughput;
+mod trouble;
 mod workspace;

@@ -127,9 +127,29 @@ async fn a_registry_is_trusted_by_an_authority_that_came_later_or_is_its_own() {
     let store = Store::open(config).unwrap();
     let reference = format!("{name}/app");
     let error = store.pull(&reference, None, None, &Silent).await.unwrap_err();
-    assert!(error.to_string().contains("failed to verify certificate"), "{error}");
+    let words = |name: &str, reason: &str| format!("Get \"https://{name}/v2/\": {reason}");
+    let unknown = "tls: failed to verify certificate: x509: certificate signed by unknown authority";
+    assert_eq!(error.to_string(), words(&name, unknown));
+    let plain = format!("registry.test:{}", registry.port);
+    let error = store.pull(&format!("{plain}/app"), None, None, &Silent).await.unwrap_err();
+    assert_eq!(error.to_string(), words(&plain, "http: server gave HTTP response to HTTPS client"));
     trust.set(&pem);
     store.pull(&reference, None, None, &Silent).await.unwrap();
+    let other = format!("other.test:{port}");
+    let error = store.pull(&format!("{other}/app"), None, None, &Silent).await.unwrap_err();
+    let wrong =
+        "tls: failed to verify certificate: x509: certificate is valid for registry.test, not other.test";
+    assert_eq!(error.to_string(), words(&other, wrong));
+    drop(store);
+
+    // Called insecure with its port, a registry may show any certificate, or none.
+    let workspace = Workspace::new();
+    let config = Config { dial: Arc::new(Loopback), insecure: vec![name, plain], ..workspace.config() };
+    let store = Store::open(config).unwrap();
+    for name in [format!("registry.test:{port}"), format!("registry.test:{}", registry.port)] {
+        store.pull(&format!("{name}/app"), None, None, &Silent).await.unwrap();
+    }
+    let name = format!("registry.test:{port}");
     drop(store);
 
     let (other, certificates) = (Workspace::new(), tempfile::tempdir().unwrap());

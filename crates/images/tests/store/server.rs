@@ -26,11 +26,31 @@ pub struct Answer {
     pub status: u16,
     pub headers: Vec<(&'static str, String)>,
     pub body: Vec<u8>,
+    pub lie: Lie,
+}
+
+/// What is wrong with an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lie {
+    Nothing,
+    /// The head says another length.
+    Length(usize),
+    /// The connection is cut after so many bytes of the body.
+    Cut(usize),
+    /// The connection is closed without a word.
+    Silence,
+    /// Nothing comes after so many bytes of the body, and the connection stays open.
+    Stall(usize),
 }
 
 impl Answer {
     pub fn new(status: u16, body: impl Into<Vec<u8>>) -> Answer {
-        Answer { status, headers: Vec::new(), body: body.into() }
+        Answer { status, headers: Vec::new(), body: body.into(), lie: Lie::Nothing }
+    }
+
+    pub fn lying(mut self, lie: Lie) -> Answer {
+        self.lie = lie;
+        self
     }
 
     pub fn with(mut self, name: &'static str, value: impl Into<String>) -> Answer {
@@ -95,12 +115,28 @@ async fn serve(
         asked.body = String::from_utf8(body).ok()?;
         log.lock().unwrap().push(asked.clone());
         let answer = answer(&asked);
-        let mut head = format!("HTTP/1.1 {} X\r\nContent-Length: {}\r\n", answer.status, answer.body.len());
+        if answer.lie == Lie::Silence {
+            return None;
+        }
+        let length = match answer.lie {
+            Lie::Length(length) => length,
+            _ => answer.body.len(),
+        };
+        let mut head = format!("HTTP/1.1 {} X\r\nContent-Length: {length}\r\n", answer.status);
         for (name, value) in answer.headers {
             head += &format!("{name}: {value}\r\n");
         }
         stream.write_all(format!("{head}\r\n").as_bytes()).await.ok()?;
-        stream.write_all(&answer.body).await.ok()?;
+        let sent = match answer.lie {
+            Lie::Cut(sent) | Lie::Stall(sent) => sent.min(answer.body.len()),
+            Lie::Nothing | Lie::Length(_) | Lie::Silence => answer.body.len(),
+        };
+        stream.write_all(&answer.body[..sent]).await.ok()?;
         stream.flush().await.ok()?;
+        match answer.lie {
+            Lie::Nothing => {}
+            Lie::Length(_) | Lie::Cut(_) | Lie::Silence => return None,
+            Lie::Stall(_) => std::future::pending().await,
+        }
     }
 }
