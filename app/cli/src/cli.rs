@@ -4,8 +4,8 @@ use clap::builder::Styles;
 use clap::{Arg, ArgAction, Command, CommandFactory, Parser, Subcommand};
 
 use crate::command::{
-    Context, builder, completion, container, daemon, doctor, explain, image, login, machine, network,
-    registry, search, system, volume,
+    Context, builder, completion, container, daemon, doctor, explain, image, login, machine, manifest,
+    network, registry, search, system, volume,
 };
 use crate::error::Error;
 
@@ -75,6 +75,12 @@ pub enum Top {
         #[command(subcommand)]
         command: machine::Machine,
     },
+    /// Manage image manifests and manifest lists
+    #[command(override_usage = "skiff manifest COMMAND")]
+    Manifest {
+        #[command(subcommand)]
+        command: manifest::Manifest,
+    },
     /// Manage networks
     #[command(override_usage = "skiff network COMMAND")]
     Network {
@@ -124,6 +130,7 @@ impl Top {
             Top::Logout(args) => login::logout(args),
             Top::Inspect(args) => container::inspect::run(context, args).await,
             Top::Machine { command } => command.run(context).await,
+            Top::Manifest { command } => command.run(context).await,
             Top::Network { command } => command.run(context).await,
             Top::Registry { command } => command.run(context).await,
             Top::Ps(args) => container::list::run(context, args).await,
@@ -143,7 +150,7 @@ const GROUPS: &[(&str, &[&str])] = &[
         &["run", "exec", "ps", "build", "pull", "push", "images", "login", "logout", "version", "info"],
     ),
     ("Skiff Commands", &["machine", "daemon", "registry", "doctor", "explain", "completion"]),
-    ("Management Commands", &["builder", "container", "image", "network", "system", "volume"]),
+    ("Management Commands", &["builder", "container", "image", "manifest", "network", "system", "volume"]),
 ];
 
 const TEMPLATE: &str = "Usage:  {usage}\n\n{about}{after-help}\n\nOptions:\n{options}\n";

@@ -12,7 +12,9 @@ use bollard_stubs::models::{
 };
 use futures_util::stream::{self, BoxStream, StreamExt};
 pub use list::ListImages;
-use skiff_images::{Auth, Image, InUse, Parents, ProgressEvent, Reference, Removed};
+use skiff_images::{
+    Auth, Image, InUse, Parents, ProgressEvent, PushedMember, Reference, RemoteManifest, Removed,
+};
 use tokio::io::AsyncRead;
 use tokio::sync::mpsc;
 
@@ -59,6 +61,8 @@ pub struct PullImage {
 pub struct PushImage {
     /// `name:tag`, or `name` for every tag of it.
     pub reference: String,
+    /// `os[/arch[/variant]]` that it must be for.
+    pub platform: Option<String>,
     /// Credentials.
     pub auth: Option<Auth>,
 }
@@ -143,7 +147,8 @@ impl Engine {
             let progress = |event| {
                 let _ = lines.try_send(Ok(ImageProgress::Step(event)));
             };
-            let PushImage { reference, auth } = request;
+            let PushImage { reference, platform, auth } = request;
+            engine.check_platform(&reference, platform.as_deref())?;
             let images = &engine.0.config.images;
             let pushed = images.push(&reference, auth, &progress).await;
             for pushed in pushed.map_err(|error| image_error(&error))? {
@@ -180,6 +185,30 @@ impl Engine {
     /// What the registry refuses.
     pub async fn describe_remote(&self, name: &str, auth: Option<Auth>) -> Result<serde_json::Value> {
         self.0.config.images.describe_remote(name, auth).await.map_err(|error| image_error(&error))
+    }
+
+    /// Fetches the manifest or the list of them that a registry has under a name.
+    ///
+    /// # Errors
+    /// What the registry refuses.
+    pub async fn remote_manifest(&self, name: &str, auth: Option<Auth>) -> Result<RemoteManifest> {
+        self.0.config.images.remote_manifest(name, auth).await.map_err(|error| image_error(&error))
+    }
+
+    /// Pushes a list of manifests that was made by hand, with its members.
+    ///
+    /// # Errors
+    /// Members at another registry; what the registry refuses.
+    pub async fn push_manifest_list(
+        &self,
+        name: &str,
+        list: Vec<u8>,
+        members: &[String],
+        auth: Option<Auth>,
+    ) -> Result<(String, Vec<PushedMember>)> {
+        let pushed = self.0.config.images.push_list(name, list, members, auth).await;
+        let (digest, members) = pushed.map_err(|error| image_error(&error))?;
+        Ok((digest.to_string(), members))
     }
 
     /// Loads the images of an archive.
@@ -310,6 +339,9 @@ impl Engine {
         let below = dirs.collect::<Vec<_>>().join(":");
         let mut data = HashMap::new();
         if !top.is_empty() {
+            // Nothing is mounted at an image's places: containers have their own, and so it is with dockerd.
+            data.insert("MergedDir".to_owned(), format!("{top}.merged"));
+            data.insert("WorkDir".to_owned(), format!("{top}.work"));
             data.insert("UpperDir".to_owned(), top);
         }
         if !below.is_empty() {
@@ -396,7 +428,9 @@ impl Engine {
         name: &str,
         force: bool,
         parents: Parents,
+        platform: Option<&str>,
     ) -> Result<Vec<ImageDeleteResponseItem>> {
+        self.check_platform(name, platform)?;
         let (engine, name) = (self.clone(), name.to_owned());
         blocking(move || {
             let users = engine.image_users();

@@ -30,6 +30,7 @@ mod pull;
 mod push;
 mod reference;
 mod registry;
+mod remote;
 mod save;
 mod store;
 mod tree;
@@ -51,5 +52,6 @@ pub use registry::{
     Auth, Delegate, Delegated, Dial, Download, DownloadAnswer, Io, LoggedIn, ProxyDial, Search, SearchResult,
     Secret, TcpDial, Trust,
 };
+pub use remote::{PushedMember, RemoteManifest};
 pub use save::Save;
 pub use store::{Held, InUse, Kept, Parents, Removed, Store};

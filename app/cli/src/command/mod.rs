@@ -10,6 +10,7 @@ pub mod explain;
 pub mod image;
 pub mod login;
 pub mod machine;
+pub mod manifest;
 pub mod network;
 pub mod registry;
 pub mod search;

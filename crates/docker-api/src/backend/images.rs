@@ -122,8 +122,43 @@ pub struct PullImage {
 pub struct PushImage {
     /// `name:tag`, or `name` for every tag of it.
     pub reference: String,
+    /// `os[/arch[/variant]]` that it must be for.
+    pub platform: Option<String>,
     /// Credentials; `None` when the client sent none.
     pub auth: Option<Auth>,
+}
+
+/// `GET /distribution/{name}/manifest`, Skiff's own: what a registry has under a name, byte for byte.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct RemoteManifest {
+    /// What `GET /distribution/{name}/json` answers.
+    pub description: serde_json::Value,
+    /// The manifest.
+    pub bytes: Vec<u8>,
+    /// Whether it is a list of others.
+    pub is_list: bool,
+}
+
+/// `POST /distribution/{name}/manifest`, Skiff's own: a list of manifests that was made by hand.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct PushList {
+    /// Where to.
+    pub name: String,
+    /// The list.
+    pub list: Vec<u8>,
+    /// References of its members.
+    pub members: Vec<String>,
+    /// Credentials; `None` when the client sent none.
+    pub auth: Option<Auth>,
+}
+
+/// What pushing a list has come to.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PushedList {
+    /// The list's digest.
+    pub digest: String,
+    /// Where its members are now, and their digests.
+    pub members: Vec<(String, String)>,
 }
 
 /// `POST /images/create?fromSrc=…`: a root file system as a tar stream.
@@ -192,12 +227,14 @@ pub struct ListImages {
 }
 
 /// `DELETE /images/{name}`.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RemoveImage {
     /// Remove even if stopped containers use it or several tags exist.
     pub force: bool,
     /// Keep untagged parents.
     pub no_prune: bool,
+    /// `os[/arch[/variant]]` that it must be for.
+    pub platform: Option<String>,
 }
 
 /// The image store.
@@ -215,6 +252,12 @@ pub trait Images: Send + Sync + 'static {
 
     /// Describes what a registry has under a name, as `GET /distribution/{name}/json` answers.
     async fn describe_remote_image(&self, name: &str, auth: Option<Auth>) -> Result<serde_json::Value>;
+
+    /// Fetches what a registry has under a name.
+    async fn remote_manifest(&self, name: &str, auth: Option<Auth>) -> Result<RemoteManifest>;
+
+    /// Pushes a list of manifests, and brings its members to where it goes.
+    async fn push_manifest_list(&self, list: PushList) -> Result<PushedList>;
 
     /// Makes an image of a root file system; the last line's status is its id (`sha256:…`).
     async fn import_image(&self, request: ImportImage, tar: BodyReader) -> Result<ProgressStream>;

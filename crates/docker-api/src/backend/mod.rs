@@ -26,7 +26,8 @@ pub use containers::{
 pub use exec::{Exec, StartExec};
 pub use images::{
     Auth, ErrorDetail, ImageDetails, Images, ImportImage, ListImages, Progress, ProgressDetail,
-    ProgressStream, PullImage, PushImage, RemoveImage, SearchImages, SearchResult,
+    ProgressStream, PullImage, PushImage, PushList, PushedList, RemoteManifest, RemoveImage, SearchImages,
+    SearchResult,
 };
 pub use networks::{InspectNetwork, Networks};
 pub use stream::{

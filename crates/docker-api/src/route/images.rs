@@ -2,13 +2,14 @@
 
 use base64::Engine as _;
 use base64::alphabet::URL_SAFE;
+use base64::engine::general_purpose::STANDARD;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use serde_json::{Value, json};
 
 use super::{Answer, Call, page_not_found};
 use crate::backend::{
-    Auth, ImportImage, ListImages, ProgressStream, PullImage, PushImage, RemoveImage, SearchImages,
+    Auth, ImportImage, ListImages, ProgressStream, PullImage, PushImage, PushList, RemoveImage, SearchImages,
 };
 use crate::body;
 use crate::error::{ApiError, Result};
@@ -123,8 +124,18 @@ async fn search(call: Call) -> Result<Answer> {
     Ok(body::json(StatusCode::OK, &found)?.into())
 }
 
-/// Reads the platform that an image must be for, `{"os":…,"architecture":…,"variant":…}`, as `os/architecture/variant`.
+/// Reads the platform that an image must be for; clients of before `since` did not know of it.
+fn platform_since(call: &Call, since: u16) -> Result<Option<String>> {
+    let given = call.query.filled("platform").filter(|_| call.version >= ApiVersion::minor(since));
+    given.map(parse_platform).transpose()
+}
+
 fn platform(call: &Call) -> Result<Option<String>> {
+    platform_since(call, 48)
+}
+
+/// Turns `{"os":…,"architecture":…,"variant":…}` into `os/architecture/variant`.
+fn parse_platform(text: &str) -> Result<String> {
     #[derive(serde::Deserialize)]
     struct Wanted {
         os: String,
@@ -132,17 +143,16 @@ fn platform(call: &Call) -> Result<Option<String>> {
         #[serde(default)]
         variant: String,
     }
-    let given = call.query.filled("platform").filter(|_| call.version >= ApiVersion::minor(48));
-    let Some(text) = given else { return Ok(None) };
     let wanted: Wanted = serde_json::from_str(text)
         .map_err(|error| ApiError::bad_request(format!("failed to parse platform: {error}")))?;
     let parts = [wanted.os, wanted.architecture, wanted.variant];
-    Ok(Some(parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("/")))
+    Ok(parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("/"))
 }
 
 async fn push(call: Call, name: &str) -> Result<Answer> {
     let reference = join_tag(name, call.query.filled("tag"));
-    let request = PushImage { reference, auth: registry_auth(&call.headers) };
+    let platform = platform_since(&call, 46)?;
+    let request = PushImage { reference, platform, auth: registry_auth(&call.headers) };
     progress(call.backend.push_image(request).await?).await
 }
 
@@ -157,6 +167,38 @@ pub(super) async fn login(call: Call) -> Result<Answer> {
 pub(super) async fn distribution(call: Call, name: &str) -> Result<Answer> {
     let found = call.backend.describe_remote_image(name, registry_auth(&call.headers)).await?;
     Ok(body::json(StatusCode::OK, &found)?.into())
+}
+
+/// `GET /distribution/{name}/manifest`.
+pub(super) async fn manifest(call: Call, name: &str) -> Result<Answer> {
+    let found = call.backend.remote_manifest(name, registry_auth(&call.headers)).await?;
+    let mut answer = found.description;
+    answer["Raw"] = STANDARD.encode(&found.bytes).into();
+    answer["List"] = found.is_list.into();
+    Ok(body::json(StatusCode::OK, &answer)?.into())
+}
+
+/// `POST /distribution/{name}/manifest`.
+pub(super) async fn push_list(call: Call, name: String) -> Result<Answer> {
+    #[derive(serde::Deserialize)]
+    #[serde(rename_all = "PascalCase")]
+    struct Given {
+        raw: String,
+        #[serde(default)]
+        members: Vec<String>,
+    }
+    let (backend, auth) = (call.backend.clone(), registry_auth(&call.headers));
+    let given: Given = call.json().await?;
+    let list = STANDARD
+        .decode(&given.raw)
+        .map_err(|error| ApiError::bad_request(format!("the list is not in base64: {error}")))?;
+    let pushed = backend.push_manifest_list(PushList { name, list, members: given.members, auth }).await?;
+    let members: Vec<_> = pushed
+        .members
+        .iter()
+        .map(|(reference, digest)| json!({ "Ref": reference, "Digest": digest }))
+        .collect();
+    Ok(body::json(StatusCode::OK, &json!({ "Digest": pushed.digest, "Members": members }))?.into())
 }
 
 /// Merges `fromImage` and `tag`: the tag may also be a digest, and without either all tags are meant.
@@ -208,7 +250,13 @@ async fn remove(call: Call, name: &str) -> Result<Answer> {
     if name.trim().is_empty() {
         return Err(ApiError::bad_request("image name cannot be blank"));
     }
-    let options = RemoveImage { force: call.query.flag("force"), no_prune: call.query.flag("noprune") };
+    let mut wanted = call.query.all("platforms").filter(|_| call.version >= ApiVersion::minor(50));
+    let platform = wanted.next().map(parse_platform).transpose()?;
+    if wanted.next().is_some() {
+        return Err(ApiError::bad_request("multiple platforms are not supported"));
+    }
+    let options =
+        RemoveImage { force: call.query.flag("force"), no_prune: call.query.flag("noprune"), platform };
     let removed = call.backend.remove_image(name, options).await?;
     Ok(body::json(StatusCode::OK, &removed)?.into())
 }

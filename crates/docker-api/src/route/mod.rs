@@ -141,6 +141,13 @@ pub(crate) async fn dispatch(backend: Arc<dyn Backend>, head: Parts, body: Body)
         ["distribution", name @ .., "json"] if !name.is_empty() && call.method == Method::GET => {
             images::distribution(call, &name.join("/")).await
         }
+        // Skiff's own: what `skiff manifest` needs of the engine, which is the one that reaches registries.
+        ["distribution", name @ .., "manifest"] if !name.is_empty() && call.method == Method::GET => {
+            images::manifest(call, &name.join("/")).await
+        }
+        ["distribution", name @ .., "manifest"] if !name.is_empty() && call.method == Method::POST => {
+            images::push_list(call, name.join("/")).await
+        }
         ["build"] if call.method == Method::POST && call.query.get("version") == Some("2") => {
             buildkit::build(call).await
         }

@@ -265,6 +265,18 @@ impl Images for Fake {
         Ok(json!({ "Descriptor": { "size": 1 }, "Platforms": [] }))
     }
 
+    async fn remote_manifest(&self, name: &str, auth: Option<Auth>) -> Result<RemoteManifest> {
+        self.note(format!("manifest {name} {auth:?}"));
+        let description = json!({ "Descriptor": { "size": 2 }, "Platforms": null });
+        Ok(RemoteManifest { description, bytes: b"{}".to_vec(), is_list: false })
+    }
+
+    async fn push_manifest_list(&self, list: PushList) -> Result<PushedList> {
+        self.note(format!("{list:?}"));
+        let members = list.members.iter().map(|name| (format!("{name}@sha256:1"), "sha256:1".to_owned()));
+        Ok(PushedList { digest: "sha256:2".to_owned(), members: members.collect() })
+    }
+
     async fn search_images(&self, request: SearchImages) -> Result<Vec<SearchResult>> {
         self.note(format!("search {} {}", request.term, request.limit));
         Ok(vec![SearchResult { name: "busybox".to_owned(), star_count: 3, ..SearchResult::default() }])

@@ -125,7 +125,7 @@ async fn removing_lists_what_went() {
     let fake = fake();
     let answer = delete(&fake, "/images/a/b:c?force=1&noprune=true").await;
     assert_eq!(answer.text(), "[{\"Untagged\":\"busybox:latest\"},{\"Deleted\":\"sha256:01\"}]\n");
-    assert_eq!(fake.last_call(), "remove a/b:c RemoveImage { force: true, no_prune: true }");
+    assert_eq!(fake.last_call(), "remove a/b:c RemoveImage { force: true, no_prune: true, platform: None }");
     assert_eq!(delete(&fake, "/images/%20").await.message(), "image name cannot be blank");
     assert_eq!(post(&fake, "/images/prune").await.text(), "{\"ImagesDeleted\":null,\"SpaceReclaimed\":0}\n");
 }

@@ -95,46 +95,6 @@ impl Store {
         self.inner.client.login(server, auth).await
     }
 
-    /// Describes what a registry has under a name: the body of `GET /distribution/{name}/json`.
-    ///
-    /// # Errors
-    /// As [`Store::pull`].
-    pub async fn describe_remote(&self, reference: &str, auth: Option<Auth>) -> Result<Value, Error> {
-        let reference = Reference::parse(reference)?.or_latest();
-        let endpoint = self.inner.client.endpoints(&reference).pop().ok_or(Error::Interrupted)?;
-        let repository = self.inner.client.repository(&endpoint, &reference, auth, Purpose::Describe).await?;
-        let named = reference
-            .digest()
-            .map_or_else(|| reference.tag().unwrap_or("latest").to_owned(), Digest::to_string);
-        let found = repository.manifest(&named, reference.digest()).await?;
-        let document = Document::parse(&found.bytes, found.media_type.as_deref())?;
-        let platforms: Vec<Value> = match &document {
-            Document::List(list) => list
-                .manifests
-                .iter()
-                .filter_map(|d| serde_json::to_value(d.platform.as_ref()?).ok())
-                .collect(),
-            Document::Image(manifest) if !manifest.is_image() => Vec::new(),
-            Document::Image(manifest) => {
-                let limit = crate::manifest::CONFIG_LIMIT;
-                let config =
-                    repository.small_blob(&manifest.config.digest, manifest.config.size, limit).await?;
-                let config: Value = crate::manifest::parse_json("image configuration", &config)?;
-                let mut platform = serde_json::Map::new();
-                for key in ["architecture", "os", "variant"] {
-                    platform.extend(config.get(key).map(|value| (key.to_owned(), value.clone())));
-                }
-                vec![platform.into()]
-            }
-        };
-        let own: Value = serde_json::from_slice(&found.bytes).unwrap_or_default();
-        let media_type = own["mediaType"].as_str().map(str::to_owned).or(found.media_type);
-        Ok(json!({
-            "Descriptor": { "mediaType": media_type, "digest": found.digest.to_string(), "size": found.bytes.len() },
-            "Platforms": Some(platforms).filter(|platforms| !platforms.is_empty()),
-        }))
-    }
-
     /// Lists tags and image ids that a name means.
     fn tags_to_push(&self, reference: &Reference) -> Result<Vec<(String, String)>, Error> {
         let tags: Vec<(String, String)> = self

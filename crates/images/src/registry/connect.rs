@@ -118,13 +118,16 @@ impl ConnectError {
     }
 }
 
+/// Says of a host and its port whether any certificate will do.
+pub(crate) type IsInsecure = Arc<dyn Fn(&str, u16) -> bool + Send + Sync>;
+
 /// Connects for hyper's client.
 #[derive(Clone)]
 pub(crate) struct Connector {
     pub dial: Arc<dyn Dial>,
     pub tls: Tls,
     /// Tells the registries of which any certificate is accepted.
-    pub insecure: Arc<dyn Fn(&str, u16) -> bool + Send + Sync>,
+    pub insecure: IsInsecure,
     pub timeout: Duration,
 }
 

@@ -5,7 +5,8 @@ use base64::Engine as _;
 use futures_util::StreamExt;
 use skiff_docker_api::backend::{
     Auth, BodyReader, ByteStream, ImageDetails, Images, ImportImage, ListImages, Progress, ProgressDetail,
-    ProgressStream, PullImage, PushImage, RemoveImage, SearchImages, SearchResult,
+    ProgressStream, PullImage, PushImage, PushList, PushedList, RemoteManifest, RemoveImage, SearchImages,
+    SearchResult,
 };
 use skiff_docker_api::models::{
     ImageDeleteResponseItem, ImageHistoryResponseItem, ImagePruneResponse, ImageSummary,
@@ -31,7 +32,8 @@ impl Images for Adapter {
 
     async fn push_image(&self, request: PushImage) -> Result<ProgressStream> {
         let auth = request.auth.and_then(credentials);
-        Ok(progress(self.0.push_image(skiff_engine::PushImage { reference: request.reference, auth })))
+        let PushImage { reference, platform, .. } = request;
+        Ok(progress(self.0.push_image(skiff_engine::PushImage { reference, platform, auth })))
     }
 
     async fn check_credentials(&self, auth: Auth) -> Result<String> {
@@ -41,6 +43,19 @@ impl Images for Adapter {
 
     async fn describe_remote_image(&self, name: &str, auth: Option<Auth>) -> Result<serde_json::Value> {
         self.0.describe_remote(name, auth.and_then(credentials)).await.or_api()
+    }
+
+    async fn remote_manifest(&self, name: &str, auth: Option<Auth>) -> Result<RemoteManifest> {
+        let found = self.0.remote_manifest(name, auth.and_then(credentials)).await.or_api()?;
+        Ok(RemoteManifest { description: found.description(), bytes: found.bytes, is_list: found.is_list })
+    }
+
+    async fn push_manifest_list(&self, list: PushList) -> Result<PushedList> {
+        let PushList { name, list, members, auth } = list;
+        let auth = auth.and_then(credentials);
+        let (digest, members) = self.0.push_manifest_list(&name, list, &members, auth).await.or_api()?;
+        let members = members.into_iter().map(|member| (member.reference, member.digest.to_string()));
+        Ok(PushedList { digest, members: members.collect() })
     }
 
     async fn search_images(&self, request: SearchImages) -> Result<Vec<SearchResult>> {
@@ -117,7 +132,8 @@ impl Images for Adapter {
 
     async fn remove_image(&self, name: &str, options: RemoveImage) -> Result<Vec<ImageDeleteResponseItem>> {
         let parents = if options.no_prune { Parents::Keep } else { Parents::Prune };
-        self.0.remove_image(name, options.force, parents).await.or_api()
+        let platform = options.platform.as_deref();
+        self.0.remove_image(name, options.force, parents, platform).await.or_api()
     }
 
     async fn prune_images(&self, filters: Filters) -> Result<ImagePruneResponse> {

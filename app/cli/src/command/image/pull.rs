@@ -114,7 +114,7 @@ fn full_repository(name: &str) -> String {
 }
 
 /// Spells the registry and tag out, as `pull` does in its last line: `docker.io/library/busybox:latest`.
-pub(super) fn full_name(image: &str) -> String {
+pub fn full_name(image: &str) -> String {
     let (name, tag, digest) = reference::parts(image);
     let name = full_repository(name);
     match (tag, digest) {
