@@ -13,6 +13,7 @@ mod proxy;
 mod pull;
 mod push;
 mod registry;
+mod remote;
 mod remove;
 mod server;
 mod throughput;

@@ -138,3 +138,34 @@ fn a_client_that_goes_away_leaves_nothing() {
     })
     .unwrap();
 }
+
+#[test]
+fn pushes_at_the_same_time_end_as_if_one_came_after_the_other() {
+    let on = Subject::start();
+    let data = vec![7; 300_000];
+    let wanted = digest(&data);
+    std::thread::scope(|scope| {
+        for number in 0..8 {
+            let (on, data, wanted) = (&on, &data, &wanted);
+            scope.spawn(move || {
+                // The same blob in the same and in another repository, and a tag that all of them move.
+                let name = if number % 2 == 0 { "same" } else { "other" };
+                assert_eq!(on.blob(name, data), *wanted);
+                on.image(name, "moving", json!({"annotations": {"of": number.to_string()}}));
+                on.image(name, &format!("own-{number}"), json!({"annotations": {"of": number.to_string()}}));
+            });
+        }
+    });
+    for (name, parity) in [("same", 0), ("other", 1)] {
+        assert_eq!(on.get(&format!("/v2/{name}/blobs/{wanted}")).body, data);
+        let moved = on.get(&format!("/v2/{name}/manifests/moving"));
+        assert_eq!(moved.header("docker-content-digest"), Some(digest(&moved.body).as_str()));
+        let tags = body(&on.get(&format!("/v2/{name}/tags/list")))["tags"].as_array().unwrap().len();
+        assert_eq!(tags, 5);
+        for number in (0..8).filter(|number| number % 2 == parity) {
+            let own = on.get(&format!("/v2/{name}/manifests/own-{number}"));
+            assert_eq!(body(&own)["annotations"]["of"], json!(number.to_string()));
+        }
+    }
+    assert!(nothing_left(on.root.path()));
+}
