@@ -64,11 +64,11 @@ pub fn bench() -> anyhow::Result<()> {
         each(&mut figures, |f| &mut f.large_again, "bench/large", large.path(), Cache::Use)?;
     }
     for (client, figures) in clients.iter().zip(&figures) {
-        println!("  {:<16} cold                {}", client.name, figures.cold);
-        println!("  {:<16} again               {}", client.name, figures.same);
-        println!("  {:<16} one file changed    {}", client.name, figures.changed);
-        println!("  {:<16} {FILES} files         {}", client.name, figures.large_first);
-        println!("  {:<16} {FILES} files again   {}", client.name, figures.large_again);
+        println!("  {:<21} cold                {}", client.name, figures.cold);
+        println!("  {:<21} again               {}", client.name, figures.same);
+        println!("  {:<21} one file changed    {}", client.name, figures.changed);
+        println!("  {:<21} {FILES} files         {}", client.name, figures.large_first);
+        println!("  {:<21} {FILES} files again   {}", client.name, figures.large_again);
     }
     let ours = &figures[0];
     for (client, theirs) in clients.iter().zip(&figures).skip(1) {

@@ -77,15 +77,15 @@ pub fn bench() -> anyhow::Result<()> {
     println!("  {} MiB compressed", image.bytes >> 20);
     for ((client, _), figures) in peers.iter().zip(&figures) {
         println!(
-            "  {:<16} pull   {} — {} MiB read by the registry",
+            "  {:<21} pull   {} — {} MiB read by the registry",
             client.name,
             figures.pull,
             figures.served >> 20
         );
-        println!("  {:<16} again  {}", client.name, figures.again);
-        println!("  {:<16} push   {}", client.name, figures.push);
+        println!("  {:<21} again  {}", client.name, figures.again);
+        println!("  {:<21} push   {}", client.name, figures.push);
     }
-    println!("  {:<16} pull   {floor}", "curl|zcat|tar");
+    println!("  {:<21} pull   {floor}", "curl|zcat|tar");
     let ours = &figures[0];
     for ((client, _), theirs) in peers.iter().zip(&figures).skip(1) {
         println!(

@@ -166,6 +166,10 @@ fn images_are_listed_tagged_and_removed(on: &Subject) -> anyhow::Result<()> {
 
     let lone = Image::busybox()?.with_layer(Layer::new().noise("lone", 1000, 99), Compression::Gzip);
     on.load(&lone, "e2e/lone:1")?;
+    let driver = docker.inspect("e2e/lone:1", "{{json .GraphDriver.Data}}")?;
+    for place in ["LowerDir", "MergedDir", "UpperDir", "WorkDir"] {
+        ensure!(driver.contains(&format!("\"{place}\":\"/")), "{place} is not in {driver}");
+    }
     docker.run("rmi e2e/lone:1")?.ok()?.shows("Untagged: e2e/lone:1")?.shows("Deleted: sha256:")?;
     docker.run("image inspect e2e/lone:1")?.exits(1)?.complains("No such image: e2e/lone:1")?;
     Ok(())

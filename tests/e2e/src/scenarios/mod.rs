@@ -34,6 +34,7 @@ mod restart;
 mod run;
 mod system;
 mod terminal;
+mod tools;
 mod versions;
 mod volumes;
 
@@ -71,6 +72,7 @@ pub fn all() -> Vec<Scenario> {
         archive::ALL,
         images::ALL,
         push::ALL,
+        tools::ALL,
         bad_input::ALL,
         build::ALL,
         dockerfiles::ALL,
