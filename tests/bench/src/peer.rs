@@ -68,7 +68,7 @@ impl Peer {
         let (socket, log) = (directory.path().join("docker.sock"), directory.path().join("log"));
         let mut command = Command::new("tests/compat/reference");
         command.arg(directory.path()).stdin(Stdio::null()).stdout(Stdio::null());
-        command.stderr(std::fs::File::create(&log)?);
+        command.stderr(File::create(&log)?);
         let mut process = Running(command.spawn().context("run tests/compat/reference")?);
         // The first time it fetches packages.
         let deadline = Instant::now() + Duration::from_secs(300);
