@@ -34,7 +34,6 @@ mod restart;
 mod run;
 mod system;
 mod terminal;
-mod tools;
 mod versions;
 mod volumes;
 
@@ -72,7 +71,6 @@ pub fn all() -> Vec<Scenario> {
         archive::ALL,
         images::ALL,
         push::ALL,
-        tools::ALL,
         bad_input::ALL,
         build::ALL,
         dockerfiles::ALL,
