@@ -4,6 +4,7 @@
 mod deps;
 mod sources;
 mod table;
+mod types;
 
 use std::process::ExitCode;
 
@@ -11,12 +12,14 @@ const USAGE: &str = "\
 usage: cargo xtask <command>
 
 commands:
-  deps    check the import table, unsafe code, forgotten files and file sizes";
+  deps    check the import table, unsafe code, forgotten files and file sizes
+  types   write the interface's types from the Rust ones; --check only compares";
 
 fn main() -> ExitCode {
     let command = std::env::args().nth(1);
     let outcome = match command.as_deref() {
         Some("deps") => deps::run(),
+        Some("types") => types::run(std::env::args().nth(2).as_deref() == Some("--check")),
         Some("help" | "--help" | "-h") => {
             println!("{USAGE}");
             return ExitCode::SUCCESS;

@@ -70,7 +70,9 @@ const TABLE: &[(&str, &[&str])] = &[
             "skiff-settings",
         ],
     ),
-    ("skiff", &["skiff-host", "skiff-registry", "skiff-settings"]),
+    // As the command line: it asks the daemon and starts one that does not run.
+    ("skiff-dashboard", &["skiff-host", "skiff-settings"]),
+    ("skiff", &["skiff-dashboard", "skiff-host", "skiff-registry", "skiff-settings"]),
     ("skiff-desktop", &["skiff-host", "skiff-settings"]),
     // Around the product.
     ("skiff-bench", &["skiff-settings", "skiff-testkit"]),

@@ -4,8 +4,8 @@ use clap::builder::Styles;
 use clap::{Arg, ArgAction, Command, CommandFactory, Parser, Subcommand};
 
 use crate::command::{
-    Context, builder, completion, container, daemon, doctor, explain, image, login, machine, manifest,
-    network, registry, search, system, volume,
+    Context, builder, completion, container, daemon, dashboard, doctor, explain, image, login, machine,
+    manifest, network, registry, search, system, volume,
 };
 use crate::error::Error;
 
@@ -52,6 +52,7 @@ pub enum Top {
         command: container::Container,
     },
     Daemon(daemon::Daemon),
+    Dashboard(dashboard::Dashboard),
     Doctor(doctor::Doctor),
     /// Tell why something is as it is
     #[command(override_usage = "skiff explain COMMAND")]
@@ -122,6 +123,7 @@ impl Top {
             Top::Completion(args) => completion::run(args),
             Top::Containers { command } => command.run(context).await,
             Top::Daemon(args) => daemon::run(context, args).await,
+            Top::Dashboard(args) => dashboard::run(context, args).await,
             Top::Doctor(args) => doctor::run(context, args).await,
             Top::Explain { command } => command.run(context).await,
             Top::ImageManagement { command } => command.run(context).await,
@@ -149,7 +151,7 @@ const GROUPS: &[(&str, &[&str])] = &[
         "Common Commands",
         &["run", "exec", "ps", "build", "pull", "push", "images", "login", "logout", "version", "info"],
     ),
-    ("Skiff Commands", &["machine", "daemon", "registry", "doctor", "explain", "completion"]),
+    ("Skiff Commands", &["dashboard", "machine", "daemon", "registry", "doctor", "explain", "completion"]),
     ("Management Commands", &["builder", "container", "image", "manifest", "network", "system", "volume"]),
 ];
 

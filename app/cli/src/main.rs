@@ -91,7 +91,7 @@ fn start() -> u8 {
 /// The daemon serves many connections; a command needs one thread for output and one for everything else.
 fn threads(command: &cli::Top) -> usize {
     match command {
-        cli::Top::Daemon(_) | cli::Top::Registry { .. } => {
+        cli::Top::Daemon(_) | cli::Top::Dashboard(_) | cli::Top::Registry { .. } => {
             std::thread::available_parallelism().map_or(2, usize::from).max(2)
         }
         _ => 2,

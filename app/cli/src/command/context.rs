@@ -90,7 +90,8 @@ impl Context {
     }
 }
 
-fn daemon_failed(source: spawn::Error) -> Error {
+/// Turns a daemon that did not start into the words for the user.
+pub fn daemon_failed(source: spawn::Error) -> Error {
     Error::Host {
         message: "starting the daemon".to_owned(),
         hint: Some("`skiff doctor` checks what it needs".to_owned()),

@@ -5,6 +5,7 @@ pub mod completion;
 pub mod container;
 pub mod context;
 pub mod daemon;
+pub mod dashboard;
 pub mod doctor;
 pub mod explain;
 pub mod image;

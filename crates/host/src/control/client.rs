@@ -206,6 +206,17 @@ impl Client {
         Ok(self.stream)
     }
 
+    /// Connects to the engine as one who only looks: this neither wakes the guest nor keeps it awake. Nothing is given when it
+    /// does not run.
+    ///
+    /// # Errors
+    /// As [`Client::run`].
+    pub async fn engine(mut self) -> Result<Option<BoxStream>, ClientError> {
+        let mut is_asleep = false;
+        self.exchange(&Request::Engine {}, |event| is_asleep |= event == Event::Asleep {}).await?;
+        Ok((!is_asleep).then_some(self.stream))
+    }
+
     /// Sends any request and hands every event but the last to `on_event`.
     ///
     /// # Errors

@@ -28,6 +28,9 @@ pub enum Request {
     },
     /// Connect to the guest's SSH server, starting the guest if needed.
     Shell {},
+    /// Connect to the engine without waking the guest or keeping it awake; answered by [`Event::Asleep`] when there is
+    /// none.
+    Engine {},
     /// Lines of a log; answered by [`Event::Log`].
     Logs {
         /// Which one.
@@ -78,6 +81,8 @@ pub enum Event {
     Version(Version),
     /// Something that was found out.
     Finding(Finding),
+    /// The guest does not run.
+    Asleep {},
     /// It is done.
     Done {},
     /// It could not be done.

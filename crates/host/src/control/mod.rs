@@ -1,8 +1,8 @@
 //! The daemon's control socket: JSON lines, one request per connection.
 //!
 //! The client sends one [`Request`]; the daemon answers with any number of [`Event`]s, of which the last is
-//! [`Event::Done`] or [`Event::Error`]. After the `Done` of a [`Request::Shell`] the connection carries the bytes of
-//! the guest's SSH server.
+//! [`Event::Done`] or [`Event::Error`]. After the `Done` of a [`Request::Shell`] or [`Request::Engine`] the
+//! connection carries the bytes of the guest's SSH server or of the engine.
 
 mod client;
 mod logs;

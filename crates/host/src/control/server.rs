@@ -96,6 +96,7 @@ impl Server {
                 self.watched(&mut client, restart).await?
             }
             Request::Shell {} => return self.shell(client).await,
+            Request::Engine {} => return self.engine(client).await,
             Request::Logs { source, tail, follow } => {
                 let path = match source {
                     LogSource::Daemon => self.paths.daemon_log(),
@@ -165,6 +166,22 @@ impl Server {
             Ok(guest) => {
                 write(&mut client, &Event::Done {}).await?;
                 copy_both(client, guest).await?;
+                Ok(())
+            }
+            Err(error) => write(&mut client, &Event::Error(Failure::new(&error))).await,
+        }
+    }
+
+    /// A stream without a lease, as the daemon's own looks at containers are.
+    async fn engine(&self, mut client: BoxStream) -> io::Result<()> {
+        let Some(link) = self.machine.running_link() else {
+            write(&mut client, &Event::Asleep {}).await?;
+            return write(&mut client, &Event::Done {}).await;
+        };
+        match link.open(&StreamHeader { args: Args::Api {} }).await {
+            Ok(engine) => {
+                write(&mut client, &Event::Done {}).await?;
+                copy_both(client, engine).await?;
                 Ok(())
             }
             Err(error) => write(&mut client, &Event::Error(Failure::new(&error))).await,

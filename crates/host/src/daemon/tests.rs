@@ -193,6 +193,23 @@ async fn shell_becomes_a_raw_stream() {
 }
 
 #[tokio::test]
+async fn a_look_at_the_engine_wakes_nobody_and_keeps_nobody_awake() {
+    let daemon = Daemon::start().await;
+    assert!(daemon.control().await.engine().await.unwrap().is_none());
+    assert_eq!(daemon.fake.starts(), 0);
+    daemon.control().await.start(false, |_| {}).await.unwrap();
+    let mut engine = daemon.control().await.engine().await.unwrap().unwrap();
+    engine.write_all(b"GET /events").await.unwrap();
+    let mut answer = [0; 11];
+    engine.read_exact(&mut answer).await.unwrap();
+    assert_eq!(&answer, b"GET /events");
+    let machine = daemon.control().await.status().await.unwrap().machine;
+    assert_eq!((machine.state, machine.connections), (MachineState::Running, 0), "it counts for nothing");
+    drop(engine);
+    daemon.stop().await;
+}
+
+#[tokio::test]
 async fn logs_are_read_over_the_control_socket() {
     let daemon = Daemon::start().await;
     std::fs::write(daemon.paths().console_log(), "one\ntwo\n").unwrap();
