@@ -13,6 +13,8 @@
 //! A page can't stop a socket from filling its memory, so it has to say how much it has dealt with: no more than
 //! [`WINDOW`] bytes are under way, and the engine is not read any further until then.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt as _, StreamExt as _};
@@ -37,6 +39,8 @@ pub(crate) const WINDOW: usize = 512 << 10;
 const PIECE: usize = 64 << 10;
 /// Longest message of a page in bytes.
 pub(crate) const LONGEST: usize = 1 << 20;
+/// How long a page may take to read the rest and hang up.
+const HANGING_UP: Duration = Duration::from_secs(60);
 /// Longest answer of the engine that says what went wrong, in bytes.
 const WORDS: usize = 64 << 10;
 
@@ -148,8 +152,25 @@ impl Page {
         self.sink.close().await
     }
 
-    async fn end(mut self) -> Result<(), Gone> {
+    /// Says that this was all, and waits until the page has hung up: what it still says about its credit, left unread, would
+    /// have the kernel reset the connection and throw away what the page has not read yet.
+    async fn end(
+        mut self,
+        ears: impl Future<Output = ()>,
+        mut credits: mpsc::Receiver<usize>,
+    ) -> Result<(), Gone> {
         self.tell(&Told::End(true)).await?;
+        let hung_up = async {
+            tokio::pin!(ears);
+            loop {
+                tokio::select! {
+                    () = &mut ears => return,
+                    more = credits.recv() => if more.is_none() { return },
+                }
+            }
+        };
+        // One that never does has had its time.
+        let _ = tokio::time::timeout(HANGING_UP, hung_up).await;
         self.sink.close().await
     }
 
@@ -235,20 +256,25 @@ async fn engine(
     let (credits, mut credit) = mpsc::channel(64);
     if is_upgraded {
         let (input, keys) = mpsc::channel(16);
-        let ears = listen(source, credits, Some(input));
         match hyper::upgrade::on(&mut response).await {
             Ok(upgraded) => {
                 let (reader, writer) = tokio::io::split(TokioIo::new(upgraded));
+                let page_side = async {
+                    tokio::join!(type_in(keys, writer), listen(source, credits, Some(input)));
+                };
+                tokio::pin!(page_side);
                 // Whichever ends first: the program, or the page.
                 tokio::select! {
                     open = pump(&mut page, reader, &mut credit) => { if !open? { return Ok(()); } }
-                    () = async { tokio::join!(type_in(keys, writer), ears); } => return Ok(()),
+                    () = &mut page_side => return Ok(()),
                 }
+                page.end(page_side, credit).await
             }
-            Err(error) => return page.refuse(&engine_away(error)).await,
+            Err(error) => page.refuse(&engine_away(error)).await,
         }
     } else {
         let ears = listen(source, credits, None);
+        tokio::pin!(ears);
         let mut body = response.into_body();
         let mouth = async {
             while let Some(frame) = body.frame().await {
@@ -263,10 +289,10 @@ async fn engine(
         };
         tokio::select! {
             open = mouth => { if !open? { return Ok(()); } }
-            () = ears => return Ok(()),
+            () = &mut ears => return Ok(()),
         }
+        page.end(ears, credit).await
     }
-    page.end().await
 }
 
 async fn ask(upstream: &Upstream, call: &Call) -> Result<Response<hyper::body::Incoming>, Refusal> {
@@ -352,6 +378,7 @@ async fn daemon(
     page.tell(&Told::Begun { status: 200, content_type: "application/x-ndjson" }).await?;
     let (credits, mut credit) = mpsc::channel(64);
     let ears = listen(source, credits, None);
+    tokio::pin!(ears);
     let mouth = async {
         while let Some(line) = lines.recv().await {
             if !page.send(line.into(), &mut credit).await? {
@@ -362,9 +389,9 @@ async fn daemon(
     };
     tokio::select! {
         open = mouth => { if !open? { return Ok(()); } }
-        () = ears => return Ok(()),
+        () = &mut ears => return Ok(()),
     }
-    page.end().await
+    page.end(ears, credit).await
 }
 
 #[cfg(test)]

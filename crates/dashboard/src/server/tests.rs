@@ -27,13 +27,18 @@ struct Answer {
     body: String,
 }
 
-/// An engine: echoes a request's line and headers; `/flood` never ends, `/hijack` gives back what it reads.
+/// An engine: echoes a request's line and headers; `/flood` never ends, `/long` does, `/hijack` gives back what it reads.
 async fn engine(socket: &Path) {
     let listener = UnixListener::bind(socket).unwrap();
     loop {
         let (client, _) = listener.accept().await.unwrap();
         let service = service_fn(|mut request: Request<Incoming>| async move {
             let mut response = Response::new(match request.uri().path() {
+                "/long" => {
+                    let piece = || Ok(hyper::body::Frame::data(bytes::Bytes::from(vec![b'x'; 1 << 16])));
+                    let pieces = futures_util::stream::iter(std::iter::repeat_with(piece).take(LONG >> 16));
+                    http_body_util::BodyExt::boxed_unsync(http_body_util::StreamBody::new(pieces))
+                }
                 "/flood" => {
                     let pieces = futures_util::stream::repeat_with(|| {
                         FLOODED.fetch_add(1 << 16, std::sync::atomic::Ordering::Relaxed);
@@ -162,6 +167,8 @@ impl Fixture {
     }
 }
 
+/// Bytes of `/long`.
+const LONG: usize = 4 << 20;
 const PING: &str = "GET /docker/_ping";
 
 #[tokio::test]
@@ -302,7 +309,29 @@ async fn a_terminal_is_typed_into_until_its_input_ends() {
     socket.send(Message::text("{\"eof\":null}")).await.unwrap();
     assert_eq!(socket.next().await.unwrap().unwrap().into_data(), "bye");
     assert_eq!(socket.next().await.unwrap().unwrap(), Message::text("{\"end\":true}"));
+    socket.close(None).await.unwrap();
     assert!(matches!(socket.next().await, Some(Ok(Message::Close(_))) | None));
+}
+
+#[tokio::test]
+async fn a_slow_page_gets_everything_to_the_last_byte() {
+    let fixture = fixture().await;
+    let browser = fixture.browser().await;
+    let mut socket = fixture.socket(&browser).await;
+    socket.send(Message::text(r#"{"docker":{"method":"GET","path":"/long"}}"#)).await.unwrap();
+    socket.next().await.unwrap().unwrap();
+    let mut count = 0;
+    loop {
+        match socket.next().await.unwrap().unwrap() {
+            Message::Binary(bytes) => count += bytes.len(),
+            Message::Text(text) => break assert_eq!(text, "{\"end\":true}"),
+            other => panic!("{other:?} after {count} bytes"),
+        }
+        // What it says here may be said after the last byte was sent.
+        tokio::time::sleep(Duration::from_millis(3)).await;
+        socket.send(Message::text("{\"credit\":65536}")).await.unwrap();
+    }
+    assert_eq!(count, LONG);
 }
 
 #[tokio::test]

@@ -51,7 +51,11 @@ async fn a_push_names_tag_and_credentials() {
     assert_eq!(answer.status, 200);
     insta::assert_snapshot!(fake.last_call());
     post(&fake, "/images/a/push").await;
-    assert!(fake.last_call().contains("reference: \"a\", auth: None"), "{}", fake.last_call());
+    assert!(
+        fake.last_call().contains("reference: \"a\", platform: None, auth: None"),
+        "{}",
+        fake.last_call()
+    );
 }
 
 #[tokio::test]
