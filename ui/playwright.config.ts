@@ -17,7 +17,12 @@ export default defineConfig({
             executablePath: process.env.SKIFF_CHROMIUM ?? "/usr/bin/chromium",
             // Tests run as root, where Chromium has no sandbox of its own.
             // A page whose files come from SKIFF_DIST counts as one from the net, which has to ask before it calls this machine.
-            args: ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-features=LocalNetworkAccessChecks"],
+            args: [
+                "--no-sandbox",
+                "--disable-gpu",
+                "--disable-dev-shm-usage",
+                "--disable-features=LocalNetworkAccessChecks",
+            ],
         },
         permissions: ["clipboard-read", "clipboard-write"],
         screenshot: "only-on-failure",
