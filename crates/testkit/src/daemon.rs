@@ -43,9 +43,7 @@ impl DaemonUnderTest {
         if backend == Backend::Qemu {
             binaries::guest_image()?;
         }
-        let directory =
-            tempfile::Builder::new().prefix("skiff-daemon-").tempdir().context("make the state directory")?;
-        let mut daemon = Self::new(backend, directory);
+        let mut daemon = Self::new(backend)?;
         daemon.mirrors = mirrors.to_vec();
         daemon.names_port = crate::free_port()?;
         // Daemons side by side would take turns with the ports that they have by default.
@@ -71,9 +69,7 @@ impl DaemonUnderTest {
         settings: &str,
         files: &[(&Path, &Path)],
     ) -> anyhow::Result<Self> {
-        let directory =
-            tempfile::Builder::new().prefix("skiff-daemon-").tempdir().context("make the state directory")?;
-        let mut daemon = Self::new(backend, directory);
+        let mut daemon = Self::new(backend)?;
         daemon.files = files.iter().map(|(this, that)| (this.to_path_buf(), that.to_path_buf())).collect();
         daemon.write_settings(settings)?;
         daemon.start_again()?;
@@ -86,9 +82,7 @@ impl DaemonUnderTest {
         namespace: &str,
         files: &[(&Path, &Path)],
     ) -> anyhow::Result<Self> {
-        let directory =
-            tempfile::Builder::new().prefix("skiff-daemon-").tempdir().context("make the state directory")?;
-        let mut daemon = Self::new(backend, directory);
+        let mut daemon = Self::new(backend)?;
         daemon.files = files.iter().map(|(this, that)| (this.to_path_buf(), that.to_path_buf())).collect();
         daemon.namespace = Some(namespace.to_owned());
         daemon.start_again()?;
@@ -109,18 +103,18 @@ impl DaemonUnderTest {
         settings: &str,
         variables: &[(&str, String)],
     ) -> anyhow::Result<Self> {
-        let directory =
-            tempfile::Builder::new().prefix("skiff-daemon-").tempdir().context("make the state directory")?;
-        let mut daemon = Self::new(backend, directory);
+        let mut daemon = Self::new(backend)?;
         daemon.variables = variables.iter().map(|(name, value)| (name.to_string(), value.clone())).collect();
         daemon.write_settings(settings)?;
         daemon.start_again()?;
         Ok(daemon)
     }
 
-    fn new(backend: Backend, directory: TempDir) -> Self {
+    fn new(backend: Backend) -> anyhow::Result<Self> {
+        let directory =
+            tempfile::Builder::new().prefix("skiff-daemon-").tempdir().context("make the state directory")?;
         let (mirrors, variables, names_port, files, namespace) = Default::default();
-        Self { backend, directory, mirrors, variables, names_port, files, namespace, child: None }
+        Ok(Self { backend, directory, mirrors, variables, names_port, files, namespace, child: None })
     }
 
     /// Prepares a `skiff` command for this daemon; the words of `line` are split at spaces.
@@ -132,10 +126,8 @@ impl DaemonUnderTest {
 
     /// Starts it with more environment variables and without waiting for anything.
     pub fn spawn_with(backend: Backend, variables: &[(&str, &str)]) -> anyhow::Result<Self> {
-        let directory =
-            tempfile::Builder::new().prefix("skiff-daemon-").tempdir().context("make the state directory")?;
         let variables = variables.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
-        let mut daemon = Self::new(backend, directory);
+        let mut daemon = Self::new(backend)?;
         daemon.variables = variables;
         daemon.spawn()?;
         Ok(daemon)
