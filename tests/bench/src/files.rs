@@ -114,7 +114,9 @@ fn round(place: &str) -> anyhow::Result<()> {
     timed("a create and write", place, FILES, || all(&|path| fs::write(path, [7_u8; 100])))?;
     timed("b stat after write", place, FILES, || all(&|path| fs::metadata(path).map(drop)))?;
     timed("c open, read, close", place, FILES, || all(&|path| fs::read(path).map(drop)))?;
+    // A read leaves the access time to be asked for: the second time still takes a message.
     timed("d open, read, close again", place, FILES, || all(&|path| fs::read(path).map(drop)))?;
+    timed("d the same once more", place, FILES, || all(&|path| fs::read(path).map(drop)))?;
     timed("e list with attributes", place, FILES, || {
         for entry in fs::read_dir(&directory)? {
             entry?.metadata()?;
