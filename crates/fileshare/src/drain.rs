@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::abi::{notify_inode, notify_name};
 use crate::coherence::Notice;
 use crate::host::{Facts, Kind, S_IFDIR, S_IFREG, Seen, What};
-use crate::nodes::{Node, stamp};
+use crate::nodes::{Node, Settled, stamp};
 use crate::server::{Ghost, GhostKind, Server};
 
 /// How long the second half of a move may lag behind the first.
@@ -143,10 +143,15 @@ impl Server {
         let Some(facts) = self.facts_of(parent, name) else {
             drop(changes);
             // It has gone on since. If others have done that, it is told next, and this before it.
-            if what == What::Content && (node.is_some() || arrived) {
+            if node.is_some() || arrived {
                 let known = node.and_then(|node| self.nodes.object(&node).ok()?.facts().ok());
-                let size = known.map_or(0, |facts| facts.attr.size);
-                self.tell(parent.id, name, GhostKind::Content { size });
+                let (size, mode) =
+                    known.map_or((0, 0o644), |facts| (facts.attr.size, facts.attr.mode & 0o7777));
+                match what {
+                    What::Content => self.tell(parent.id, name, GhostKind::Content { size }),
+                    What::Attributes => self.tell(parent.id, name, GhostKind::Attributes { mode }),
+                    _ => {}
+                }
             }
             return;
         };
@@ -161,13 +166,15 @@ impl Server {
                 return;
             }
             let now = Some(stamp(&facts.attr));
-            let own = changes.last == now && changes.settled && !changes.foreign;
-            changes.last = now;
-            changes.settled = true;
-            changes.foreign = false;
-            if own {
+            let known = match changes.settled {
+                Settled::Not => false,
+                Settled::Own => changes.last == now && !changes.foreign,
+                Settled::Told(told) => changes.last == now && !changes.foreign && told == what,
+            };
+            if known {
                 return;
             }
+            (changes.last, changes.settled, changes.foreign) = (now, Settled::Told(what), false);
             changes.modified |= what == What::Content;
             self.kernel(notify_inode(node.id));
         }

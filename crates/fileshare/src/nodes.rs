@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::abi::{Attr, ROOT};
 use crate::errno::{Errno, Result};
-use crate::host::{Facts, Ident, Kind, Object, S_IFDIR, S_IFMT};
+use crate::host::{Facts, Ident, Kind, Object, S_IFDIR, S_IFMT, What};
 use crate::journal::{self, Journal, Record};
 
 /// Most nodes that a guest may have.
@@ -55,13 +55,26 @@ struct State {
     kept: bool,
 }
 
+/// How the guest knows of a change.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub enum Settled {
+    /// It doesn't.
+    #[default]
+    Not,
+    /// It has made the change itself.
+    Own,
+    /// It was told of the change, as this last. Another kind of change may have been made before anybody looked, with a
+    /// report of its own.
+    Told(What),
+}
+
 /// What is known about changes of a node; see `coherence`.
 #[derive(Debug, Default)]
 pub struct Changes {
     /// The newest stamp that was seen.
     pub last: Option<Stamp>,
-    /// Whether the guest has made that change itself, or was told of it.
-    pub settled: bool,
+    /// Whether the guest knows of that change.
+    pub settled: Settled,
     /// Somebody else has changed the file just before the guest did.
     pub foreign: bool,
     /// A foreign change of content was told, and the file was not closed since.

@@ -254,7 +254,7 @@ impl Server {
         let now = Some(nodes::stamp(&facts.attr));
         if changes.last.is_some() && changes.last != now {
             // A report of it, should there be one, is told all the same.
-            (changes.last, changes.settled) = (now, false);
+            (changes.last, changes.settled) = (now, nodes::Settled::Not);
             self.coherence.send(Notice::Kernel(abi::notify_inode(node.id)));
         }
     }
@@ -269,7 +269,7 @@ impl Server {
         }
         let result = change();
         changes.last = stamp();
-        changes.settled = true;
+        changes.settled = nodes::Settled::Own;
         result
     }
 }

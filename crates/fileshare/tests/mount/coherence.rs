@@ -1,6 +1,7 @@
 //! Changes of the host: seen at once by those who look, and as events by those who listen.
 
 use std::fs;
+use std::io::Write as _;
 use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::symlink;
@@ -137,8 +138,19 @@ fn programs_hear_of_the_hosts_changes_as_of_their_own() {
     fs::write(host.join("brief"), "").unwrap();
     fs::remove_file(host.join("brief")).unwrap();
     assert_eq!(hear(), ["create brief", "delete brief"]);
+    // Several kinds of change, made before anybody looks: each look shows all of them.
+    for mode in [0o600, 0o644] {
+        fs::OpenOptions::new().append(true).open(host.join("known")).unwrap().write_all(b"4").unwrap();
+        fs::set_permissions(host.join("known"), std::os::unix::fs::PermissionsExt::from_mode(mode)).unwrap();
+    }
+    assert_eq!(hear(), ["modify known", "attrib known", "modify known", "attrib known"]);
+    // And one whose changes are reported when there is nothing to look at any more.
+    fs::write(host.join("gone"), "text").unwrap();
+    fs::set_permissions(host.join("gone"), std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    fs::remove_file(host.join("gone")).unwrap();
+    assert_eq!(hear(), ["create gone", "modify gone", "attrib gone", "delete gone"]);
     // Nothing was done on the host by all this.
-    assert_eq!(tree(host), ["known: 333", "link -> known", "socket: "]);
+    assert_eq!(tree(host), ["known: 33344", "link -> known", "socket: "]);
     assert_eq!(tree(&mount.guest), tree(host));
 }
 

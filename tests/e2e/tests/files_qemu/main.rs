@@ -4,6 +4,9 @@
 #![forbid(unsafe_code)]
 #![cfg(target_os = "linux")]
 
+mod events;
+mod watchers;
+
 use std::fs;
 use std::path::Path;
 use std::time::Duration;
@@ -49,26 +52,6 @@ impl Guest {
         self.directory.path()
     }
 }
-
-/// Prints every event of a directory until a file `stop` appears in it.
-const RECORDER: &str = r#"
-import ctypes, os, struct
-libc = ctypes.CDLL(None, use_errno=True)
-fd = libc.inotify_init()
-mask = 0x2 | 0x4 | 0x40 | 0x80 | 0x100 | 0x200
-assert libc.inotify_add_watch(fd, b"/x/watched", mask) > 0
-words = {2: "modify", 4: "attrib", 0x40: "from", 0x80: "to", 0x100: "create", 0x200: "delete"}
-print("ready", flush=True)
-while True:
-    data = os.read(fd, 65536)
-    while data:
-        wd, mask, cookie, length = struct.unpack("iIII", data[:16])
-        name = data[16:16 + length].rstrip(b"\0").decode()
-        print(words.get(mask & 0xfff, "?"), name, flush=True)
-        if name == "stop":
-            raise SystemExit
-        data = data[16 + length:]
-"#;
 
 /// Makes the database, which two at once may not: SQLite doesn't wait for the lock that switches the journal.
 const NEW_DATABASE: &str = r#"
@@ -125,7 +108,8 @@ fn real_programs_work_on_shared_directories() {
     let result = git(&guest)
         .and_then(|()| database(&guest))
         .and_then(|()| read_only_share(&guest))
-        .and_then(|()| events(&guest))
+        .and_then(|()| events::are_the_hosts(&guest))
+        .and_then(|()| watchers::notice(&guest))
         .and_then(|()| killed_daemon(&mut guest));
     if let Err(error) = result {
         panic!("{error:#}\n{}", guest.daemon.log_tail());
@@ -169,47 +153,6 @@ fn read_only_share(guest: &Guest) -> anyhow::Result<()> {
     let script = "exec 3>>/usr/bin/env";
     guest.run(script)?.complains("Read-only file system")?;
     guest.run("rm /usr/bin/env; test -e /usr/bin/env")?.ok()?.complains("Read-only file system")?;
-    Ok(())
-}
-
-fn events(guest: &Guest) -> anyhow::Result<()> {
-    const FILES: usize = 60;
-    let watched = guest.path().join("watched");
-    fs::create_dir(&watched)?;
-    fs::write(watched.join("known"), "old")?;
-    fs::write(guest.path().join("recorder.py"), RECORDER)?;
-    let line = format!("run -d --name recorder {} busybox python3 /x/recorder.py", guest.options());
-    guest.docker.command(&line).timeout(PATIENCE).run()?.ok()?;
-    let logs = || guest.docker.run("logs recorder").map(|logs| logs.out()).unwrap_or_default();
-    wait_until("the recorder", PATIENCE, || logs().contains("ready").then_some(()))?;
-    fs::write(watched.join("known"), "newer")?;
-    for number in 0..FILES {
-        fs::write(watched.join(format!("f{number}")), "text")?;
-        fs::rename(watched.join(format!("f{number}")), watched.join(format!("g{number}")))?;
-        if number % 2 == 0 {
-            fs::remove_file(watched.join(format!("g{number}")))?;
-        }
-    }
-    fs::write(watched.join("stop"), "")?;
-    wait_until("the last event", PATIENCE, || logs().contains("create stop").then_some(()))?;
-    let logs = logs();
-    ensure!(logs.lines().any(|line| line == "modify known"), "{logs}");
-    for number in 0..FILES {
-        let of = |name: String| -> Vec<String> {
-            let ours = logs.lines().filter(|line| line.split(' ').nth(1) == Some(name.as_str()));
-            let mut words: Vec<String> =
-                ours.filter_map(|line| line.split(' ').next()).map(str::to_owned).collect();
-            words.dedup();
-            words
-        };
-        let (before, after) = (of(format!("f{number}")), of(format!("g{number}")));
-        let end: &[&str] = if number % 2 == 0 { &["to", "delete"] } else { &["to"] };
-        ensure!(
-            before == ["create", "modify", "from"] && after == end,
-            "{number}: {before:?} {after:?}\n{logs}"
-        );
-    }
-    guest.docker.run("rm -f recorder")?.ok()?;
     Ok(())
 }
 
