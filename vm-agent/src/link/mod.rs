@@ -47,8 +47,10 @@ pub struct Options {
 /// Routes streams until the process is ended.
 pub fn run(options: Options) -> anyhow::Result<()> {
     crate::logging::init();
+    // With one processor a second worker is only one more to wake up for each event.
+    let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
+        .worker_threads(processors.min(2))
         .enable_all()
         .build()
         .context("start the async runtime")?;

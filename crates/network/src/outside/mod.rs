@@ -12,9 +12,11 @@
 //! - A SYN is answered only when it is known whether the connection exists: let through to the listener, reset, answered
 //!   with the ICMP error that the real network gave, or dropped, so that the client tries again ([`Verdict`]).
 //! - Both families go the same way, each through routes, a table and listeners of its own.
+//! - [`neighbours`] tells which addresses are of the same card, and so of the same container.
 //! - [`packet`] reads and writes what goes through the tunnel.
 
 mod catch;
+mod neighbours;
 pub mod packet;
 mod queue;
 mod way;
@@ -22,6 +24,7 @@ mod way;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 pub use catch::Catcher;
+pub use neighbours::neighbours;
 pub use queue::{Held, SynQueue, Verdict};
 pub use way::Way;
 

@@ -53,7 +53,7 @@ fn take(outside: &Arc<Outside>, flows: &Flows, echo: Echo) {
         let _ = flow.try_send(echo);
         return;
     }
-    let Some(place) = outside.limits.take(echo.from) else { return };
+    let Some(place) = outside.place(echo.from) else { return };
     let (sender, requests) = mpsc::channel(WAITING);
     let model = Echo { payload: Vec::new(), ..echo };
     let _ = sender.try_send(echo);

@@ -1,18 +1,19 @@
-//! How many flows there may be: of everybody together, and of each address.
+//! How many flows there may be: of everybody together, and of each client, however many addresses it has.
 //!
 //! Each may have a multiple of the places that are still free. One alone gets four fifths of them, two get four ninths each,
 //! and so on: the more there are, the less each of them. Some places are kept for those who have few.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
+
+use super::clients::Client;
 
 /// All flows together; the link carries 16384 streams each way, and others need some of them.
 const MOST: usize = 15 * 1024;
 /// Those of them that are for everybody.
 const SHARED: usize = 14 * 1024;
-/// How many times as many flows as there are free places of these one address may have.
+/// How many times as many flows as there are free places of these one client may have.
 const SHARE: usize = 4;
 /// Who has less than this may take of the others.
 const FEW: usize = 32;
@@ -28,7 +29,7 @@ pub struct Limits {
 #[derive(Debug, Default)]
 struct Table {
     all: usize,
-    of: HashMap<IpAddr, usize>,
+    of: HashMap<Client, usize>,
     told: Option<Instant>,
 }
 
@@ -36,12 +37,12 @@ struct Table {
 #[derive(Debug)]
 pub struct Place {
     limits: Arc<Limits>,
-    client: IpAddr,
+    client: Client,
 }
 
 impl Limits {
     /// Takes a place for a flow of a container; `None`, with a word in the log, when there is none.
-    pub fn take(self: &Arc<Self>, client: IpAddr) -> Option<Place> {
+    pub fn take(self: &Arc<Self>, client: Client) -> Option<Place> {
         let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
         let (all, mine) = (table.all, table.of.get(&client).copied().unwrap_or(0));
         let is_fair = mine < SHARE * SHARED.saturating_sub(all);
@@ -49,7 +50,7 @@ impl Limits {
         if !is_fair && !has_few {
             if table.told.is_none_or(|told| told.elapsed() > TELL) {
                 table.told = Some(Instant::now());
-                tracing::warn!(%client, flows = mine, all, "too many connections out at once: new ones wait");
+                tracing::warn!(?client, flows = mine, all, "too many connections out at once: new ones wait");
             }
             return None;
         }
@@ -80,7 +81,7 @@ mod tests {
     fn everybody_finds_places_and_places_come_back() {
         let limits = Arc::new(Limits::default());
         let take_all = |last: u8| -> Vec<Place> {
-            std::iter::from_fn(|| limits.take(IpAddr::from([172, 17, 0, last]))).collect()
+            std::iter::from_fn(|| limits.take(Client::Card([2, 0x42, 0xac, 17, 0, last]))).collect()
         };
         let mut places = vec![take_all(2)];
         assert_eq!(places[0].len(), SHARED * SHARE / (SHARE + 1) + 1);

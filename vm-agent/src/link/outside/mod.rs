@@ -14,13 +14,14 @@
 //! filter only. Nothing waits for any of this at boot: it is set up a moment after the link is up, and until then what
 //! leaves disappears, so that clients try again.
 
+mod clients;
 mod echo;
 mod limits;
 mod name;
 mod tcp;
 mod udp;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -31,7 +32,8 @@ use socket2::{Domain, Socket, Type};
 use tokio::io::unix::AsyncFd;
 use tokio::sync::watch;
 
-use self::limits::Limits;
+use self::clients::Clients;
+use self::limits::{Limits, Place};
 
 /// The first call to the guest is answered in this time: it must not share the processor with us.
 const FIRST_ANSWER: Duration = Duration::from_millis(700);
@@ -54,11 +56,17 @@ impl Host {
 struct Outside {
     host: Host,
     limits: Arc<Limits>,
+    clients: Clients,
     /// Packets that come back out of the tunnel.
     tunnel: AsyncFd<Way>,
 }
 
 impl Outside {
+    /// Takes a place for a flow from this address, if there is one.
+    fn place(&self, from: IpAddr) -> Option<Place> {
+        self.limits.take(self.clients.of(from))
+    }
+
     /// Sends one packet to whom it is addressed to. One that finds no room is lost, as on any network.
     fn deliver(&self, packet: &[u8]) {
         let mut tunnel: &std::fs::File = self.tunnel.get_ref().tunnel();
@@ -88,7 +96,8 @@ async fn run(host: Host) -> anyhow::Result<std::convert::Infallible> {
     let (way, queue) = tokio::task::spawn_blocking(|| anyhow::Ok((Way::open()?, SynQueue::open()?)))
         .await?
         .context("set up the way out")?;
-    let outside = Arc::new(Outside { host, limits: Arc::default(), tunnel: polled(way)? });
+    let outside =
+        Arc::new(Outside { host, limits: Arc::default(), clients: Clients::default(), tunnel: polled(way)? });
     let (connections, datagrams) = (listen(Type::STREAM)?, listen(Type::DGRAM)?);
     let queue = Arc::new(polled(queue)?);
     tracing::info!(elapsed_ms = started.elapsed().as_millis() as u64, "way out is set up");
@@ -140,7 +149,7 @@ fn egress(to: SocketAddr, protocol: Protocol) -> StreamHeader {
     StreamHeader::new(Args::Egress { host: host_of(to.ip()), port: to.port(), protocol })
 }
 
-fn host_of(ip: std::net::IpAddr) -> String {
+fn host_of(ip: IpAddr) -> String {
     let is_host = ip == skiff_link::HOST_ADDRESS || ip == skiff_link::HOST_ADDRESS6;
     if is_host { skiff_link::HOST_NAMES[0].to_owned() } else { ip.to_string() }
 }

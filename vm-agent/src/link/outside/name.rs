@@ -25,7 +25,7 @@ pub(super) fn serve_datagram(
     message: Vec<u8>,
 ) {
     let Some(question) = Question::parse(&message) else { return };
-    let Some(place) = outside.limits.take(from.ip()) else { return };
+    let Some(place) = outside.place(from.ip()) else { return };
     let (link, socket) = (outside.host.link(), Arc::clone(socket));
     tokio::spawn(async move {
         let answer = answer(link, &question, &message).await;

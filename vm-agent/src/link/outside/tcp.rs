@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use skiff_link::{BoxStream, OpenError, Protocol, ReplyCode, copy_both};
 use skiff_network::outside::{Held, LISTENER, LISTENER6, NAME_SERVER, SynQueue, Verdict};
-use socket2::{SockRef, Socket, TcpKeepalive};
+use socket2::{Socket, TcpKeepalive};
 use tokio::io::unix::AsyncFd;
 use tokio::net::{TcpListener, TcpStream};
 
@@ -64,7 +64,11 @@ pub(super) async fn serve(
 ) -> io::Result<Infallible> {
     let waiting = Arc::new(Waiting::default());
     let mut accepting = tokio::task::JoinSet::new();
+    let asked = TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE / 4).with_retries(4);
     for listener in listeners {
+        // Connections have what their listener has, which saves the calls for each of them.
+        listener.set_tcp_nodelay(true)?;
+        listener.set_tcp_keepalive(&asked)?;
         let listener = TcpListener::from_std(listener.into())?;
         let (outside, waiting) = (Arc::clone(&outside), Arc::clone(&waiting));
         accepting.spawn(async move { accept(&outside, &listener, &waiting).await });
@@ -96,7 +100,7 @@ async fn decide(outside: &Arc<Outside>, queue: &Queue, waiting: &Arc<Waiting>) -
                 // The answer to the first one was lost.
                 Some(Stage::Dialed(_)) => say(queue, syn, Verdict::Pass),
                 None => {
-                    let Some(place) = outside.limits.take(key.0.ip()) else {
+                    let Some(place) = outside.place(key.0.ip()) else {
                         say(queue, syn, Verdict::Drop);
                         continue;
                     };
@@ -209,10 +213,6 @@ async fn accept(outside: &Arc<Outside>, listener: &TcpListener, waiting: &Waitin
 }
 
 async fn carry(mut connection: TcpStream, stream: BoxStream, place: Place) {
-    let asked = TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE / 4).with_retries(4);
-    // Best effort: without them a connection is slower, or stays longer than it has to.
-    let _ = connection.set_nodelay(true);
-    let _ = SockRef::from(&connection).set_tcp_keepalive(&asked);
     if let Err(error) = copy_both(&mut connection, stream).await {
         tracing::debug!(%error, "connection out broke");
         // The container is to see a reset, not an end.

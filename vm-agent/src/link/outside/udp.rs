@@ -94,7 +94,7 @@ fn take(outside: &Arc<Outside>, beginning: &Arc<Beginning>, key: Key, bytes: Vec
         let _ = flow.try_send(bytes);
         return;
     }
-    let Some(place) = outside.limits.take(key.0.ip()) else { return };
+    let Some(place) = outside.place(key.0.ip()) else { return };
     // Connected at once, so that the next datagrams go there and not to the listener.
     let socket = match connected(key) {
         Ok(socket) => socket,
