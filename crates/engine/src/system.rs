@@ -99,6 +99,7 @@ impl Engine {
             secure: Some(true),
             official: Some(true),
         };
+        let proxies = inner.config.images.proxies().await;
         let mut warnings = Vec::new();
         if !inner.limits {
             warnings.push("WARNING: No cgroup v2 controllers: containers run without limits".to_owned());
@@ -162,9 +163,9 @@ impl Engine {
                 index_configs: Some(HashMap::from([("docker.io".to_owned(), hub)])),
                 mirrors: Some(inner.config.registry_mirrors.clone()),
             }),
-            http_proxy: Some(String::new()),
-            https_proxy: Some(String::new()),
-            no_proxy: Some(String::new()),
+            http_proxy: Some(proxies.http),
+            https_proxy: Some(proxies.https),
+            no_proxy: Some(proxies.no),
             name: Some(inner.config.name.clone()),
             labels: Some(Vec::new()),
             experimental_build: Some(false),

@@ -54,4 +54,5 @@ pub use registry::{
 };
 pub use remote::{PushedMember, RemoteManifest};
 pub use save::Save;
+pub use skiff_proxy::Variables as ProxyVariables;
 pub use store::{Held, InUse, Kept, Parents, Removed, Store};

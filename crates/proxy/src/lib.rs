@@ -22,6 +22,18 @@ pub struct Proxies {
     plain: Option<Proxy>,
     secure: Option<Proxy>,
     bypass: Bypass,
+    variables: Variables,
+}
+
+/// What the variables say, without what is secret.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Variables {
+    /// `HTTP_PROXY`.
+    pub http: String,
+    /// `HTTPS_PROXY`.
+    pub https: String,
+    /// `NO_PROXY`.
+    pub no: String,
 }
 
 /// One proxy.
@@ -67,17 +79,36 @@ impl Proxies {
             }
             proxy
         };
+        let shown = |name: &str| mask(find(name).unwrap_or_default());
+        let variables =
+            Variables { http: shown("HTTP_PROXY"), https: shown("HTTPS_PROXY"), no: shown("NO_PROXY") };
         Self {
+            variables,
             plain: proxy("HTTP_PROXY"),
             secure: proxy("HTTPS_PROXY"),
             bypass: Bypass::parse(&find("NO_PROXY").unwrap_or_default()),
         }
     }
 
+    /// What was read, as it may be shown.
+    pub fn variables(&self) -> &Variables {
+        &self.variables
+    }
+
     /// The proxy for a server, with TLS or without; `None` when it is to be reached directly.
     pub fn for_server(&self, tls: bool, host: &str, port: u16) -> Option<&Proxy> {
         let proxy = if tls { &self.secure } else { &self.plain };
         proxy.as_ref().filter(|_| !self.bypass.has(host, port))
+    }
+}
+
+/// Puts in place of credentials what dockerd shows in their place.
+fn mask(text: String) -> String {
+    let start = text.find("://").map_or(0, |at| at + 3);
+    let end = text[start..].find(['/', '?', '#']).map_or(text.len(), |at| start + at);
+    match text[start..end].rfind('@') {
+        Some(at) => format!("{}xxxxx:xxxxx{}", &text[..start], &text[start + at..]),
+        None => text,
     }
 }
 
@@ -155,7 +186,12 @@ mod tests {
         let proxy = all.for_server(true, "registry.example", 443).unwrap();
         assert_eq!((proxy.host.as_str(), proxy.port), ("fd00::1", 8080));
         assert_eq!(proxy.authorization.as_deref(), Some("YW5uOm9wZW4gc2VzYW1l"));
-        assert!(!format!("{all:?}").contains("YW5u"));
+        assert!(!format!("{all:?}").contains("YW5u") && !format!("{all:?}").contains("sesame"));
+        assert_eq!(all.variables().https, "http://xxxxx:xxxxx@[fd00::1]:8080");
+        let plain = proxies(&[("http_proxy", "ann:b@ox:3128/"), ("no_proxy", "a.example,10.0.0.0/8")]);
+        assert_eq!(plain.variables().http, "xxxxx:xxxxx@ox:3128/");
+        assert_eq!(plain.variables().no, "a.example,10.0.0.0/8");
+        assert_eq!(plain.variables().https, "");
     }
 
     #[test]
@@ -170,7 +206,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_address_makes_the_reader_panic(text in "\\PC{0,40}") {
-            let _ = (Proxy::parse(&text), Bypass::parse(&text).has(&text, 1));
+            let _ = (mask(text.clone()), Proxy::parse(&text), Bypass::parse(&text).has(&text, 1));
         }
     }
 }

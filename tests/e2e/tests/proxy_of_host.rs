@@ -103,7 +103,11 @@ fn proxy_and_authorities() -> anyhow::Result<()> {
         );
         // Whom NO_PROXY names is looked for without it.
         docker.run(&format!("pull other.test:{port}/app:1"))?.exits(1)?.complains("no such host")?;
-        // Doctor says what is used, without what is secret.
+        // Both say what is used, without what is secret.
+        docker
+            .run("info -f {{.HTTPSProxy}}|{{.NoProxy}}|{{.HTTPProxy}}")?
+            .ok()?
+            .prints(&format!("http://{proxy}|other.test|\n"))?;
         daemon.skiff("doctor network")?.run()?.shows(&format!("HTTPS_PROXY is set: http://{proxy}"))?;
         Ok(())
     };

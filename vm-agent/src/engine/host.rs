@@ -13,7 +13,7 @@ use skiff_dns::Question;
 use skiff_engine::{
     Forwarder, LocalPublisher, NameServers, PublishError, PublishRequest, PublishedPort, Publisher,
 };
-use skiff_images::{Dial, Io, Trust};
+use skiff_images::{Dial, Io, ProxyVariables, Trust};
 use skiff_link::{Args, BoxStream, Link, OpenError, ReplyCode, StreamHeader};
 use tokio::io::AsyncReadExt;
 
@@ -86,6 +86,16 @@ impl Dial for Host {
             let args = Args::Fetch { host: host.to_owned(), port, tls };
             let stream = self.link.open(&StreamHeader { args }).await.map_err(as_io)?;
             Ok(Box::new(stream) as Box<dyn Io>)
+        })
+    }
+
+    /// Those of the host: the answer that comes before its certificates names them.
+    fn proxies(&self) -> Pin<Box<dyn Future<Output = ProxyVariables> + Send + '_>> {
+        Box::pin(async move {
+            let asked = self.link.open_with_data(&StreamHeader { args: Args::Roots {} }).await;
+            let data = asked.ok().and_then(|(_, reply)| reply.data).unwrap_or_default();
+            let text = |name: &str| data[name].as_str().unwrap_or_default().to_owned();
+            ProxyVariables { http: text("http"), https: text("https"), no: text("no") }
         })
     }
 }

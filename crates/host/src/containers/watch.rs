@@ -40,7 +40,7 @@ impl Containers {
         self.machine.running_link().map(Api::new)
     }
 
-    /// The running containers; none of a guest that does not run.
+    /// The running containers, paused ones among them; none of a guest that does not run.
     pub(crate) async fn running(&self) -> Result<Arc<Vec<Container>>, ApiError> {
         let Some(api) = self.api() else { return Ok(Arc::default()) };
         self.listen(&api).await?;
@@ -54,7 +54,7 @@ impl Containers {
             .into_iter()
             .flatten()
             .filter_map(Container::read)
-            .filter(Container::runs)
+            .filter(|container| container.runs() || container.is_paused())
             .collect();
         let list = Arc::new(list);
         *known = Some(Arc::clone(&list));

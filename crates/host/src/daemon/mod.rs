@@ -21,7 +21,7 @@ use crate::{
     log,
     names::Names,
     proxy,
-    service::{Files, Limits, Policy, Services},
+    service::{Files, Limits, Own, Policy, Services},
     ssh_key,
 };
 
@@ -163,7 +163,12 @@ async fn run_until(
 
     // A native engine binds on this host by itself, beside us: the well-known ports are left to its containers.
     let names = Arc::new(Names::new(settings.names.clone(), selected.image.is_some()));
-    let policy = Policy { loopback: settings.network.host_loopback, own: Vec::new() };
+    // Who reached the names from a container would be in everybody's network.
+    let own = {
+        let names = Arc::clone(&names);
+        Own::new(move || names.addresses())
+    };
+    let policy = Policy { loopback: settings.network.host_loopback, own };
     let files = Files::new(&settings, paths, docker_socket.clone());
     let services = Services::new(Limits::default(), policy, Arc::clone(&names), files);
     let mut machine_options = MachineOptions::new(paths.clone(), services.handler());

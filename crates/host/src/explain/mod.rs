@@ -209,7 +209,7 @@ impl Explain {
                 Err(error) => facts.engine_error = Some(crate::control::chain(&error)),
             }
             if let Ok(running) = self.containers.running().await {
-                for container in running.iter().take(MOST_CONTAINERS) {
+                for container in running.iter().filter(|one| one.runs()).take(MOST_CONTAINERS) {
                     for binding in &container.bindings {
                         // One address of each port is enough.
                         if binding.host.is_ipv4()

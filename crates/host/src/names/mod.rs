@@ -62,6 +62,11 @@ pub(crate) enum NoTarget {
         /// Names that exist.
         known: Vec<String>,
     },
+    /// It is paused.
+    Paused {
+        /// The container.
+        container: String,
+    },
     /// It listens on no port that could be meant.
     NoPort {
         /// The container.
@@ -148,7 +153,12 @@ impl Names {
         if all.is_empty() {
             return Err(NoTarget::Unknown { known: choose::names(&running) });
         }
-        let container = all[self.turn.fetch_add(1, Ordering::Relaxed) % all.len()];
+        // Replicas that stand still are passed over while there are others.
+        let awake: Vec<&Container> = all.iter().copied().filter(|container| container.runs()).collect();
+        if awake.is_empty() {
+            return Err(NoTarget::Paused { container: all[0].name.clone() });
+        }
+        let container = awake[self.turn.fetch_add(1, Ordering::Relaxed) % awake.len()];
         let ip = match container.ips.first() {
             Some(ip) => *ip,
             // The engine's own network is reached at the engine's own loopback.

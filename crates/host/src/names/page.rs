@@ -42,6 +42,17 @@ pub(super) fn of(error: &NoTarget, host: &str, suffix: &str) -> (StatusCode, Str
                 &list,
             )
         }
+        NoTarget::Paused { container } => {
+            let name = escape(&printable(container));
+            page(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "The container is paused",
+                &format!(
+                    "Container {name} stands still. Let it go on with <code>skiff unpause {name}</code>."
+                ),
+                "",
+            )
+        }
         NoTarget::NoPort { container } => {
             let name = escape(&printable(container));
             page(
@@ -113,6 +124,9 @@ mod tests {
         assert_eq!(status, 502);
         assert!(text.contains("Container web was asked on port 80: connection refused."), "{text}");
         assert_eq!(of(&NoTarget::Stopped, "", "").0, 503);
+        let (status, text) = of(&NoTarget::Paused { container: "web".into() }, "web.localhost", "");
+        assert_eq!(status, 503);
+        assert!(text.contains("skiff unpause web"), "{text}");
     }
 
     #[test]

@@ -1,8 +1,9 @@
 //! `egress`: a connection or a flow of datagrams that leaves as an ordinary socket of the host.
 
 use std::{
-    io,
+    fmt, io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    sync::Arc,
     time::Duration,
 };
 
@@ -27,8 +28,31 @@ const KEEPALIVE: Duration = Duration::from_secs(60);
 pub(crate) struct Policy {
     /// Whether this host's loopback is among it.
     pub(crate) loopback: bool,
-    /// Addresses of our own that a guest must not reach through us.
-    pub(crate) own: Vec<SocketAddr>,
+    /// Where the daemon listens itself, which a guest must not reach through us.
+    pub(crate) own: Own,
+}
+
+/// Tells where the daemon listens at this moment.
+#[derive(Clone)]
+pub(crate) struct Own(Arc<dyn Fn() -> Vec<SocketAddr> + Send + Sync>);
+
+impl Own {
+    /// Asks `addresses` for every connection: listeners come and go.
+    pub(crate) fn new(addresses: impl Fn() -> Vec<SocketAddr> + Send + Sync + 'static) -> Self {
+        Self(Arc::new(addresses))
+    }
+}
+
+impl Default for Own {
+    fn default() -> Self {
+        Self::new(Vec::new)
+    }
+}
+
+impl fmt::Debug for Own {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries((self.0)()).finish()
+    }
 }
 
 /// Why there is no connection.
@@ -49,14 +73,15 @@ impl Policy {
                 "this host's loopback is closed to containers (network.host_loopback in settings.json)",
             );
         }
-        let is_own = |own: &&SocketAddr| {
+        if !here {
+            // The daemon listens for this host alone, whatever address it had to take for that.
+            return Ok(());
+        }
+        let is_own = |own: &SocketAddr| {
             let bound = own.ip().to_canonical();
             own.port() == address.port() && (bound == ip || bound.is_unspecified() || ip.is_unspecified())
         };
-        match self.own.iter().find(is_own) {
-            Some(_) => Err("this port belongs to the daemon"),
-            None => Ok(()),
-        }
+        if (self.own.0)().iter().any(is_own) { Err("this port belongs to the daemon") } else { Ok(()) }
     }
 
     /// The addresses behind a name or the text of an address.
@@ -112,7 +137,7 @@ enum Outside {
 }
 
 pub(super) async fn dial(host: &str, port: u16, policy: &Policy) -> Result<TcpStream, Refusal> {
-    let refusal = |code, reason: &dyn std::fmt::Display| Refusal {
+    let refusal = |code, reason: &dyn fmt::Display| Refusal {
         code,
         message: format!("dial tcp {host}:{port}: {reason}"),
     };
@@ -151,7 +176,7 @@ pub(super) async fn dial(host: &str, port: u16, policy: &Policy) -> Result<TcpSt
 
 /// A socket whose datagrams go to one address.
 async fn flow(host: &str, port: u16, policy: &Policy) -> Result<UdpSocket, Refusal> {
-    let refusal = |code, reason: &dyn std::fmt::Display| Refusal {
+    let refusal = |code, reason: &dyn fmt::Display| Refusal {
         code,
         message: format!("dial udp {host}:{port}: {reason}"),
     };
@@ -218,20 +243,21 @@ mod tests {
             "[::ffff:0:0]:80",
         ] {
             assert!(closed.check(address(here)).is_err(), "{here}");
-            assert!(Policy { loopback: true, own: Vec::new() }.check(address(here)).is_ok(), "{here}");
+            assert!(Policy { loopback: true, own: Own::default() }.check(address(here)).is_ok(), "{here}");
         }
         assert!(closed.check(address("192.0.2.1:80")).is_ok());
     }
 
     #[test]
     fn the_daemons_own_ports_are_closed_by_every_address() {
-        let policy = Policy { loopback: true, own: vec![address("127.0.0.1:7000"), address("[::]:7001")] };
+        let own = Own::new(|| vec![address("127.0.0.1:7000"), address("[::]:7001")]);
+        let policy = Policy { loopback: true, own };
         for own in
             ["127.0.0.1:7000", "[::ffff:127.0.0.1]:7000", "0.0.0.0:7000", "127.0.0.1:7001", "[::1]:7001"]
         {
             assert!(policy.check(address(own)).is_err(), "{own}");
         }
-        for other in ["127.0.0.1:7002", "127.0.0.2:7000"] {
+        for other in ["127.0.0.1:7002", "127.0.0.2:7000", "192.0.2.1:7001"] {
             assert!(policy.check(address(other)).is_ok(), "{other}");
         }
     }

@@ -7,6 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use serde_json::json;
 use skiff_link::{Incoming, MAX_ROOTS, ReplyCode, copy_both};
 use skiff_proxy::Proxies;
 use tokio::{io::AsyncWriteExt, time::timeout};
@@ -15,6 +16,9 @@ use super::{
     NETWORK_DEADLINE,
     egress::{Policy, Refusal, dial},
 };
+
+/// Longest variable that is told, in characters: it has to fit into an answer.
+const MOST_SHOWN: usize = 1000;
 
 /// Where systems keep what they trust, in one file.
 const BUNDLES: [&str; 4] = [
@@ -56,10 +60,13 @@ pub(super) async fn serve(
     }
 }
 
-/// Serves the certificates that this host trusts, in PEM.
-pub(super) async fn serve_roots(incoming: Incoming) {
+/// Serves the certificates that this host trusts, in PEM; the answer names its proxies, as they may be shown.
+pub(super) async fn serve_roots(incoming: Incoming, proxies: &Proxies) {
+    let short = |text: &str| text.chars().take(MOST_SHOWN).collect::<String>();
+    let told = proxies.variables();
+    let data = json!({ "http": short(&told.http), "https": short(&told.https), "no": short(&told.no) });
     let pem = tokio::task::spawn_blocking(roots).await.unwrap_or_default();
-    if let Ok(mut stream) = incoming.accept(None).await
+    if let Ok(mut stream) = incoming.accept(Some(data)).await
         && stream.write_all(&pem).await.is_ok()
     {
         let _ = stream.shutdown().await;

@@ -15,7 +15,7 @@ use skiff_machine::IncomingHandler;
 use skiff_proxy::Proxies;
 use tokio::sync::Semaphore;
 
-pub(crate) use self::egress::Policy;
+pub(crate) use self::egress::{Own, Policy};
 pub(crate) use self::files::Files;
 use self::publish::Places;
 pub(crate) use self::publish::{Table, bind_loopback};
@@ -112,7 +112,7 @@ impl Services {
             Args::Fetch { host, port, tls } => {
                 fetch::serve(incoming, (&host, port), tls, &self.policy, &self.proxies).await;
             }
-            Args::Roots {} => fetch::serve_roots(incoming).await,
+            Args::Roots {} => fetch::serve_roots(incoming, &self.proxies).await,
             Args::Echo { host } => echo::serve(incoming, &host, &self.policy).await,
             Args::Files { share } => self.files.serve(incoming, &share).await,
             Args::Api {} | Args::Dial { .. } | Args::Shell {} | Args::Control {} => {

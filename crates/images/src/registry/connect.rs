@@ -13,7 +13,7 @@ use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::client::legacy::connect::{Connected, Connection};
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
-use skiff_proxy::Proxies;
+use skiff_proxy::{Proxies, Variables};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::tls::Tls;
@@ -30,6 +30,11 @@ pub trait Dial: Send + Sync + 'static {
     /// `tls` says what will be spoken: that may decide about the way. A name that does not exist is reported as
     /// [`io::ErrorKind::NotFound`].
     fn dial<'a>(&'a self, tls: bool, host: &'a str, port: u16) -> BoxFuture<'a, io::Result<Box<dyn Io>>>;
+
+    /// The variables by which it finds its proxies.
+    fn proxies(&self) -> BoxFuture<'_, Variables> {
+        Box::pin(async { Variables::default() })
+    }
 }
 
 /// Dials with ordinary sockets and the system's resolver.
@@ -87,6 +92,10 @@ impl<D: Dial> Dial for ProxyDial<D> {
             proxy.tunnel(&mut stream, host, port).await?;
             Ok(stream)
         })
+    }
+
+    fn proxies(&self) -> BoxFuture<'_, Variables> {
+        Box::pin(async { self.proxies.variables().clone() })
     }
 }
 

@@ -107,6 +107,10 @@ pub(crate) struct FetchedManifest {
 }
 
 impl Client {
+    pub async fn proxies(&self) -> skiff_proxy::Variables {
+        self.connector.dial.proxies().await
+    }
+
     pub fn new(config: &Config) -> Result<Arc<Client>, Error> {
         let tls = Tls::new(config)?;
         let endpoints = Endpoints::new(&config.mirrors, &config.insecure)?;

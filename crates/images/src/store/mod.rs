@@ -167,6 +167,11 @@ impl Store {
         Ok(image::history(&image, &sizes))
     }
 
+    /// The variables by which registries are reached through proxies.
+    pub async fn proxies(&self) -> crate::ProxyVariables {
+        self.inner.client.proxies().await
+    }
+
     /// Returns the number of bytes that the files of all images' layers take, shared ones once: what Docker calls the size
     /// of its layers. The compressed forms that are kept for pushing come on top.
     pub fn disk_usage(&self) -> u64 {

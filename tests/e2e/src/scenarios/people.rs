@@ -64,6 +64,25 @@ fn names_below_localhost_lead_to_containers(on: &Subject) -> anyhow::Result<()> 
         (answer.status == 200).then(|| seen.insert(answer.text()));
         (seen.len() == 2).then_some(())
     })?;
+    // Containers do not get into each other's networks by their names.
+    let line = format!("run --rm busybox nc -w 5 192.168.65.254 {} -e true", at.port());
+    if on.is_guest() {
+        on.docker.run(&line)?.exits(1)?.complains("No route to host")?;
+    }
+    // One that stands still says so, and of several only those that don't are asked.
+    on.docker.run("pause web one")?.ok()?;
+    wait_until("the page of a paused container", on.patience(5), || {
+        let answer = page(at, "web.localhost").ok()?;
+        (answer.status == 503 && answer.text().contains("skiff unpause web")).then_some(())
+    })?;
+    for _ in 0..3 {
+        let answer = page(at, "front.shop.localhost")?;
+        ensure!(answer.text() == "hello from two\n", "{}", answer.text());
+    }
+    on.docker.run("unpause web one")?.ok()?;
+    wait_until("the page again", on.patience(5), || {
+        page(at, "web.localhost").ok().filter(|answer| answer.status == 200)
+    })?;
     // A container that listens nowhere, and one that has gone.
     on.sleeper("idle")?;
     let idle = page(at, "idle.localhost")?;
