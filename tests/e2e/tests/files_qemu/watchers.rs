@@ -97,7 +97,7 @@ pub(crate) fn notice(guest: &Guest) -> anyhow::Result<()> {
     // And what another container changes.
     guest.run("echo 'console.log(\"version 4\")' >>/x/project/src/app.js")?.ok()?;
     hears(guest, "nodemon", "version 4")?;
-    guest.docker.command("rm -f -t 0 node python nodemon").timeout(PATIENCE).run()?.ok()?;
+    guest.docker.command("rm -f node python nodemon").timeout(PATIENCE).run()?.ok()?;
     remove(&place.join("node_modules"))?;
     remove(&place.join("venv"))
 }
