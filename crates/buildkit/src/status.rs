@@ -12,20 +12,24 @@ use futures_util::Stream;
 use prost::Message;
 use skiff_build::{Event, Progress};
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 /// As much as is kept, in bytes.
 const KEPT: usize = 8 << 20;
 /// As much as one message has, in bytes, unless a single event is larger.
 const MESSAGE: usize = 1 << 20;
-/// How long events are collected for one message.
+/// How long events are collected between two messages. The first message and what comes with the end do not wait: a build
+/// without a step to run would take no time but this.
 const PAUSE: Duration = Duration::from_millis(40);
 
 /// The hub of one build. Clones share it.
 #[derive(Debug, Clone)]
 pub(crate) struct Status {
     state: Arc<Mutex<State>>,
-    /// The number of the next event; its end is the build's.
+    /// The number of the next event.
     next: Arc<watch::Sender<u64>>,
+    /// Whether nothing more comes.
+    over: Arc<watch::Sender<bool>>,
 }
 
 #[derive(Debug, Default)]
@@ -42,7 +46,11 @@ struct State {
 
 impl Default for Status {
     fn default() -> Self {
-        Self { state: Arc::default(), next: Arc::new(watch::Sender::new(0)) }
+        Self {
+            state: Arc::default(),
+            next: Arc::new(watch::Sender::new(0)),
+            over: Arc::new(watch::Sender::new(false)),
+        }
     }
 }
 
@@ -54,6 +62,7 @@ impl Status {
     /// Says that nothing more comes.
     pub fn finish(&self) {
         self.state().over = true;
+        self.over.send_replace(true);
         self.next.send_modify(|_| {});
     }
 
@@ -70,23 +79,42 @@ impl Status {
 
     /// Listens from the first event on; the stream ends after the last.
     pub fn listen(&self) -> impl Stream<Item = StatusResponse> + Send + use<> {
-        let next = self.next.subscribe();
-        futures_util::stream::unfold(
-            (self.clone(), next, 0_u64),
-            |(status, mut next, mut place)| async move {
-                loop {
-                    next.borrow_and_update();
-                    let (response, over) = status.state().collect(&mut place);
-                    if let Some(response) = response {
-                        tokio::time::sleep(PAUSE).await;
-                        return Some((response, (status, next, place)));
-                    }
-                    if over || next.changed().await.is_err() {
-                        return None;
-                    }
+        let listener =
+            Listener { next: self.next.subscribe(), over: self.over.subscribe(), place: 0, told: None };
+        futures_util::stream::unfold((self.clone(), listener), |(status, mut listener)| async move {
+            loop {
+                listener.next.borrow_and_update();
+                listener.collected().await;
+                let (response, over) = status.state().collect(&mut listener.place);
+                if let Some(response) = response {
+                    listener.told = Some(Instant::now());
+                    return Some((response, (status, listener)));
                 }
-            },
-        )
+                if over || listener.next.changed().await.is_err() {
+                    return None;
+                }
+            }
+        })
+    }
+}
+
+/// One who listens, and how far it is.
+struct Listener {
+    next: watch::Receiver<u64>,
+    over: watch::Receiver<bool>,
+    /// The number of the event that it is told next.
+    place: u64,
+    /// When it was told something last.
+    told: Option<Instant>,
+}
+
+impl Listener {
+    /// Waits until it may be told the next message.
+    async fn collected(&mut self) {
+        let Some(told) = self.told else { return };
+        let over = self.over.wait_for(|over| *over);
+        // An error is the end of all who could say that it is over.
+        let _ = tokio::time::timeout_at(told + PAUSE, over).await;
     }
 }
 
@@ -198,6 +226,29 @@ mod tests {
         });
         assert_eq!(heard.next().await.unwrap().vertexes[0].digest, "a");
         assert!(heard.next().await.is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn only_what_comes_in_between_waits_for_more_to_go_with_it() {
+        let (status, started) = (Status::default(), Instant::now());
+        let mut heard = Box::pin(status.listen());
+        status.event(vertex("a", "one"));
+        assert_eq!(heard.next().await.unwrap().vertexes.len(), 1);
+        assert_eq!(started.elapsed(), Duration::ZERO, "the first waits for nobody");
+        status.event(vertex("b", "two"));
+        let late = status.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(PAUSE / 2).await;
+            late.event(vertex("c", "three"));
+            tokio::time::sleep(PAUSE).await;
+            late.event(vertex("d", "four"));
+            late.finish();
+        });
+        assert_eq!(heard.next().await.unwrap().vertexes.len(), 2);
+        assert_eq!(started.elapsed(), PAUSE);
+        assert_eq!(heard.next().await.unwrap().vertexes.len(), 1);
+        assert!(heard.next().await.is_none());
+        assert_eq!(started.elapsed(), PAUSE + PAUSE / 2, "the end waits for nobody");
     }
 
     #[tokio::test]
