@@ -16,6 +16,8 @@ pub enum Stage {
     FirstSign,
     /// The process answers on its sockets.
     Socket,
+    /// A saved guest has been read.
+    Loaded,
 }
 
 impl fmt::Display for Stage {
@@ -24,6 +26,7 @@ impl fmt::Display for Stage {
             Self::Monitor => "the virtual machine's monitor to answer",
             Self::FirstSign => "the guest's first sign of life",
             Self::Socket => "the engine's socket",
+            Self::Loaded => "the saved guest to be read",
         })
     }
 }
@@ -117,6 +120,20 @@ pub enum Error {
     Stuck {
         /// The process.
         pid: u32,
+    },
+    /// A saved guest belongs to another machine.
+    #[error("{what} is not the same as when the guest was saved")]
+    Changed {
+        /// What differs.
+        what: &'static str,
+    },
+    /// The guest could not be written or read.
+    #[error("the guest cannot be {what}: {reason}")]
+    Migration {
+        /// `saved` or `restored`.
+        what: &'static str,
+        /// QEMU's reason.
+        reason: String,
     },
     /// The host cannot do what the backend needs.
     #[error("{what} is not available on this system")]

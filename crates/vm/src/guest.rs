@@ -1,11 +1,18 @@
 //! What every backend offers: how a guest is described, started, watched and stopped.
 
-use std::{fmt, path::PathBuf, time::Duration};
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
-use crate::{ByteStream, Result};
+use crate::{
+    ByteStream, Error, Result,
+    saved::{Key, Restore},
+};
 
 /// What a guest is made of; backends ignore the parts that they have no use for.
 #[derive(Debug, Clone)]
@@ -32,6 +39,10 @@ pub struct GuestConfig {
     pub address_pools: Vec<String>,
     /// Whether an accelerator with a bad verdict is tried once more.
     pub retry_accelerator: bool,
+    /// Names the bytes of kernel and initial RAM file system, for what is saved of a guest.
+    pub image_id: String,
+    /// A saved guest to go on with, instead of a boot.
+    pub restore: Option<Restore>,
 }
 
 /// How the guest's instructions are executed.
@@ -96,6 +107,8 @@ pub enum Step {
         /// How instructions will be executed.
         accelerator: Option<Accelerator>,
     },
+    /// A saved guest is being read.
+    Loading,
     /// The guest executes instructions; its first sign of life is awaited.
     WaitingForGuest,
     /// An accelerator was given up.
@@ -116,6 +129,7 @@ impl fmt::Display for Step {
                 write!(f, "starting the virtual machine ({accelerator})")
             }
             Self::StartingProcess { accelerator: None } => f.write_str("starting the engine on this host"),
+            Self::Loading => f.write_str("waking the virtual machine"),
             Self::WaitingForGuest => f.write_str("booting"),
             Self::AcceleratorFailed { accelerator, reason } => {
                 write!(f, "going on without {accelerator}: {reason}")
@@ -195,13 +209,22 @@ pub trait Backend: Send + Sync {
     /// Gives the backend's name, `qemu` or `native`.
     fn name(&self) -> &'static str;
 
+    /// Tells why guests of this backend cannot be saved; nothing if they can.
+    fn cannot_save(&self) -> Option<&'static str> {
+        Some("this backend cannot save a guest")
+    }
+
     /// Starts a guest and returns once it has shown its first sign of life.
+    ///
+    /// One that is restored stands still and has touched nothing, its disk least of all, until [`Guest::resume`].
     ///
     /// # Errors
     /// Fails when a stage misses its deadline or the process dies; nothing is left behind then.
+    /// [`Error::Changed`] when the saved guest is not the one that the configuration describes.
     async fn start(&self, config: &GuestConfig, progress: Progress<'_>) -> Result<Box<dyn Guest>>;
 
-    /// Finds the guest that an earlier process of ours started, if it still runs.
+    /// Finds the guest that an earlier process of ours started, if it still runs, or stood still while it was to be saved
+    /// ([`Guest::is_halted`]).
     ///
     /// Remains of a guest that cannot be used any more are removed.
     ///
@@ -221,6 +244,28 @@ pub trait Guest: Send + Sync {
     /// # Errors
     /// Fails when the guest is gone.
     async fn open_transport(&self) -> Result<Transport>;
+
+    /// Whether the guest stands still and waits for [`resume`](Self::resume).
+    fn is_halted(&self) -> bool {
+        false
+    }
+
+    /// Halts the guest and writes all of it but its disk to `path`, which is on stable storage afterwards, and so is the
+    /// disk. The guest stays halted, whether this succeeds or not.
+    ///
+    /// # Errors
+    /// Fails when the guest cannot be halted or written; what was written is of no use then.
+    async fn save(&self, _path: &Path) -> Result<Key> {
+        Err(Error::Unsupported { what: "saving a guest" })
+    }
+
+    /// Lets a halted guest go on.
+    ///
+    /// # Errors
+    /// Fails when it does not.
+    async fn resume(&self) -> Result<()> {
+        Err(Error::Unsupported { what: "resuming a guest" })
+    }
 
     /// Waits for the guest's end; any number of callers may wait.
     async fn wait(&self) -> Exit;

@@ -16,6 +16,7 @@ pub mod native;
 mod process;
 pub mod qemu;
 mod record;
+mod saved;
 
 pub use console::{Console, read_tail};
 pub use endpoint::{ByteStream, Endpoint};
@@ -24,3 +25,4 @@ pub use guest::{
     Accelerator, Backend, Description, Exit, ExitReason, Guest, GuestConfig, Progress, Step, Transport,
 };
 pub use process::{Identity, Process, ProcessExit};
+pub use saved::{Key, Restore};

@@ -132,6 +132,8 @@ impl Backend for Native {
                 monitor: None,
                 console: None,
                 link: Endpoint::Unix(self.files.link.clone()),
+                key: None,
+                waking: false,
             };
             record.save(&self.files.record).map_err(|source| Error::File {
                 op: "write",

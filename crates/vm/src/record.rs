@@ -4,7 +4,7 @@ use std::{io, path::Path};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Accelerator, Endpoint, Identity};
+use crate::{Accelerator, Endpoint, Identity, Key};
 
 /// A guest's process and how to reach it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -15,6 +15,12 @@ pub(crate) struct Record {
     pub(crate) monitor: Option<Endpoint>,
     pub(crate) console: Option<Endpoint>,
     pub(crate) link: Endpoint,
+    /// What a saved state of it would depend on; none where it cannot be saved.
+    #[serde(default)]
+    pub(crate) key: Option<Key>,
+    /// Set until a restored guest goes on: one that stands still is thrown away then.
+    #[serde(default)]
+    pub(crate) waking: bool,
 }
 
 impl Record {

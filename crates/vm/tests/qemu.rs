@@ -11,7 +11,7 @@ use std::{
 };
 
 use skiff_vm::{
-    Accelerator, Backend, Error, ExitReason, GuestConfig, Stage, Step, Transport,
+    Accelerator, Backend, Error, ExitReason, GuestConfig, Restore, Stage, Step, Transport,
     qemu::{Deadlines, Files, Qemu},
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -60,6 +60,8 @@ impl Machine {
             address_pools: Vec::new(),
             publish_ip: std::net::Ipv4Addr::UNSPECIFIED.into(),
             retry_accelerator: false,
+            image_id: "test".to_owned(),
+            restore: None,
         }
     }
 
@@ -68,6 +70,7 @@ impl Machine {
             monitor: Duration::from_secs(15),
             first_sign_hardware: Duration::from_secs(2),
             first_sign_translated: Duration::from_secs(3),
+            loaded: Duration::from_secs(30),
         })
     }
 
@@ -263,6 +266,113 @@ async fn running_guest_is_found_again_and_a_dead_one_is_cleaned_up() {
     drop(guest);
 
     assert!(machine.backend().adopt().await.unwrap().is_none());
+    assert_eq!(machine.left_over(), Vec::<String>::new());
+}
+
+/// `mov dx, 0x3f8; mov al, '@'`, then for ever: `out dx, al`, the next of 32 letters, and a pause of a loop.
+const COUNTS: &[u8] = &[
+    0x66, 0xba, 0xf8, 0x03, 0xb0, b'@', 0xee, 0xfe, 0xc0, 0x24, 0x1f, 0x0c, 0x40, 0xb9, 0, 0, 8, 0, 0xe2,
+    0xfe, 0xeb, 0xf0,
+];
+
+impl Machine {
+    /// What was written so far, once it is longer than `length`.
+    async fn console_beyond(&self, length: usize) -> Vec<u8> {
+        for _ in 0..2000 {
+            let log = std::fs::read(self.path("console.log")).unwrap();
+            if log.len() > length {
+                return log;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        panic!("the guest stands still");
+    }
+}
+
+fn kill(pid: u32) {
+    let pid = rustix::process::Pid::from_raw(pid.cast_signed()).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+}
+
+#[tokio::test]
+async fn a_saved_guest_goes_on_at_the_very_instruction_in_another_process() {
+    let machine = Machine::new();
+    let backend = machine.backend().accelerator(Accelerator::Tcg);
+    assert_eq!(backend.cannot_save(), None);
+    let mut config = machine.config(&pvh_kernel(COUNTS));
+    let guest = backend.start(&config, &|_| {}).await.unwrap();
+    machine.console_beyond(3).await;
+    let path = machine.path("initramfs.ram");
+    let key = guest.save(&path).await.unwrap();
+    assert!(guest.is_halted());
+    assert_eq!(
+        std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&path).unwrap().permissions()) & 0o77,
+        0
+    );
+
+    // One that could not be used goes on as if nothing had happened.
+    let length = machine.console_beyond(0).await.len();
+    guest.resume().await.unwrap();
+    machine.console_beyond(length + 3).await;
+    let key_again = guest.save(&path).await.unwrap();
+    assert_eq!(key, key_again);
+    guest.stop(Duration::from_secs(5)).await.unwrap();
+    let before = machine.console_beyond(0).await;
+
+    // Another machine is not tried.
+    config.memory_mib += 1;
+    config.restore = Some(Restore { path: path.clone(), key: key.clone() });
+    let error = backend.start(&config, &|_| {}).await.err().unwrap();
+    assert_eq!(error.to_string(), "the machine is not the same as when the guest was saved");
+    config.memory_mib -= 1;
+    config.image_id.push('2');
+    assert!(matches!(backend.start(&config, &|_| {}).await, Err(Error::Changed { what: "the guest image" })));
+    config.image_id.pop();
+
+    // Whoever dies before it goes on leaves nothing that runs, and the state good.
+    let guest = backend.start(&config, &|_| {}).await.unwrap();
+    assert!(guest.is_halted());
+    drop(guest);
+    assert!(backend.adopt().await.unwrap().is_none());
+    let guest = backend.start(&config, &|_| {}).await.unwrap();
+    assert_eq!(std::fs::read(machine.path("console.log")).unwrap(), before, "it stands still");
+    guest.resume().await.unwrap();
+    let after = machine.console_beyond(before.len() + 8).await;
+    for pair in after.windows(2) {
+        assert_eq!(pair[1], (pair[0] + 1) & 0x1f | 0x40, "{}", String::from_utf8_lossy(&after));
+    }
+    assert!(!guest.is_halted());
+    guest.stop(Duration::from_secs(5)).await.unwrap();
+    std::fs::remove_file(path).unwrap();
+    assert_eq!(machine.left_over(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_guest_whose_saver_died_is_found_halted_and_goes_on_and_damage_is_no_guest() {
+    let machine = Machine::new();
+    let backend = machine.backend().accelerator(Accelerator::Tcg);
+    let mut config = machine.config(&pvh_kernel(COUNTS));
+    let guest = backend.start(&config, &|_| {}).await.unwrap();
+    let path = machine.path("initramfs.ram");
+    let key = guest.save(&path).await.unwrap();
+    drop(guest);
+    let guest = backend.adopt().await.unwrap().expect("it still exists");
+    assert!(guest.is_halted());
+    let length = machine.console_beyond(0).await.len();
+    guest.resume().await.unwrap();
+    machine.console_beyond(length).await;
+    kill(guest.description().pid);
+    assert_eq!(guest.wait().await.reason, ExitReason::Died);
+    assert!(guest.save(&path).await.is_err());
+    drop(guest);
+    assert!(backend.adopt().await.unwrap().is_none());
+
+    for damage in [&b""[..], b"QEVM", &[0; 4096]] {
+        std::fs::write(&path, damage).unwrap();
+        config.restore = Some(Restore { path: path.clone(), key: key.clone() });
+        assert!(backend.start(&config, &|_| {}).await.is_err(), "{} bytes are no guest", damage.len());
+    }
+    std::fs::remove_file(path).unwrap();
     assert_eq!(machine.left_over(), Vec::<String>::new());
 }
 

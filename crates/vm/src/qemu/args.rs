@@ -78,11 +78,22 @@ pub struct Machine<'a> {
     pub tsc_khz: Option<u32>,
     /// Whether QEMU confines itself.
     pub sandbox: Sandbox,
+    /// Whether a saved guest is to be read, instead of a boot.
+    pub incoming: bool,
 }
 
 impl Machine<'_> {
     /// Builds the argument list.
     pub fn arguments(&self) -> Vec<OsString> {
+        let mut args = self.lasting_arguments();
+        if self.incoming {
+            args.extend(["-incoming".into(), "defer".into()]);
+        }
+        args
+    }
+
+    /// The arguments that a saved guest must find again.
+    pub fn lasting_arguments(&self) -> Vec<OsString> {
         let mut args = Arguments::default();
         args.pair("-name", format!("{},debug-threads=on", escape(self.name)));
         args.flag("-no-user-config").flag("-nodefaults");
@@ -116,6 +127,10 @@ impl Machine<'_> {
         args.pair("-device", "virtio-balloon-pci,id=balloon,free-page-reporting=on");
         args.pair("-object", "rng-builtin,id=rng");
         args.pair("-device", "virtio-rng-pci,rng=rng");
+        if self.arch == Arch::X86_64 {
+            // A new one for each process: the kernel reseeds its random pool when it finds itself in another.
+            args.pair("-device", "vmgenid,guid=auto");
+        }
         args.0
     }
 
@@ -226,6 +241,7 @@ mod tests {
             link: &link,
             tsc_khz: Some(2_596_150),
             sandbox: Sandbox::On,
+            incoming: false,
         };
         change(&mut machine);
         read(machine.arguments().into_iter().map(|a| a.into_string().unwrap()).collect())
@@ -252,6 +268,18 @@ mod tests {
                 for flag in ["-nodefaults", "-no-user-config", "-no-reboot", "-S"] {
                     assert!(args.iter().any(|a| a == flag), "{flag}");
                 }
+            },
+        );
+    }
+
+    #[test]
+    fn a_guest_that_is_restored_has_the_arguments_that_it_was_saved_with() {
+        let saved = with(|_| {}, |args| args);
+        with(
+            |machine| machine.incoming = true,
+            |args| {
+                let (lasting, rest) = args.split_at(args.len() - 2);
+                assert_eq!((lasting, rest), (&saved[..], &["-incoming".to_owned(), "defer".to_owned()][..]));
             },
         );
     }

@@ -14,14 +14,16 @@ use tokio::{sync::broadcast, time::Instant};
 use super::{
     Deadlines, Files,
     args::{Arch, LINK_PORT, Machine, Sandbox},
-    guest::QemuGuest,
+    guest::{Found, QemuGuest},
     host,
     message::Event,
+    migrate,
     qmp::Qmp,
+    verdict::HostFacts,
 };
 use crate::{
-    Accelerator, Console, Endpoint, Error, Evidence, GuestConfig, Identity, Process, Progress, Result, Stage,
-    Step, read_tail, record::Record,
+    Accelerator, Console, Endpoint, Error, Evidence, GuestConfig, Identity, Key, Process, Progress, Result,
+    Stage, Step, read_tail, record::Record,
 };
 
 /// How often a socket that is not there yet is tried.
@@ -33,6 +35,7 @@ const STDERR_TAIL: u64 = 2 << 10;
 pub(super) struct Attempt<'a> {
     pub(super) program: &'a Path,
     pub(super) version: &'a str,
+    pub(super) facts: &'a HostFacts,
     pub(super) config: &'a GuestConfig,
     pub(super) accelerator: Accelerator,
     pub(super) note: Option<String>,
@@ -90,7 +93,14 @@ impl Attempt<'_> {
             link: &link,
             tsc_khz: host::tsc_khz(),
             sandbox: self.sandbox,
+            incoming: self.config.restore.is_some(),
         };
+        let key = self.key(&machine);
+        if let Some(restore) = &self.config.restore
+            && let Some(what) = restore.key.difference(&key)
+        {
+            return Err(Error::Changed { what });
+        }
         let mut unfinished = Unfinished { process: Some(self.spawn(&machine)?), files: self.files };
         let process = unfinished.process.as_ref().expect("just put there");
         let record = Record {
@@ -105,6 +115,8 @@ impl Attempt<'_> {
             monitor: Some(monitor.clone()),
             console: Some(console.clone()),
             link,
+            key: Some(key),
+            waking: self.config.restore.is_some(),
         };
         record.save(&self.files.record).map_err(|source| Error::File {
             op: "write",
@@ -123,7 +135,28 @@ impl Attempt<'_> {
             }
         };
         let process = unfinished.process.take().expect("taken only here");
-        Ok(QemuGuest::new(process, qmp, console, &record, self.files, self.version, false))
+        let halted = record.waking;
+        Ok(QemuGuest::new(
+            process,
+            qmp,
+            console,
+            record,
+            self.files,
+            self.version,
+            Found { adopted: false, halted },
+        ))
+    }
+
+    /// What a guest that is saved depends on.
+    fn key(&self, machine: &Machine<'_>) -> Key {
+        let arguments = machine.lasting_arguments();
+        Key {
+            accelerator: self.accelerator,
+            host: self.facts.clone(),
+            program: host::file_identity(self.program),
+            image: self.config.image_id.clone(),
+            arguments: arguments.iter().map(|argument| argument.to_string_lossy().into_owned()).collect(),
+        }
     }
 
     fn cpus(&self) -> u32 {
@@ -185,6 +218,12 @@ impl Attempt<'_> {
             path: self.files.console_log.clone(),
             source,
         })?;
+        if let Some(restore) = &self.config.restore {
+            progress(Step::Loading);
+            let load = migrate::load(&qmp, &restore.path);
+            self.stage(Stage::Loaded, self.deadlines.loaded, process, Some(&console), load).await??;
+            return Ok((Arc::new(qmp), console));
+        }
         let events = qmp.events();
         qmp.execute("cont", Value::Null)
             .await

@@ -1,7 +1,13 @@
 //! A guest that runs in QEMU.
 
 use std::{
-    sync::{Arc, Mutex, PoisonError},
+    fs::{File, OpenOptions},
+    io,
+    path::Path,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -9,14 +15,16 @@ use async_trait::async_trait;
 use serde_json::Value;
 use tokio::sync::broadcast;
 
-use super::{Files, message::Event, qmp::Qmp};
+use super::{Files, message::Event, migrate, qmp::Qmp};
 use crate::{
-    Console, Description, Endpoint, Error, Exit, ExitReason, Guest, Process, Result, Stage, Transport,
+    Console, Description, Endpoint, Error, Exit, ExitReason, Guest, Key, Process, Result, Stage, Transport,
     read_tail, record::Record,
 };
 
 /// How long a monitor of a running QEMU may take to greet.
 const ADOPT_DEADLINE: Duration = Duration::from_secs(3);
+/// QEMU's words for a guest that stood still for saving.
+const HALTED: [&str; 3] = ["paused", "finish-migrate", "postmigrate"];
 /// How long the last bytes of a dead process may take to arrive.
 const LAST_WORDS: Duration = Duration::from_millis(300);
 
@@ -28,6 +36,14 @@ pub(super) struct QemuGuest {
     files: Files,
     description: Description,
     reason: Arc<Mutex<Option<ExitReason>>>,
+    record: Mutex<Record>,
+    halted: AtomicBool,
+}
+
+/// How a guest came to us.
+pub(super) struct Found {
+    pub(super) adopted: bool,
+    pub(super) halted: bool,
 }
 
 impl QemuGuest {
@@ -35,10 +51,10 @@ impl QemuGuest {
         process: Process,
         qmp: Arc<Qmp>,
         console: Console,
-        record: &Record,
+        record: Record,
         files: &Files,
         version: &str,
-        adopted: bool,
+        found: Found,
     ) -> Self {
         let reason = Arc::default();
         tokio::spawn(watch_shutdown(qmp.events(), Arc::clone(&reason)));
@@ -48,9 +64,19 @@ impl QemuGuest {
             accelerator_note: record.accelerator_note.clone(),
             pid: process.pid(),
             version: Some(version.to_owned()),
-            adopted,
+            adopted: found.adopted,
         };
-        Self { process, qmp, console, link: record.link.clone(), files: files.clone(), description, reason }
+        Self {
+            process,
+            qmp,
+            console,
+            link: record.link.clone(),
+            files: files.clone(),
+            description,
+            reason,
+            record: Mutex::new(record),
+            halted: AtomicBool::new(found.halted),
+        }
     }
 
     /// Takes over a running QEMU.
@@ -64,12 +90,12 @@ impl QemuGuest {
         let connect = |endpoint: &Option<Endpoint>| {
             let endpoint = endpoint.clone();
             async move {
-                let endpoint = endpoint.ok_or(std::io::ErrorKind::NotFound)?;
-                Ok::<_, std::io::Error>(endpoint.connect().await?.0)
+                let endpoint = endpoint.ok_or(io::ErrorKind::NotFound)?;
+                Ok::<_, io::Error>(endpoint.connect().await?.0)
             }
         };
         let failed =
-            |source: std::io::Error| Error::File { op: "connect to", path: files.monitor.clone(), source };
+            |source: io::Error| Error::File { op: "connect to", path: files.monitor.clone(), source };
         let greet = async {
             let stream = connect(&record.monitor).await.map_err(failed)?;
             Qmp::connect(stream)
@@ -77,14 +103,13 @@ impl QemuGuest {
                 .map_err(|source| Error::Monitor { command: "qmp_capabilities", source })
         };
         let qmp = tokio::time::timeout(ADOPT_DEADLINE, greet).await.map_err(|_| deadline())??;
-        let status = qmp
-            .execute("query-status", Value::Null)
-            .await
-            .map_err(|source| Error::Monitor { command: "query-status", source })?;
-        if status["status"] != "running" {
+        let halted = match run_state(&qmp).await?.as_str() {
+            "running" => false,
+            // Whoever was to save it died.
+            state if HALTED.contains(&state) && !record.waking => true,
             // Its starter died before it let the processor loose, or it waits to be thrown away.
-            return Err(Error::Unsupported { what: "a guest that is not running" });
-        }
+            _ => return Err(Error::Unsupported { what: "a guest that is not running" }),
+        };
         let stream = connect(&record.console).await.map_err(failed)?;
         let console = Console::start(stream, &files.console_log).map_err(|source| Error::File {
             op: "write",
@@ -93,12 +118,28 @@ impl QemuGuest {
         })?;
         let version = qmp.version().to_owned();
         tracing::info!(pid = process.pid(), "running virtual machine found");
-        Ok(Self::new(process, Arc::new(qmp), console, record, files, &version, true))
+        let found = Found { adopted: true, halted };
+        Ok(Self::new(process, Arc::new(qmp), console, record.clone(), files, &version, found))
     }
 
     fn set_reason(&self, reason: ExitReason) {
         self.reason.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(reason);
     }
+}
+
+async fn run_state(qmp: &Qmp) -> Result<String> {
+    let failed = |source| Error::Monitor { command: "query-status", source };
+    let answer = qmp.execute("query-status", Value::Null).await.map_err(failed)?;
+    Ok(answer["status"].as_str().unwrap_or_default().to_owned())
+}
+
+/// Makes an empty file that nobody else may read: it will hold the guest's memory.
+fn create_private(path: &Path) -> io::Result<()> {
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.open(path).map(drop)
 }
 
 /// Keeps the reason of the shutdown, which QEMU tells before it ends.
@@ -160,6 +201,44 @@ impl Guest for QemuGuest {
             }
         }
         self.files.clean(None);
+        Ok(())
+    }
+
+    fn is_halted(&self) -> bool {
+        self.halted.load(Ordering::Relaxed)
+    }
+
+    async fn save(&self, path: &Path) -> Result<Key> {
+        let key = self.record.lock().unwrap_or_else(PoisonError::into_inner).key.clone();
+        let key = key.ok_or(Error::Unsupported { what: "saving a guest that an older version started" })?;
+        let failed = |source| Error::File { op: "write", path: path.to_owned(), source };
+        create_private(path).map_err(failed)?;
+        self.halted.store(true, Ordering::Relaxed);
+        migrate::run(&self.qmp, "stop", Value::Null).await?;
+        migrate::save(&self.qmp, path).await?;
+        // QEMU has flushed the disk and let go of it.
+        let written = path.to_owned();
+        let synced = tokio::task::spawn_blocking(move || File::open(written)?.sync_all()).await;
+        synced.unwrap_or_else(|_| Err(io::ErrorKind::Other.into())).map_err(failed)?;
+        Ok(key)
+    }
+
+    async fn resume(&self) -> Result<()> {
+        if run_state(&self.qmp).await? == "finish-migrate" {
+            migrate::call_off(&self.qmp).await?;
+        }
+        migrate::run(&self.qmp, "cont", Value::Null).await?;
+        self.halted.store(false, Ordering::Relaxed);
+        let record = {
+            let mut record = self.record.lock().unwrap_or_else(PoisonError::into_inner);
+            std::mem::replace(&mut record.waking, false).then(|| record.clone())
+        };
+        if let Some(record) = record
+            && let Err(error) = record.save(&self.files.record)
+        {
+            // Whoever finds it while it is being saved will end it, and it boots then.
+            tracing::warn!(%error, "record of the guest is not written");
+        }
         Ok(())
     }
 

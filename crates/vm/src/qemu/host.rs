@@ -57,6 +57,14 @@ fn parse_version(text: &str) -> String {
     version.split_whitespace().next().unwrap_or_default().to_owned()
 }
 
+/// Names a program's file as it is now.
+pub(super) fn file_identity(program: &Path) -> String {
+    let Ok(metadata) = std::fs::metadata(program) else { return program.display().to_string() };
+    let modified = metadata.modified().ok().and_then(|at| at.duration_since(std::time::UNIX_EPOCH).ok());
+    let modified = modified.unwrap_or_default().as_nanos();
+    format!("{} {} {modified}", program.display(), metadata.len())
+}
+
 /// Gathers what a verdict on the accelerator depends on.
 pub(super) fn facts(qemu_version: &str) -> HostFacts {
     HostFacts { kernel: kernel_release(), qemu: qemu_version.to_owned(), cpu: cpu_model() }

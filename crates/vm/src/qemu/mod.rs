@@ -11,6 +11,7 @@ mod boot;
 mod guest;
 mod host;
 pub mod message;
+mod migrate;
 pub mod qmp;
 pub mod verdict;
 
@@ -27,7 +28,7 @@ use self::{
     args::{Arch, Sandbox},
     boot::Attempt,
     guest::QemuGuest,
-    verdict::Verdict,
+    verdict::{HostFacts, Verdict},
 };
 use crate::{
     Accelerator, Backend, Endpoint, Error, Guest, GuestConfig, Identity, Process, Progress, Result, Step,
@@ -62,6 +63,8 @@ pub struct Deadlines {
     pub first_sign_hardware: Duration,
     /// The same when QEMU translates, on a machine that may be busy.
     pub first_sign_translated: Duration,
+    /// From the greeting until a saved guest has been read.
+    pub loaded: Duration,
 }
 
 impl Default for Deadlines {
@@ -70,6 +73,7 @@ impl Default for Deadlines {
             monitor: Duration::from_secs(15),
             first_sign_hardware: Duration::from_secs(4),
             first_sign_translated: Duration::from_secs(90),
+            loaded: Duration::from_secs(60),
         }
     }
 }
@@ -135,7 +139,7 @@ impl Qemu {
     async fn attempt(
         &self,
         program: &Path,
-        version: &str,
+        facts: &HostFacts,
         config: &GuestConfig,
         accelerator: Accelerator,
         note: Option<String>,
@@ -145,7 +149,8 @@ impl Qemu {
             let sandbox = self.sandbox();
             let attempt = Attempt {
                 program,
-                version,
+                version: &facts.qemu,
+                facts,
                 config,
                 accelerator,
                 note: note.clone(),
@@ -199,6 +204,10 @@ impl Backend for Qemu {
         "qemu"
     }
 
+    fn cannot_save(&self) -> Option<&'static str> {
+        None
+    }
+
     async fn start(&self, config: &GuestConfig, progress: Progress<'_>) -> Result<Box<dyn Guest>> {
         let program = self.find()?;
         let probed = program.clone();
@@ -208,6 +217,11 @@ impl Backend for Qemu {
         let facts = host::facts(&version);
         let plan = match self.accelerator {
             Some(accelerator) => verdict::Plan { attempts: vec![accelerator], note: None },
+            // It slept as it ran.
+            None if config.restore.is_some() => {
+                let saved = config.restore.iter().map(|restore| restore.key.accelerator);
+                verdict::Plan { attempts: saved.collect(), note: None }
+            }
             None => verdict::plan(
                 host::hardware(),
                 Verdict::load(&self.files.verdict).as_ref(),
@@ -219,10 +233,12 @@ impl Backend for Qemu {
         let mut failed = None;
         let last = plan.attempts.len() - 1;
         for (index, accelerator) in plan.attempts.into_iter().enumerate() {
-            match self.attempt(&program, &version, config, accelerator, note.clone(), progress).await {
+            match self.attempt(&program, &facts, config, accelerator, note.clone(), progress).await {
                 Ok(guest) => {
                     // Only now is it known that the accelerator was at fault, not the image.
-                    if let Some((accelerator, reason)) = failed {
+                    if config.restore.is_some() {
+                        // It shows nothing about booting.
+                    } else if let Some((accelerator, reason)) = failed {
                         self.remember(&Verdict::new(accelerator, Some(reason), facts));
                     } else if accelerator.is_hardware() {
                         self.remember(&Verdict::new(accelerator, None, facts));
