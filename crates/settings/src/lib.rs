@@ -12,4 +12,4 @@ mod settings;
 
 pub use error::Error;
 pub use paths::{MAX_SOCKET_PATH, Paths};
-pub use settings::{AddressPool, BackendChoice, Daemon, Machine, Names, Network, Settings};
+pub use settings::{AddressPool, BackendChoice, Daemon, IdleAction, Machine, Names, Network, Settings};

@@ -10,6 +10,8 @@
 //!   log/daemon.log           the daemon's log
 //!   log/console.log          the guest's console
 //!   machine/disk.img         the guest's data disk (sparse)
+//!   machine/generation       changes with every use of the disk
+//!   machine/saved/           the guest while it sleeps
 //!   machine/verdict.json     what the probe of the accelerator found
 //!   machine/qmp.sock link.sock
 //!   native/root/             root of `skiff-agent serve` with the native backend
@@ -119,6 +121,16 @@ impl Paths {
     /// Returns the guest's data disk.
     pub fn disk(&self) -> PathBuf {
         self.machine_dir().join("disk.img")
+    }
+
+    /// Returns the directory of the guest that sleeps.
+    pub fn saved_dir(&self) -> PathBuf {
+        self.machine_dir().join("saved")
+    }
+
+    /// Returns the file with the number that every use of the data disk changes.
+    pub fn generation(&self) -> PathBuf {
+        self.machine_dir().join("generation")
     }
 
     /// Returns the file that remembers what the probe of the accelerator found.

@@ -124,8 +124,22 @@ impl std::str::FromStr for BackendChoice {
 pub struct Daemon {
     /// Seconds without containers and connections before the guest is stopped: 300 by default, 0 for never.
     pub idle_stop_seconds: Option<u64>,
+    /// What is done with the guest then.
+    pub idle: IdleAction,
     /// Docker socket, instead of the one in the state directory.
     pub socket: Option<PathBuf>,
+}
+
+/// What becomes of a guest that nobody uses.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum IdleAction {
+    /// It is shut down once it has no containers that run or are paused.
+    #[default]
+    Stop,
+    /// It is saved and its process ends, also with paused containers; the next use wakes it. Where that can't be done it is
+    /// shut down.
+    Sleep,
 }
 
 /// What containers in a guest may reach. An engine on this host itself has the host's own packet filter for that.
@@ -200,7 +214,11 @@ impl Default for Machine {
 
 impl Default for Daemon {
     fn default() -> Daemon {
-        Daemon { idle_stop_seconds: Some(DEFAULT_IDLE_STOP_SECONDS), socket: None }
+        Daemon {
+            idle_stop_seconds: Some(DEFAULT_IDLE_STOP_SECONDS),
+            idle: IdleAction::default(),
+            socket: None,
+        }
     }
 }
 
