@@ -120,7 +120,7 @@ fn native_files(paths: &Paths, agent: PathBuf) -> native::Files {
 }
 
 /// Joins an error and its sources by colons.
-fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(error) = source {

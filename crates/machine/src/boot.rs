@@ -12,12 +12,14 @@ use tokio::sync::{broadcast, watch};
 
 use crate::{
     Error, Options, Progress,
-    backend::Selected,
+    backend::{Selected, chain},
     control::{self, Hello},
     disk,
     handle::Snapshot,
     host_memory_mib,
+    saved::Store,
     session::Sessions,
+    sleep,
 };
 
 /// A guest that is up.
@@ -27,6 +29,17 @@ pub(crate) struct Booted {
     pub(crate) link: Link,
     pub(crate) hello: Hello,
     pub(crate) took: Duration,
+    /// Whether it was asleep before.
+    pub(crate) woken: bool,
+    /// Why one that was asleep was not woken.
+    pub(crate) wake_note: Option<String>,
+}
+
+/// What a daemon that starts finds.
+pub(crate) enum Found {
+    Nothing,
+    Asleep,
+    Running(Box<Booted>),
 }
 
 /// Tells everybody who watches how far a start or stop is.
@@ -52,7 +65,7 @@ impl Reporter {
 pub(crate) struct Cancel(pub(crate) watch::Receiver<bool>);
 
 impl Cancel {
-    async fn called_off(&mut self) {
+    pub(crate) async fn called_off(&mut self) {
         if self.0.wait_for(|off| *off).await.is_err() {
             // The machine's task is gone without a word: the guest stays for the next one.
             std::future::pending::<()>().await;
@@ -66,19 +79,41 @@ pub(crate) async fn adopt(
     selected: &Selected,
     cancel: Cancel,
     reporter: &Reporter,
-) -> Result<Option<Booted>, Error> {
+) -> Result<Found, Error> {
     for other in &selected.others {
         if let Some(guest) = other.adopt().await.map_err(Error::Stop)? {
             reporter.step(format!("ending the guest of the {} backend", other.name()));
             guest.stop(options.shutdown_grace).await.map_err(Error::Stop)?;
         }
     }
-    let Some(guest) = selected.backend.adopt().await.map_err(Error::Stop)? else { return Ok(None) };
-    reporter.step("found the guest running");
-    up(options, Arc::from(guest), cancel, reporter).await.map(Some)
+    let store = Store::new(&options.paths);
+    store.discard_staged();
+    let is_saved = selected.backend.cannot_save().is_none() && matches!(store.find(), Ok(Some(_)));
+    let Some(guest) = selected.backend.adopt().await.map_err(Error::Stop)? else {
+        return Ok(if is_saved { Found::Asleep } else { Found::Nothing });
+    };
+    let guest: Arc<dyn Guest> = Arc::from(guest);
+    if guest.is_halted() && is_saved {
+        // Its daemon died between the save and the end of the process.
+        guest.stop(Duration::from_secs(3)).await.map_err(Error::Stop)?;
+        return Ok(Found::Asleep);
+    }
+    // The disk is in use: whatever is saved is of an earlier time.
+    store.advance()?;
+    if guest.is_halted() {
+        reporter.step("found the guest half saved, it goes on");
+        if let Err(error) = guest.resume().await {
+            tracing::warn!(%error, "half-saved guest does not go on");
+            guest.stop(Duration::from_secs(3)).await.map_err(Error::Stop)?;
+            return Ok(Found::Nothing);
+        }
+    } else {
+        reporter.step("found the guest running");
+    }
+    up(options, guest, cancel, reporter).await.map(|booted| Found::Running(Box::new(booted)))
 }
 
-/// Starts a guest.
+/// Wakes the guest if one is asleep, else boots one.
 pub(crate) async fn start(
     options: &Options,
     selected: &Selected,
@@ -86,21 +121,48 @@ pub(crate) async fn start(
     mut cancel: Cancel,
     reporter: &Reporter,
 ) -> Result<Booted, Error> {
-    let config = prepare(options, selected, retry_accelerator, reporter).await?;
+    let mut wake_note = None;
+    if selected.backend.cannot_save().is_none() {
+        match sleep::wake(options, selected, cancel.clone(), reporter).await {
+            Ok(Some(booted)) => return Ok(booted),
+            Ok(None) => {}
+            Err(error @ (Error::CalledOff | Error::Stop(_))) => return Err(error),
+            // A boot would do no better, and the saved guest may still be good.
+            Err(
+                error @ Error::Wake(skiff_vm::Error::ProgramMissing { .. } | skiff_vm::Error::Spawn { .. }),
+            ) => return Err(error),
+            Err(error) => {
+                tracing::warn!(error = %chain(&error), "the sleeping guest does not wake, it is booted");
+                wake_note = Some(chain(&error));
+            }
+        }
+    }
+    let config = prepare(options, selected, retry_accelerator, Disk::Grow, reporter).await?;
+    // From here on, nothing that was saved is good for the disk.
+    Store::new(&options.paths).advance()?;
     let progress = |step: skiff_vm::Step| reporter.step(step.to_string());
     // A backend ends what it has begun when it is dropped.
     let guest = tokio::select! {
         guest = selected.backend.start(&config, &progress) => guest.map_err(Error::Start)?,
         () = cancel.called_off() => return Err(Error::CalledOff),
     };
-    up(options, Arc::from(guest), cancel, reporter).await
+    let booted = up(options, Arc::from(guest), cancel, reporter).await?;
+    Ok(Booted { wake_note, ..booted })
+}
+
+/// Whether the disk may be made or grown.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Disk {
+    Grow,
+    Keep,
 }
 
 /// Checks the image, makes the disk, and says what the guest is made of.
-async fn prepare(
+pub(crate) async fn prepare(
     options: &Options,
     selected: &Selected,
     retry_accelerator: bool,
+    disk: Disk,
     reporter: &Reporter,
 ) -> Result<GuestConfig, Error> {
     let paths = options.paths.clone();
@@ -123,12 +185,15 @@ async fn prepare(
             address_pools: settings.default_address_pools.iter().map(ToString::to_string).collect(),
             publish_ip: settings.publish_default_ip,
             retry_accelerator,
+            image_id: String::new(),
+            restore: None,
         };
         if let Some(image) = image {
             let memory = paths.machine_dir().join("image.json");
             config.kernel = image.kernel(&memory)?;
             config.initramfs = image.initramfs(&memory)?;
             config.cmdline = image.cmdline().to_owned();
+            config.image_id = image.boot_id();
             for pool in &config.address_pools {
                 config.cmdline.push_str(&format!(" skiff.address-pool={pool}"));
             }
@@ -136,6 +201,9 @@ async fn prepare(
                 config.cmdline.push_str(&format!(" skiff.publish-ip={}", settings.publish_default_ip));
             }
             let template = || Ok(image.disk_template(&memory)?);
+            if disk == Disk::Keep {
+                return Ok(config);
+            }
             disk::prepare(&paths.disk(), template, settings.machine.disk_gib)?;
         }
         Ok(config)
@@ -147,7 +215,7 @@ async fn prepare(
 }
 
 /// From a living guest to one that is linked and greeted; a guest that does not get there is ended.
-async fn up(
+pub(crate) async fn up(
     options: &Options,
     guest: Arc<dyn Guest>,
     mut cancel: Cancel,
@@ -172,7 +240,7 @@ async fn up(
         Ok((sessions, link, hello)) => {
             let took = reporter.began.elapsed();
             reporter.step("ready");
-            Ok(Booted { guest, sessions, link, hello, took })
+            Ok(Booted { guest, sessions, link, hello, took, woken: false, wake_note: None })
         }
         Err(error) => {
             guest.stop(Duration::from_secs(3)).await.map_err(Error::Stop)?;
@@ -181,7 +249,7 @@ async fn up(
     }
 }
 
-/// Tells a new session what a guest must know: the time, and who may log in.
+/// Tells a new session what a guest must know: the time, something random, and who may log in. One that slept goes on.
 ///
 /// None of it keeps the engine from working, so failures are told and no more.
 pub(crate) async fn greet(link: &Link, keys: &[String]) -> Hello {
@@ -193,8 +261,15 @@ pub(crate) async fn greet(link: &Link, keys: &[String]) -> Hello {
             return Hello::default();
         }
     };
-    if let Err(error) = client.set_time().await {
-        warn("time", error);
+    match client.wake().await {
+        Ok(()) => {}
+        // An agent of an older version.
+        Err(control::Error::Refused { .. }) => {
+            if let Err(error) = client.set_time().await {
+                warn("time", error);
+            }
+        }
+        Err(error) => warn("wake", error),
     }
     for key in keys {
         if let Err(error) = client.authorize(key).await {

@@ -7,6 +7,8 @@
 //! | `{"op":"authorize","key":"ssh-ed25519 …"}` | `{}`; the key may log in over `shell` |
 //! | `{"op":"status"}` | `{"containers_running":…,"connections":…}` |
 //! | `{"op":"listeners","container":id}` | `{"listeners":[{"transport":"tcp","address":…},…]}` |
+//! | `{"op":"sleep"}` | `{}`; containers stand still and memory that nobody needs is free, until `wake` or half a minute later |
+//! | `{"op":"wake","unix_ns":…,"seed":hex}` | `{}`; the clock is set, the random pool has the seed, and containers go on |
 //! | `{"op":"trim"}` | `{}`; free blocks of the data disk are given back |
 //! | `{"op":"shutdown"}` | `{}`; the guest stops its containers and powers off |
 //!
@@ -27,6 +29,8 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 const LINE_LIMIT: u64 = 64 << 10;
 /// An agent that takes longer hangs.
 const DEADLINE: Duration = Duration::from_secs(10);
+/// The same when it has a disk to write.
+const SLEEP_DEADLINE: Duration = Duration::from_secs(60);
 
 /// What the guest is asked for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,6 +55,15 @@ pub enum Request {
         /// Its id or name.
         container: String,
     },
+    /// Let containers stand still and free memory, since the guest will be saved.
+    Sleep,
+    /// Set the clock, stir the random pool, and let containers go on that stand still.
+    Wake {
+        /// Nanoseconds since 1970.
+        unix_ns: u64,
+        /// Random bytes, in hexadecimal digits.
+        seed: String,
+    },
     /// Give free blocks of the data disk back.
     Trim,
     /// Power off.
@@ -73,8 +86,10 @@ pub struct Hello {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Status {
-    /// Containers that run.
+    /// Containers that run, or would if they were not paused.
     pub containers_running: u64,
+    /// Those of them that are paused.
+    pub containers_paused: u64,
     /// Connections to the engine.
     pub connections: u64,
 }
@@ -143,10 +158,7 @@ impl Client {
     /// # Errors
     /// See [`Error`].
     pub async fn set_time(&mut self) -> Result<(), Error> {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        // Good until the year 2554.
-        let unix_ns = u64::try_from(since.as_nanos()).unwrap_or(u64::MAX);
-        self.tell(&Request::Time { unix_ns }).await
+        self.tell(&Request::Time { unix_ns: now_ns() }).await
     }
 
     /// Lets a public key log in.
@@ -176,6 +188,26 @@ impl Client {
         }
         let request = Request::Listeners { container: container.to_owned() };
         Ok(self.ask::<Answer>(&request).await?.listeners)
+    }
+
+    /// Prepares the guest for being saved.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn sleep(&mut self) -> Result<(), Error> {
+        // What was written goes to the disk first.
+        let tell = self.exchange::<Value>(&Request::Sleep);
+        tokio::time::timeout(SLEEP_DEADLINE, tell).await.map_err(|_| Error::Deadline)?.map(|_| ())
+    }
+
+    /// Tells the guest the time and gives it fresh randomness; one that stood still goes on.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn wake(&mut self) -> Result<(), Error> {
+        let mut seed = [0; 64];
+        getrandom::fill(&mut seed).map_err(|error| io::Error::other(error.to_string()))?;
+        self.tell(&Request::Wake { unix_ns: now_ns(), seed: hex::encode(seed) }).await
     }
 
     /// Lets the guest give free blocks of its disk back.
@@ -221,6 +253,12 @@ impl Client {
     }
 }
 
+fn now_ns() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    // Good until the year 2554.
+    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -234,6 +272,11 @@ mod tests {
         assert_eq!(
             text(&Request::Listeners { container: "web".into() }),
             r#"{"op":"listeners","container":"web"}"#
+        );
+        assert_eq!(text(&Request::Sleep), r#"{"op":"sleep"}"#);
+        assert_eq!(
+            text(&Request::Wake { unix_ns: 5, seed: "00ff".into() }),
+            r#"{"op":"wake","unix_ns":5,"seed":"00ff"}"#
         );
         assert_eq!(text(&Request::Shutdown), r#"{"op":"shutdown"}"#);
     }

@@ -9,7 +9,7 @@ use std::{
 };
 
 use skiff_link::Link;
-use skiff_settings::Settings;
+use skiff_settings::{IdleAction, Settings};
 use skiff_vm::{Exit, ExitReason, Guest};
 use tokio::{
     sync::{broadcast, mpsc, watch},
@@ -18,23 +18,27 @@ use tokio::{
 
 use crate::{
     Error, Lease, Options, Phase, Progress, Trigger,
-    backend::Selected,
+    backend::{Selected, chain},
     boot::{self, Booted, Cancel, Reporter},
-    handle::{Answer, Command, Connections, Snapshot, query_status},
+    control::Status,
+    handle::{Answer, Command, Connections, Sleeper, Snapshot, query_status},
     idle::{Decision, IdlePolicy},
+    saved::Store,
     session,
+    sleep::{self, Outcome},
 };
 
 /// What the work beside the task reports.
 pub(crate) enum Event {
-    Adopted(Result<Option<Booted>, Error>),
+    Adopted(Result<boot::Found, Error>),
     Booted(Result<Booted, Error>),
     SessionUp(Link),
     SessionLost(String),
     SessionsEnded(skiff_link::Error),
     GuestEnded(Exit),
-    Containers(Option<u64>),
+    Containers(Option<Status>),
     Stopped { result: Result<(), Error>, failure: Option<Arc<Error>> },
+    Slept(Outcome),
 }
 
 /// The states of the crate's diagram, each with what exists in it.
@@ -44,12 +48,16 @@ enum State {
     Starting { call_off: watch::Sender<bool> },
     Running(Box<Running>),
     Stopping,
+    Suspending,
+    Asleep,
 }
 
 struct Running {
     guest: Arc<dyn Guest>,
     link: Option<Link>,
     idle: Option<IdlePolicy>,
+    /// Whether it is put to sleep then.
+    idle_sleep: bool,
     /// Leases given until the last decision about idleness.
     given: u64,
     /// When idleness is looked at again.
@@ -76,6 +84,8 @@ impl State {
             Self::Starting { .. } => Phase::Starting,
             Self::Running(_) => Phase::Running,
             Self::Stopping => Phase::Stopping,
+            Self::Suspending => Phase::Suspending,
+            Self::Asleep => Phase::Asleep,
         }
     }
 }
@@ -95,6 +105,10 @@ pub(crate) struct Driver {
     waiting: Vec<Answer<Lease>>,
     /// Those who wait for a stop.
     stopping: Vec<Answer<()>>,
+    /// What becomes of a guest that is asleep when those get their wish.
+    sleeper: Sleeper,
+    /// Those who wait for a sleep.
+    sleeping: Vec<Answer<()>>,
 }
 
 impl Driver {
@@ -120,6 +134,8 @@ impl Driver {
             state: State::Stopped,
             waiting: Vec::new(),
             stopping: Vec::new(),
+            sleeper: Sleeper::Stays,
+            sleeping: Vec::new(),
         }
     }
 
@@ -136,7 +152,8 @@ impl Driver {
             tokio::select! {
                 command = commands.recv() => match command {
                     Some(Command::Lease { retry_accelerator, answer }) => self.lease(retry_accelerator, answer),
-                    Some(Command::Stop { answer }) => self.stop(answer),
+                    Some(Command::Stop { asleep, answer }) => self.stop(asleep, answer),
+                    Some(Command::Sleep { answer }) => self.sleep(answer),
                     None => return,
                 },
                 Some((generation, event)) = self.reports.recv() => {
@@ -160,26 +177,35 @@ impl Driver {
                 }
                 None => self.waiting.push(answer),
             },
-            State::Starting { .. } | State::Stopping => self.waiting.push(answer),
-            State::Stopped | State::Failed => {
+            State::Starting { .. } | State::Stopping | State::Suspending => self.waiting.push(answer),
+            State::Stopped | State::Failed | State::Asleep => {
                 self.waiting.push(answer);
                 self.start(retry_accelerator);
             }
         }
     }
 
-    fn stop(&mut self, answer: Answer<()>) {
+    fn stop(&mut self, asleep: Sleeper, answer: Answer<()>) {
+        if asleep == Sleeper::Ends {
+            self.sleeper = asleep;
+        }
         // Whoever waits for a guest that is not to be has waited long enough.
         self.fail_waiting(&Arc::new(Error::CalledOff));
         match &self.state {
             State::Stopped => {
-                let _ = answer.send(Ok(()));
+                self.stopping.push(answer);
+                self.stopped();
             }
             State::Failed => {
                 self.enter(Trigger::StopAsked, State::Stopped, None);
-                let _ = answer.send(Ok(()));
+                self.stopping.push(answer);
+                self.stopped();
             }
-            State::Stopping => self.stopping.push(answer),
+            State::Stopping | State::Suspending => self.stopping.push(answer),
+            State::Asleep => {
+                self.stopping.push(answer);
+                self.asleep_is_stopped();
+            }
             State::Starting { call_off } => {
                 self.stopping.push(answer);
                 call_off.send_replace(true);
@@ -190,6 +216,29 @@ impl Driver {
                 self.end_running(Trigger::StopAsked, None);
             }
         }
+    }
+
+    fn sleep(&mut self, answer: Answer<()>) {
+        let cannot = |reason: &str| Arc::new(Error::CannotSleep { reason: reason.to_owned() });
+        let refused = match &self.state {
+            State::Suspending => return self.sleeping.push(answer),
+            State::Asleep => {
+                let _ = answer.send(Ok(()));
+                return;
+            }
+            State::Running(running) => match (self.selected.backend.cannot_save(), &running.link) {
+                (Some(reason), _) => cannot(reason),
+                (None, None) => cannot("it is out of reach at this moment"),
+                (None, Some(_)) => {
+                    self.sleeping.push(answer);
+                    return self.begin_sleep();
+                }
+            },
+            State::Stopped | State::Failed => cannot("it does not run"),
+            State::Starting { .. } => cannot("it is starting"),
+            State::Stopping => cannot("it is stopping"),
+        };
+        let _ = answer.send(Err(refused));
     }
 
     // Work beside the task
@@ -257,12 +306,98 @@ impl Driver {
         });
     }
 
+    /// Leaves `Running` for a sleep; callers have seen that there is a link.
+    fn begin_sleep(&mut self) {
+        let State::Running(running) = std::mem::replace(&mut self.state, State::Suspending) else {
+            unreachable!("callers have seen that it runs");
+        };
+        let (guest, link) = (Arc::clone(&running.guest), running.link.clone());
+        // No news of it counts from here on: its end shows in the save.
+        self.generation += 1;
+        self.publish(Phase::Running, Trigger::SleepAsked, None);
+        drop(running);
+        let Some(link) = link else { unreachable!("callers have seen the link") };
+        let (options, reporter) = (Arc::clone(&self.options), self.reporter());
+        self.spawn(async move {
+            let (_never, cancel) = watch::channel(false);
+            Event::Slept(sleep::suspend(&options, guest, link, Cancel(cancel), &reporter).await)
+        });
+    }
+
+    /// Those who want it stopped while it is asleep get their wish.
+    fn asleep_is_stopped(&mut self) {
+        if self.sleeper == Sleeper::Ends {
+            self.sleeper = Sleeper::Stays;
+            let discarded = Store::new(&self.options.paths).discard().map_err(Arc::new);
+            if discarded.is_ok() {
+                self.enter(Trigger::StopAsked, State::Stopped, None);
+            }
+            for answer in self.stopping.drain(..) {
+                let _ = answer.send(discarded.clone());
+            }
+        }
+        for answer in self.stopping.drain(..) {
+            let _ = answer.send(Ok(()));
+        }
+    }
+
+    fn slept(&mut self, outcome: Outcome) {
+        match outcome {
+            Outcome::Asleep => {
+                self.enter(Trigger::Saved, State::Asleep, None);
+                for answer in self.sleeping.drain(..) {
+                    let _ = answer.send(Ok(()));
+                }
+                self.asleep();
+            }
+            Outcome::RunsOn(booted, error) => {
+                let reason = chain(&error);
+                for answer in self.sleeping.drain(..) {
+                    let _ = answer.send(Err(Arc::new(Error::CannotSleep { reason: reason.clone() })));
+                }
+                self.runs(*booted, Trigger::NotSaved);
+                // What failed once would fail every few minutes.
+                if let State::Running(running) = &mut self.state {
+                    running.idle_sleep = false;
+                }
+                if !self.stopping.is_empty() {
+                    self.end_running(Trigger::StopAsked, None);
+                }
+            }
+            Outcome::Lost(error) => {
+                let error = Arc::new(error);
+                for answer in self.sleeping.drain(..) {
+                    let _ = answer.send(Err(Arc::clone(&error)));
+                }
+                self.enter(Trigger::StoppedAfterFailure, State::Failed, Some(error));
+                self.stopped();
+            }
+        }
+    }
+
+    /// It has come to rest in a file: whoever wants more of it is served.
+    fn asleep(&mut self) {
+        if !self.stopping.is_empty() {
+            self.asleep_is_stopped();
+        }
+        self.waiting.retain(|answer| !answer.is_closed());
+        if !self.waiting.is_empty() {
+            self.start(false);
+        }
+    }
+
     // What the work reports
 
     fn event(&mut self, event: Event) {
         match event {
-            Event::Adopted(Ok(Some(booted))) | Event::Booted(Ok(booted)) => self.booted(booted),
-            Event::Adopted(Ok(None)) => {
+            Event::Adopted(Ok(boot::Found::Running(booted))) => self.booted(*booted),
+            Event::Booted(Ok(booted)) => self.booted(booted),
+            Event::Slept(outcome) => self.slept(outcome),
+            Event::Adopted(Ok(boot::Found::Asleep)) if !matches!(self.state, State::Stopping) => {
+                self.enter(Trigger::Saved, State::Asleep, None);
+                self.asleep();
+            }
+            Event::Adopted(Ok(boot::Found::Nothing | boot::Found::Asleep)) => {
                 self.enter(Trigger::NothingFound, State::Stopped, None);
                 self.stopped();
             }
@@ -299,12 +434,16 @@ impl Driver {
     }
 
     fn booted(&mut self, booted: Booted) {
-        let Booted { guest, sessions, link, hello, took } = booted;
         if let State::Stopping = self.state {
             // Called off, but quicker than the call.
-            self.stop_guest(guest, Some(link), None);
+            self.stop_guest(booted.guest, Some(booted.link), None);
             return;
         }
+        self.runs(booted, Trigger::Booted);
+    }
+
+    fn runs(&mut self, booted: Booted, trigger: Trigger) {
+        let Booted { guest, sessions, link, hello, took, woken, wake_note } = booted;
         let watched = Arc::clone(&guest);
         let waiter = self.spawn(async move { Event::GuestEnded(watched.wait().await) });
         let serve = session::serve(
@@ -315,7 +454,7 @@ impl Driver {
             self.events.clone(),
         );
         let server = tokio::spawn(serve).abort_handle();
-        let idle = self.idle_policy();
+        let (idle, idle_sleep) = self.idle_policy();
         let description = guest.description();
         tracing::info!(pid = description.pid, elapsed_ms = took.as_millis() as u64, "guest is up");
         let running = Running {
@@ -323,26 +462,36 @@ impl Driver {
             link: Some(link.clone()),
             check_at: idle.is_some().then(Instant::now),
             idle,
+            idle_sleep,
             given: self.connections.given(),
             relink_by: None,
             _tasks: [AbortOnDrop(waiter), AbortOnDrop(server)],
         };
-        self.enter(Trigger::Booted, State::Running(Box::new(running)), None);
+        self.enter(trigger, State::Running(Box::new(running)), None);
         self.snapshot.send_modify(|snapshot| {
             snapshot.description = Some(description);
             snapshot.hello = Some(hello);
-            snapshot.boot = Some(took);
+            if trigger == Trigger::Booted {
+                snapshot.boot = Some(took);
+                snapshot.woken = woken;
+                snapshot.wake_note = wake_note;
+            }
         });
         self.link.send_replace(Some(link.clone()));
         self.answer_waiting(&link);
     }
 
-    fn idle_policy(&self) -> Option<IdlePolicy> {
+    /// When it is idle, and whether it sleeps then.
+    fn idle_policy(&self) -> (Option<IdlePolicy>, bool) {
         match Settings::load(&self.options.paths.settings()) {
-            Ok(settings) => settings.daemon.idle_stop().map(IdlePolicy::new),
+            Ok(settings) => {
+                let can_sleep = self.selected.backend.cannot_save().is_none();
+                let sleeps = can_sleep && settings.daemon.idle == IdleAction::Sleep;
+                (settings.daemon.idle_stop().map(IdlePolicy::new), sleeps)
+            }
             Err(error) => {
                 tracing::warn!(%error, "settings cannot be read, the guest is not stopped when idle");
-                None
+                (None, false)
             }
         }
     }
@@ -395,6 +544,12 @@ impl Driver {
 
     /// The guest is gone: whoever stopped it hears so, and whoever needs it gets a new one.
     fn stopped(&mut self) {
+        // A stop ends what is saved, too: of a guest that was found asleep, or whose wake was called off.
+        if std::mem::replace(&mut self.sleeper, Sleeper::Stays) == Sleeper::Ends
+            && let Err(error) = Store::new(&self.options.paths).discard()
+        {
+            tracing::warn!(error = %chain(&error), "saved guest is left behind");
+        }
         for answer in self.stopping.drain(..) {
             let _ = answer.send(Ok(()));
         }
@@ -437,9 +592,7 @@ impl Driver {
         running.check_at = None;
         match running.link.clone() {
             Some(link) if self.connections.count() == 0 => {
-                self.spawn(async move {
-                    Event::Containers(query_status(&link).await.map(|status| status.containers_running))
-                });
+                self.spawn(async move { Event::Containers(query_status(&link).await) });
             }
             // In use, or out of reach for now: there is nothing to ask.
             _ => self.containers(None),
@@ -447,19 +600,28 @@ impl Driver {
     }
 
     /// Decides about idleness; a guest that does not tell counts as busy.
-    fn containers(&mut self, containers: Option<u64>) {
+    fn containers(&mut self, status: Option<Status>) {
         let given = self.connections.given();
         let State::Running(running) = &mut self.state else { return };
+        let busy = if running.idle_sleep { (self.options.busy)() } else { 0 };
+        let containers = status.as_ref().map_or(1, |status| {
+            let paused = if running.idle_sleep { status.containers_paused } else { 0 };
+            status.containers_running.saturating_sub(paused)
+        });
         let Some(policy) = &mut running.idle else { return };
         // What came and went since the guest was asked may have started a container that it has not counted.
-        let connections = self.connections.count() + (given - running.given);
+        let connections = self.connections.count() + (given - running.given) + busy;
         running.given = given;
         let now = Instant::now();
-        match policy.observe(now, connections, containers.unwrap_or(1)) {
+        match policy.observe(now, connections, containers) {
             Decision::Wait(pause) => running.check_at = Some(now + pause.max(Duration::from_millis(50))),
             Decision::Stop => {
-                tracing::info!("guest is idle");
-                self.end_running(Trigger::Idle, None);
+                tracing::info!(sleeps = running.idle_sleep, "guest is idle");
+                if running.idle_sleep && running.link.is_some() {
+                    self.begin_sleep();
+                } else {
+                    self.end_running(Trigger::Idle, None);
+                }
             }
         }
     }
@@ -486,7 +648,7 @@ impl Driver {
             if phase != Phase::Running {
                 snapshot.hello = None;
             }
-            if matches!(phase, Phase::Stopped | Phase::Failed) {
+            if matches!(phase, Phase::Stopped | Phase::Failed | Phase::Asleep) {
                 snapshot.description = None;
                 snapshot.progress = None;
             }

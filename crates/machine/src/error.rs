@@ -73,6 +73,24 @@ pub enum Error {
         /// End of the console.
         console: String,
     },
+    /// The guest was not saved.
+    #[error("the guest was not saved")]
+    Save(#[source] skiff_vm::Error),
+    /// The guest that slept did not wake.
+    #[error("the guest that slept did not wake")]
+    Wake(#[source] skiff_vm::Error),
+    /// What was saved is not good for a guest.
+    #[error("the saved guest is of no use: {reason}")]
+    NotWoken {
+        /// Why.
+        reason: &'static str,
+    },
+    /// The guest cannot be saved, and goes on as it was.
+    #[error("the machine cannot sleep: {reason}")]
+    CannotSleep {
+        /// Why.
+        reason: String,
+    },
     /// The start was called off.
     #[error("the start was called off by a stop")]
     CalledOff,

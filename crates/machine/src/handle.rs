@@ -14,7 +14,7 @@ use skiff_settings::Paths;
 use skiff_vm::Description;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
-use crate::{Error, Phase, backend::Selected, control, driver::Driver};
+use crate::{Error, Phase, SavedInfo, backend::Selected, control, driver::Driver, saved::Store};
 
 /// Takes the streams that the guest opens; called on the machine's task, so it must not block.
 pub type IncomingHandler = Arc<dyn Fn(Link, Incoming) + Send + Sync>;
@@ -36,6 +36,10 @@ pub struct Options {
     pub relink_deadline: Duration,
     /// How long a guest may take to shut itself down.
     pub shutdown_grace: Duration,
+    /// How long the agent of a guest that was woken may take to speak; then it is booted.
+    pub wake_deadline: Duration,
+    /// Counts connections of the guest's that a sleep would end; one that is only idle is not put to sleep then.
+    pub busy: Arc<dyn Fn() -> u64 + Send + Sync>,
 }
 
 impl Options {
@@ -49,6 +53,8 @@ impl Options {
             agent_deadline: Duration::from_secs(90),
             relink_deadline: Duration::from_secs(60),
             shutdown_grace: Duration::from_secs(25),
+            wake_deadline: Duration::from_secs(30),
+            busy: Arc::new(|| 0),
         }
     }
 }
@@ -77,6 +83,10 @@ pub struct Snapshot {
     pub hello: Option<control::Hello>,
     /// How long the last start took.
     pub boot: Option<Duration>,
+    /// Whether the last start was a wake.
+    pub woken: bool,
+    /// Why the last start was not a wake although the guest was asleep.
+    pub wake_note: Option<String>,
     /// The last step of a start that is under way.
     pub progress: Option<Progress>,
 }
@@ -90,6 +100,8 @@ impl Snapshot {
             description: None,
             hello: None,
             boot: None,
+            woken: false,
+            wake_note: None,
             progress: None,
         }
     }
@@ -100,7 +112,17 @@ pub(crate) type Answer<T> = oneshot::Sender<Result<T, Arc<Error>>>;
 /// What the machine's task is asked for.
 pub(crate) enum Command {
     Lease { retry_accelerator: bool, answer: Answer<Lease> },
-    Stop { answer: Answer<()> },
+    Stop { asleep: Sleeper, answer: Answer<()> },
+    Sleep { answer: Answer<()> },
+}
+
+/// What becomes of a guest that is asleep when all is stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Sleeper {
+    /// It is thrown away.
+    Ends,
+    /// It sleeps on.
+    Stays,
 }
 
 /// A handle on the guest; clones are handles on the same one.
@@ -113,6 +135,8 @@ pub struct Machine {
     progress: broadcast::Sender<Progress>,
     connections: Arc<Connections>,
     backend: &'static str,
+    cannot_save: Option<&'static str>,
+    store: Store,
 }
 
 impl Machine {
@@ -126,6 +150,8 @@ impl Machine {
         let (progress, _) = broadcast::channel(64);
         let connections = Arc::new(Connections::default());
         let backend = selected.backend.name();
+        let cannot_save = selected.backend.cannot_save();
+        let store = Store::new(&options.paths);
         let driver = Driver::new(
             options,
             selected,
@@ -135,7 +161,7 @@ impl Machine {
             Arc::clone(&connections),
         );
         tokio::spawn(driver.run(receiver));
-        Self { commands, snapshot, link, progress, connections, backend }
+        Self { commands, snapshot, link, progress, connections, backend, cannot_save, store }
     }
 
     /// Gives the backend's name.
@@ -159,12 +185,38 @@ impl Machine {
         self.request(|answer| Command::Lease { retry_accelerator, answer }).await.map(drop)
     }
 
-    /// Stops the guest if it runs, and calls off a start that is under way.
+    /// Stops the guest if it runs, and calls off a start that is under way; one that is asleep is thrown away.
     ///
     /// # Errors
     /// Fails when the guest's process cannot be ended.
     pub async fn stop(&self) -> Result<(), Arc<Error>> {
-        self.request(|answer| Command::Stop { answer }).await
+        self.request(|answer| Command::Stop { asleep: Sleeper::Ends, answer }).await
+    }
+
+    /// Stops the guest if it runs, and lets one that is asleep sleep on.
+    ///
+    /// # Errors
+    /// As [`stop`](Self::stop).
+    pub async fn rest(&self) -> Result<(), Arc<Error>> {
+        self.request(|answer| Command::Stop { asleep: Sleeper::Stays, answer }).await
+    }
+
+    /// Saves the guest with everything that runs in it and ends its process, until somebody needs it.
+    ///
+    /// # Errors
+    /// [`Error::CannotSleep`] when it does not run or cannot be saved; a guest that ran goes on.
+    pub async fn suspend(&self) -> Result<(), Arc<Error>> {
+        self.request(|answer| Command::Sleep { answer }).await
+    }
+
+    /// Tells why guests cannot be saved here; nothing if they can.
+    pub fn cannot_save(&self) -> Option<&'static str> {
+        self.cannot_save
+    }
+
+    /// What the guest that is asleep takes.
+    pub fn saved(&self) -> Option<SavedInfo> {
+        self.store.info()
     }
 
     async fn request<T>(&self, command: impl FnOnce(Answer<T>) -> Command) -> Result<T, Arc<Error>> {

@@ -134,6 +134,11 @@ impl Image {
         &self.manifest.version
     }
 
+    /// Names the bytes that a guest is booted from.
+    pub fn boot_id(&self) -> String {
+        format!("{} {}", self.manifest.kernel.sha256, self.manifest.initramfs.sha256)
+    }
+
     /// Gives the kernel's release.
     pub fn kernel_version(&self) -> &str {
         &self.manifest.kernel.version

@@ -14,6 +14,16 @@
 //!    └─────────────────────────────────────┘ stopped
 //! ```
 //!
+//! Sleep is a second way to rest: the guest is in a file, with everything that runs in it.
+//!
+//! ```text
+//!            sleep asked, idle                saved              wanted
+//!   Running ──────────────────► Suspending ─────────► Asleep ────────────► Starting
+//!      ▲                          │     │               │ stop asked
+//!      └──────────────────────────┘     └──► Failed     └──────────► Stopped
+//!           not saved: it runs on   guest lost
+//! ```
+//!
 //! One task owns the guest ([`Machine::spawn`]); everybody else sends requests. Whoever needs the guest takes a
 //! [`Lease`], which starts it and keeps it awake; watching ([`Machine::snapshot`]) does neither.
 
@@ -30,7 +40,9 @@ mod host;
 pub mod idle;
 mod image;
 mod phase;
+mod saved;
 mod session;
+mod sleep;
 
 pub use disk::DiskSize;
 pub use error::Error;
@@ -38,4 +50,5 @@ pub use handle::{IncomingHandler, Lease, Machine, Options, Progress, Snapshot};
 pub use host::host_memory_mib;
 pub use image::{Image, ImageError};
 pub use phase::{Phase, Trigger};
+pub use saved::SavedInfo;
 pub use skiff_vm::{self as vm, Accelerator, Description};

@@ -16,6 +16,10 @@ pub enum Phase {
     Stopping,
     /// It failed; the next use tries again.
     Failed,
+    /// It is being saved.
+    Suspending,
+    /// It is saved, and nothing of it runs; the next use wakes it.
+    Asleep,
 }
 
 /// What happens to a guest.
@@ -39,16 +43,26 @@ pub enum Trigger {
     Stopped,
     /// It is gone by a failure; nothing is left of it.
     StoppedAfterFailure,
+    /// Somebody wants it to sleep, or nobody has needed it for long enough.
+    SleepAsked,
+    /// It is saved, or was found so when the daemon started.
+    Saved,
+    /// It could not be saved and runs on.
+    NotSaved,
 }
 
 impl Phase {
     /// Gives the next phase, or none where the trigger changes nothing.
     pub fn next(self, trigger: Trigger) -> Option<Self> {
-        use Phase::{Failed, Running, Starting, Stopped, Stopping};
+        use Phase::{Asleep, Failed, Running, Starting, Stopped, Stopping, Suspending};
         match (self, trigger) {
-            (Stopped | Failed, Trigger::Wanted) => Some(Starting),
+            (Stopped | Failed | Asleep, Trigger::Wanted) => Some(Starting),
             (Stopped, Trigger::StopAsked) => None,
-            (Failed, Trigger::StopAsked) => Some(Stopped),
+            (Failed | Asleep, Trigger::StopAsked) => Some(Stopped),
+            (Running, Trigger::SleepAsked) => Some(Suspending),
+            (Starting | Suspending, Trigger::Saved) => Some(Asleep),
+            (Suspending, Trigger::NotSaved) => Some(Running),
+            (Suspending, Trigger::StoppedAfterFailure) => Some(Failed),
             (Starting, Trigger::Booted) => Some(Running),
             (Starting, Trigger::NothingFound) => Some(Stopped),
             (Starting, Trigger::BootFailed) => Some(Failed),
@@ -64,7 +78,10 @@ impl Phase {
             ) => None,
             (Starting, Trigger::Wanted | Trigger::Idle | Trigger::Ended) => None,
             (Running, Trigger::Wanted) => None,
+            // Whoever asks meanwhile waits for its end.
+            (Suspending, _) => None,
             // The rest cannot happen: nothing is under way that could report it.
+            (_, Trigger::SleepAsked | Trigger::Saved | Trigger::NotSaved) => None,
             (Starting, Trigger::Stopped | Trigger::StoppedAfterFailure)
             | (
                 Running,
@@ -75,7 +92,7 @@ impl Phase {
                 | Trigger::StoppedAfterFailure,
             )
             | (
-                Stopped | Failed,
+                Stopped | Failed | Asleep,
                 Trigger::Booted
                 | Trigger::NothingFound
                 | Trigger::BootFailed
@@ -107,6 +124,19 @@ mod tests {
         );
         assert_eq!(Phase::Running.next(Trigger::Idle), Some(Phase::Stopping));
         assert_eq!(Phase::Stopping.next(Trigger::StoppedAfterFailure), Some(Phase::Failed));
+    }
+
+    #[test]
+    fn a_save_ends_asleep_or_awake_and_sleep_ends_by_use_or_stop() {
+        let phase = Phase::Running.next(Trigger::SleepAsked).unwrap();
+        assert_eq!(phase, Phase::Suspending);
+        for trigger in [Trigger::Wanted, Trigger::StopAsked, Trigger::Idle, Trigger::Ended] {
+            assert_eq!(phase.next(trigger), None, "{trigger:?} waits");
+        }
+        assert_eq!(phase.next(Trigger::NotSaved), Some(Phase::Running));
+        assert_eq!(phase.next(Trigger::Saved), Some(Phase::Asleep));
+        assert_eq!(Phase::Asleep.next(Trigger::Wanted), Some(Phase::Starting));
+        assert_eq!(Phase::Asleep.next(Trigger::StopAsked), Some(Phase::Stopped));
     }
 
     #[test]

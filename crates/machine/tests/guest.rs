@@ -113,9 +113,36 @@ async fn guest_boots_and_stops_and_leaves_nothing() {
     let left: Vec<_> = std::fs::read_dir(state.paths().machine_dir())
         .unwrap()
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-        .filter(|name| !["disk.img", "verdict.json", "image.json"].contains(&name.as_str()))
+        .filter(|name| !["disk.img", "generation", "verdict.json", "image.json"].contains(&name.as_str()))
         .collect();
     assert_eq!(left, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn guest_sleeps_in_a_file_and_goes_on_where_it_was() {
+    let Some(state) = State::new() else { return };
+    let machine = state.machine();
+    start(&machine).await;
+    let booted = machine.snapshot().hello.unwrap().uptime;
+    machine.suspend().await.unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(state.processes(), Vec::<i32>::new());
+    let saved = machine.saved().unwrap();
+    let length = std::fs::metadata(state.paths().saved_dir().join("ram")).unwrap().len();
+    assert!(saved.bytes < length / 2, "free memory is not written: {saved:?} of {length}");
+    drop(machine);
+    tokio::time::sleep(Duration::from_secs(3)).await;
+
+    let machine = state.machine();
+    start(&machine).await;
+    let snapshot = machine.snapshot();
+    assert!(snapshot.woken, "{:?}", snapshot.wake_note);
+    // It ran a little before and after, and had no time in between.
+    assert!(snapshot.hello.unwrap().uptime > booted);
+    assert!(machine.saved().is_none());
+    let console = std::fs::read_to_string(state.paths().console_log()).unwrap();
+    assert_eq!(console.matches("skiff-agent 0").count(), 1, "it was booted again:\n{console}");
+    machine.stop().await.unwrap();
+    assert_eq!(state.processes(), Vec::<i32>::new());
 }
 
 #[tokio::test]

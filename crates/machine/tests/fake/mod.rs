@@ -15,7 +15,7 @@ use skiff_machine::{
     Accelerator, Description,
     backend::Selected,
     vm::{
-        Backend, Error, Evidence, Exit, ExitReason, Guest, GuestConfig, Progress, Result, Stage, Step,
+        Backend, Error, Evidence, Exit, ExitReason, Guest, GuestConfig, Key, Progress, Result, Stage, Step,
         Transport,
     },
 };
@@ -33,6 +33,16 @@ pub struct Fake {
     pub stops: AtomicU64,
     /// Containers that the guest claims to run.
     pub containers: AtomicU64,
+    /// Those of them that it claims to be paused.
+    pub paused: AtomicU64,
+    /// Guests that were woken.
+    pub wakes: AtomicU64,
+    /// How long a save takes.
+    pub save: Mutex<Duration>,
+    /// Whether the next save fails.
+    pub save_fails: AtomicBool,
+    /// Whether the next wake fails.
+    pub wake_fails: AtomicBool,
     /// How long the guest takes to say how many.
     pub ponders: Mutex<Duration>,
     /// How long a boot takes.
@@ -82,9 +92,16 @@ struct FakeBackend(Arc<Fake>);
 
 pub struct Inner {
     exit: watch::Sender<Option<ExitReason>>,
+    halted: AtomicBool,
 }
 
 impl Inner {
+    /// Lets it stand still, as a daemon does that dies before it is saved.
+    #[allow(dead_code, reason = "not every test has one")]
+    pub fn halt(&self) {
+        self.halted.store(true, Ordering::SeqCst);
+    }
+
     fn end(&self, reason: ExitReason) {
         self.exit.send_if_modified(|exit| exit.is_none().then(|| *exit = Some(reason)).is_some());
     }
@@ -102,7 +119,21 @@ impl Backend for FakeBackend {
         "fake"
     }
 
-    async fn start(&self, _config: &GuestConfig, progress: Progress<'_>) -> Result<Box<dyn Guest>> {
+    fn cannot_save(&self) -> Option<&'static str> {
+        None
+    }
+
+    async fn start(&self, config: &GuestConfig, progress: Progress<'_>) -> Result<Box<dyn Guest>> {
+        if let Some(restore) = &config.restore {
+            assert_eq!(std::fs::read(&restore.path).unwrap(), b"memory");
+            if self.0.wake_fails.swap(false, Ordering::SeqCst) {
+                return Err(Error::Changed { what: "the weather" });
+            }
+            self.0.wakes.fetch_add(1, Ordering::SeqCst);
+            let inner = Arc::new(Inner { exit: watch::channel(None).0, halted: AtomicBool::new(true) });
+            *self.0.running.lock().unwrap() = Some(Arc::clone(&inner));
+            return Ok(Box::new(FakeGuest { fake: Arc::clone(&self.0), inner, adopted: false }));
+        }
         self.0.starts.fetch_add(1, Ordering::SeqCst);
         progress(Step::WaitingForGuest);
         let boot = *self.0.boot.lock().unwrap();
@@ -115,7 +146,7 @@ impl Backend for FakeBackend {
                 evidence: Box::new(Evidence { console: "last words".to_owned(), stderr: String::new() }),
             });
         }
-        let inner = Arc::new(Inner { exit: watch::channel(None).0 });
+        let inner = Arc::new(Inner { exit: watch::channel(None).0, halted: AtomicBool::new(false) });
         *self.0.running.lock().unwrap() = Some(Arc::clone(&inner));
         Ok(Box::new(FakeGuest { fake: Arc::clone(&self.0), inner, adopted: false }))
     }
@@ -165,6 +196,32 @@ impl Guest for FakeGuest {
         Ok(())
     }
 
+    fn is_halted(&self) -> bool {
+        self.inner.halted.load(Ordering::SeqCst)
+    }
+
+    async fn save(&self, path: &std::path::Path) -> Result<Key> {
+        self.inner.halted.store(true, Ordering::SeqCst);
+        let takes = *self.fake.save.lock().unwrap();
+        tokio::time::sleep(takes).await;
+        if self.fake.save_fails.swap(false, Ordering::SeqCst) {
+            return Err(Error::Migration { what: "saved", reason: "No space left on device".to_owned() });
+        }
+        std::fs::write(path, b"memory").unwrap();
+        Ok(Key {
+            accelerator: Accelerator::Tcg,
+            host: Default::default(),
+            program: String::new(),
+            image: String::new(),
+            arguments: Vec::new(),
+        })
+    }
+
+    async fn resume(&self) -> Result<()> {
+        assert!(self.inner.halted.swap(false, Ordering::SeqCst), "it runs already");
+        Ok(())
+    }
+
     fn console_tail(&self) -> String {
         "last words".to_owned()
     }
@@ -194,13 +251,16 @@ async fn answer(incoming: Incoming, fake: Arc<Fake>, inner: Arc<Inner>) {
                 let op = request["op"].as_str().unwrap().to_owned();
                 fake.requests.lock().unwrap().push(request);
                 let containers = fake.containers.load(Ordering::SeqCst);
+                let paused = fake.paused.load(Ordering::SeqCst);
                 let ponders = *fake.ponders.lock().unwrap();
                 if op == "status" {
                     tokio::time::sleep(ponders).await;
                 }
                 let reply = match op.as_str() {
                     "hello" => json!({"version": "9", "kernel": "6.12", "uptime": 1.0}),
-                    "status" => json!({"containers_running": containers, "connections": 0}),
+                    "status" => {
+                        json!({"containers_running": containers, "containers_paused": paused, "connections": 0})
+                    }
                     "listeners" => json!({"listeners": [{"transport": "tcp", "address": "127.0.0.1:80"}]}),
                     "trim" => json!({"error": "no disk"}),
                     _ => json!({}),
