@@ -17,6 +17,7 @@ pub mod module;
 pub mod mount;
 pub mod namespace;
 pub mod netns;
+pub mod random;
 pub mod reboot;
 pub mod seccomp;
 pub mod signal;
