@@ -2,6 +2,7 @@
 
 use std::os::fd::AsFd;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
@@ -11,6 +12,7 @@ use skiff_listeners::Transport;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 
+use super::sleep::Sleeper;
 use crate::ssh::AuthorizedKeys;
 
 /// The longest request line in bytes.
@@ -28,6 +30,8 @@ pub struct Context<'a> {
     pub keys: &'a AuthorizedKeys,
     /// Whether the machine is ours: the clock of a plain host is not.
     pub in_guest: bool,
+    /// Lets the guest sleep.
+    pub sleeper: &'a Arc<Sleeper>,
 }
 
 /// Serves one control stream to its end.
@@ -61,13 +65,31 @@ async fn answer(line: &[u8], context: &Context<'_>) -> anyhow::Result<Value> {
             }
             Ok(json!({}))
         }
+        Some("sleep") => {
+            if !context.in_guest {
+                bail!("this host is not ours to put to sleep");
+            }
+            context.sleeper.sleep().await?;
+            Ok(json!({}))
+        }
+        Some("wake") => {
+            let unix_ns = request["unix_ns"].as_u64().context("unix_ns is missing")?;
+            let seed = hex::decode(request["seed"].as_str().context("seed is missing")?)?;
+            if context.in_guest {
+                let clock = set_clock(unix_ns);
+                // Whatever fails, containers go on.
+                context.sleeper.wake(&seed).await?;
+                clock?;
+            }
+            Ok(json!({}))
+        }
         Some("authorize") => {
             context.keys.add(request["key"].as_str().context("key is missing")?)?;
             Ok(json!({}))
         }
         Some("status") => {
-            let (containers_running, connections) = count_containers(context.docker_socket).await?;
-            Ok(json!({"containers_running": containers_running, "connections": connections}))
+            let (running, paused) = count_containers(context.docker_socket).await?;
+            Ok(json!({"containers_running": running, "containers_paused": paused, "connections": 0}))
         }
         Some("listeners") => {
             let container = request["container"].as_str().context("container is missing")?;
@@ -105,14 +127,20 @@ fn set_clock(unix_ns: u64) -> anyhow::Result<()> {
     rustix::time::clock_settime(rustix::time::ClockId::Realtime, time).context("set the clock")
 }
 
-/// Asks the engine by its own API how many containers are not at rest. The idle policy of the host stands on it, so an
+/// Asks the engine by its own API how many containers are not at rest, and how many of those are paused. The idle policy of the host stands on it, so an
 /// engine that does not answer counts as busy.
 async fn count_containers(socket: &Path) -> anyhow::Result<(usize, usize)> {
     let filter = "%7B%22status%22%3A%5B%22running%22%2C%22paused%22%2C%22restarting%22%5D%7D";
     let body = ask_engine(socket, &format!("/containers/json?filters={filter}")).await?;
-    let containers: Vec<serde::de::IgnoredAny> =
-        serde_json::from_slice(&body).context("no list of containers")?;
-    Ok((containers.len(), 0))
+    #[derive(serde::Deserialize)]
+    #[serde(rename_all = "PascalCase")]
+    struct Container {
+        #[serde(default)]
+        state: String,
+    }
+    let containers: Vec<Container> = serde_json::from_slice(&body).context("no list of containers")?;
+    let paused = containers.iter().filter(|container| container.state == "paused").count();
+    Ok((containers.len(), paused))
 }
 
 /// The sockets that wait inside a container, tcp first.

@@ -26,6 +26,7 @@ mod dial;
 mod files;
 mod outside;
 mod port;
+mod sleep;
 
 /// How long a stream waits for an engine that is starting.
 const ENGINE_STARTS: Duration = Duration::from_secs(60);
@@ -62,7 +63,8 @@ async fn route(options: Options) -> anyhow::Result<()> {
     let keys = AuthorizedKeys::default();
     if let Some(paths) = options.transport.strip_prefix("unix:") {
         let (listen, host) = paths.split_once(':').context("the unix transport is unix:LISTEN:HOST")?;
-        let router = Arc::new(Router { docker_socket, root: options.root, keys, ssh: None });
+        let sleeper = Arc::new(sleep::Sleeper::new());
+        let router = Arc::new(Router { docker_socket, root: options.root, keys, ssh: None, sleeper });
         let link = skiff_link::unix::link(Some(Path::new(listen)), Some(Path::new(host)))?;
         router.serve(link).await;
         return Ok(());
@@ -71,7 +73,14 @@ async fn route(options: Options) -> anyhow::Result<()> {
         bail!("unknown transport {}", options.transport);
     };
     let ssh = SshServer::new(keys.clone())?;
-    let router = Arc::new(Router { docker_socket, root: options.root, keys, ssh: Some(ssh) });
+    let sleeper = Arc::new(sleep::Sleeper::new());
+    let router = Arc::new(Router {
+        docker_socket,
+        root: options.root,
+        keys,
+        ssh: Some(ssh),
+        sleeper: Arc::clone(&sleeper),
+    });
     let host_socket = Layout::guest().host_socket.context("the guest has one")?;
     // What a router that died has left: the supervisor runs one at a time.
     let _ = std::fs::remove_file(&host_socket);
@@ -96,8 +105,12 @@ async fn route(options: Options) -> anyhow::Result<()> {
             Ok(link) => {
                 tracing::info!("link is up");
                 current.send_replace(Some(link.clone()));
-                let (shares, again) = (Arc::clone(&shares), link.clone());
-                tokio::spawn(async move { shares.attach_all(&again).await });
+                sleeper.set_shares(false);
+                let (shares, again, sleeper) = (Arc::clone(&shares), link.clone(), Arc::clone(&sleeper));
+                tokio::spawn(async move {
+                    shares.attach_all(&again).await;
+                    sleeper.set_shares(true);
+                });
                 Arc::clone(&router).serve(link).await;
                 current.send_replace(None);
                 tracing::info!("link is down");
@@ -155,6 +168,7 @@ struct Router {
     root: PathBuf,
     keys: AuthorizedKeys,
     ssh: Option<SshServer>,
+    sleeper: Arc<sleep::Sleeper>,
 }
 
 impl Router {
@@ -201,6 +215,7 @@ impl Router {
                     docker_socket: &self.docker_socket,
                     keys: &self.keys,
                     in_guest: self.ssh.is_some(),
+                    sleeper: &self.sleeper,
                 };
                 control::serve(incoming.accept(None).await?, &context).await?;
             }
