@@ -25,6 +25,7 @@ pub(crate) fn purpose(request: &Request) -> Result<Purpose, Refusal> {
         | Request::Logs { .. }
         | Request::Port { .. }
         | Request::Network {}
+        | Request::Suspend {}
         | Request::Stop {} => Ok(Purpose::Look),
         Request::Start { .. } | Request::Restart { .. } => Ok(Purpose::Use),
         Request::Shell {} | Request::Engine {} | Request::Shutdown {} => {

@@ -159,6 +159,14 @@ impl Client {
         self.run(&Request::Stop {}, progress(on_progress)).await
     }
 
+    /// Saves the guest and ends its process.
+    ///
+    /// # Errors
+    /// As [`Client::run`].
+    pub async fn suspend(self, on_progress: impl FnMut(Progress) + Send) -> Result<(), ClientError> {
+        self.run(&Request::Suspend {}, progress(on_progress)).await
+    }
+
     /// Stops the guest and starts it again.
     ///
     /// # Errors

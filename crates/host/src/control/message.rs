@@ -20,6 +20,8 @@ pub enum Request {
     },
     /// Stop the guest and everything in it.
     Stop {},
+    /// Save the guest with everything that runs in it, and end its process.
+    Suspend {},
     /// Stop the guest, then start it.
     Restart {
         /// Forget that an accelerator failed before.
@@ -223,6 +225,10 @@ pub enum MachineState {
     Stopping,
     /// It failed; the next use tries again.
     Failed,
+    /// It is being saved.
+    Suspending,
+    /// It is saved; the next use wakes it.
+    Asleep,
 }
 
 impl std::fmt::Display for MachineState {
@@ -233,6 +239,8 @@ impl std::fmt::Display for MachineState {
             Self::Running => "running",
             Self::Stopping => "stopping",
             Self::Failed => "failed",
+            Self::Suspending => "suspending",
+            Self::Asleep => "asleep",
         })
     }
 }
@@ -270,6 +278,24 @@ pub struct MachineStatus {
     pub disk_used_bytes: Option<u64>,
     /// Seconds of idleness after which the guest is stopped; none for never.
     pub idle_stop_seconds: Option<u64>,
+    /// Whether it sleeps then instead.
+    #[serde(default)]
+    pub idle_sleeps: bool,
+    /// What a guest that is asleep takes on the host in bytes.
+    #[serde(default)]
+    pub saved_bytes: Option<u64>,
+    /// Seconds since it was saved.
+    #[serde(default)]
+    pub saved_seconds: Option<u64>,
+    /// Why the guest cannot sleep here.
+    #[serde(default)]
+    pub cannot_sleep: Option<String>,
+    /// Whether the last start was a wake.
+    #[serde(default)]
+    pub woken: bool,
+    /// Why a guest that was asleep was booted instead.
+    #[serde(default)]
+    pub wake_note: Option<String>,
     /// What the guest says of itself, when it runs and answers.
     pub guest: Option<GuestStatus>,
 }

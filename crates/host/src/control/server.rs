@@ -9,7 +9,7 @@ use std::{
 
 use skiff_link::{Args, BoxStream, StreamHeader, copy_both};
 use skiff_machine::{DiskSize, Error as MachineError, Machine, Phase, host_memory_mib};
-use skiff_settings::{Paths, Settings};
+use skiff_settings::{IdleAction, Paths, Settings};
 use tokio::sync::{Notify, Semaphore, broadcast};
 
 use super::{
@@ -88,6 +88,7 @@ impl Server {
                 self.watched(&mut client, self.machine.start(retry_accelerator)).await?
             }
             Request::Stop {} => self.watched(&mut client, self.machine.stop()).await?,
+            Request::Suspend {} => self.watched(&mut client, self.machine.suspend()).await?,
             Request::Restart { retry_accelerator } => {
                 let restart = async {
                     self.machine.stop().await?;
@@ -222,6 +223,8 @@ impl Server {
         });
         let is_virtual = self.image_version.is_some();
         let disk = DiskSize::of(&self.paths.disk()).filter(|_| is_virtual);
+        let saved = self.machine.saved().filter(|_| is_virtual);
+        let cannot_sleep = self.machine.cannot_save();
         MachineStatus {
             state: state(snapshot.phase),
             since_seconds: snapshot.since.elapsed().as_secs(),
@@ -238,6 +241,12 @@ impl Server {
             disk_bytes: is_virtual.then(|| disk.map_or(settings.machine.disk_gib << 30, |disk| disk.length)),
             disk_used_bytes: disk.map(|disk| disk.used),
             idle_stop_seconds: settings.daemon.idle_stop().map(|limit| limit.as_secs()),
+            idle_sleeps: cannot_sleep.is_none() && settings.daemon.idle == IdleAction::Sleep,
+            saved_bytes: saved.map(|saved| saved.bytes),
+            saved_seconds: saved.map(|saved| saved.at.elapsed().unwrap_or_default().as_secs()),
+            cannot_sleep: cannot_sleep.map(str::to_owned),
+            woken: snapshot.woken,
+            wake_note: snapshot.wake_note,
             guest,
         }
     }
@@ -262,5 +271,7 @@ fn state(phase: Phase) -> MachineState {
         Phase::Running => MachineState::Running,
         Phase::Stopping => MachineState::Stopping,
         Phase::Failed => MachineState::Failed,
+        Phase::Suspending => MachineState::Suspending,
+        Phase::Asleep => MachineState::Asleep,
     }
 }

@@ -174,8 +174,10 @@ async fn run_until(
     let mut machine_options = MachineOptions::new(paths.clone(), services.handler());
     machine_options.registry_mirrors = options.registry_mirrors.clone();
     machine_options.authorized_keys = ssh_key::public_line(&key).into_iter().collect();
+    machine_options.busy = services.busy();
     let image_version = selected.image.as_ref().map(|image| image.version().to_owned());
     let machine = Machine::spawn(machine_options, selected);
+    services.start(&machine);
     write_context(options, &docker_socket);
     let containers = Arc::new(Containers::new(machine.clone()));
     names.start(&machine, &containers, paths);
@@ -213,7 +215,8 @@ async fn run_until(
     tracing::info!("daemon is shutting down");
     // Nobody gets a new connection, and with it a new guest, from here on.
     tasks.shutdown().await;
-    machine.stop().await.map_err(|error| Error::Stop { message: Failure::new(&*error).message })?;
+    // One that is asleep sleeps on, until the next daemon.
+    machine.rest().await.map_err(|error| Error::Stop { message: Failure::new(&*error).message })?;
     tracing::info!("daemon has ended");
     Ok(())
 }

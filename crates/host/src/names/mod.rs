@@ -20,7 +20,7 @@ use std::{
 };
 
 use skiff_link::{Args, BoxStream, Link, OpenError, Protocol, StreamHeader};
-use skiff_machine::{Machine, control};
+use skiff_machine::{Machine, Phase, control};
 use skiff_settings::{Names as Settings, Paths};
 
 use self::listeners::Listeners;
@@ -144,7 +144,13 @@ impl Names {
     pub(crate) async fn find(&self, host: &str) -> Result<Target, NoTarget> {
         let name = choose::name(host).ok_or(NoTarget::NotAName)?;
         let Some(source) = self.source.get() else { return Err(NoTarget::Stopped) };
-        if !source.containers.is_running() {
+        // Only one that was not stopped: who looks for a name has no use for a guest without containers.
+        let phase = source.machine.snapshot().phase;
+        let lease = match phase {
+            Phase::Suspending | Phase::Asleep | Phase::Starting => source.machine.lease().await.ok(),
+            Phase::Running | Phase::Stopped | Phase::Stopping | Phase::Failed => None,
+        };
+        if lease.is_none() && !source.containers.is_running() {
             return Err(NoTarget::Stopped);
         }
         let engine = |error: ApiError| NoTarget::Engine(crate::control::chain(&error));

@@ -8,16 +8,23 @@ mod publish;
 mod query;
 mod resolve;
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use skiff_link::{Args, Incoming, Link, ReplyCode};
-use skiff_machine::IncomingHandler;
+use skiff_machine::{IncomingHandler, Machine};
 use skiff_proxy::Proxies;
 use tokio::sync::Semaphore;
 
 pub(crate) use self::egress::{Own, Policy};
 pub(crate) use self::files::Files;
-use self::publish::Places;
+use self::publish::{Parked, Places};
 pub(crate) use self::publish::{Table, bind_loopback};
 use self::query::Resolver;
 use crate::names::Names;
@@ -54,6 +61,10 @@ pub(crate) struct Services {
     proxies: Arc<Proxies>,
     resolver: Arc<Resolver>,
     files: Arc<Files>,
+    parked: Arc<Parked>,
+    connections: usize,
+    /// Connections to the outside.
+    egress: Arc<AtomicU64>,
 }
 
 impl Services {
@@ -71,7 +82,24 @@ impl Services {
             resolver: Arc::new(Resolver::new(policy.loopback)),
             policy: Arc::new(policy),
             files: Arc::new(files),
+            parked: Arc::default(),
+            connections: limits.connections,
+            egress: Arc::default(),
         }
+    }
+
+    /// Keeps ports bound while this machine sleeps.
+    pub(crate) fn start(&self, machine: &Machine) {
+        self.parked.start(machine);
+    }
+
+    /// Counts the connections between containers and the host or the outside.
+    pub(crate) fn busy(&self) -> Arc<dyn Fn() -> u64 + Send + Sync> {
+        let services = self.clone();
+        Arc::new(move || {
+            let published = services.connections - services.places.connections.available_permits();
+            u64::try_from(published).unwrap_or(u64::MAX) + services.egress.load(Ordering::Relaxed)
+        })
     }
 
     /// The ports that are published now.
@@ -102,10 +130,13 @@ impl Services {
                 };
                 let address = SocketAddr::new(host_ip, host_port);
                 let wish = publish::Wish { container, address, protocol, target };
-                publish::serve(&link, incoming, wish, &self.published, &self.places, &self.names).await;
+                let (places, names) = (&self.places, &self.names);
+                publish::serve(&link, incoming, wish, &self.published, places, names, &self.parked).await;
             }
             Args::Egress { host, port, protocol } => {
+                self.egress.fetch_add(1, Ordering::Relaxed);
                 egress::serve(incoming, &host, port, protocol, &self.policy).await;
+                self.egress.fetch_sub(1, Ordering::Relaxed);
             }
             Args::Resolve { name } => resolve::serve(incoming, &name).await,
             Args::Query { question } => self.resolver.serve(incoming, &question).await,

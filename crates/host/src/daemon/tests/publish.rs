@@ -142,3 +142,71 @@ async fn datagrams_of_every_client_are_a_flow_of_their_own() {
     }
     panic!("the port outlives its stream");
 }
+
+#[tokio::test]
+async fn port_of_a_guest_that_sleeps_stays_bound_and_who_comes_wakes_it_and_waits() {
+    for protocol in [Protocol::Tcp, Protocol::Udp] {
+        let daemon = Daemon::start().await;
+        std::fs::write(daemon.paths().disk(), b"disk").unwrap();
+        let guest = daemon.guest().await;
+        let wakes = daemon.fake.wakes.load(Ordering::SeqCst);
+        let (_stream, port) = published(&guest, protocol, ECHO).await;
+        drop(guest);
+        daemon.fake.link.lock().unwrap().take();
+        daemon.control().await.suspend(|_| {}).await.unwrap();
+        let status = daemon.control().await.status().await.unwrap();
+        assert_eq!(status.machine.state, MachineState::Asleep);
+        assert_eq!(daemon.fake.wakes.load(Ordering::SeqCst), wakes);
+
+        let client = tokio::spawn(async move {
+            let mut answer = [0; 5];
+            if protocol == Protocol::Tcp {
+                let mut client = TcpStream::connect(loopback(port)).await.unwrap();
+                client.write_all(b"hello").await.unwrap();
+                client.read_exact(&mut answer).await.unwrap();
+            } else {
+                let client = UdpSocket::bind(loopback(0)).await.unwrap();
+                client.connect(loopback(port)).await.unwrap();
+                client.send(b"hello").await.unwrap();
+                client.recv(&mut answer).await.unwrap();
+            }
+            answer
+        });
+        // The container's engine publishes it again.
+        let guest = loop {
+            let link = daemon.fake.link.lock().unwrap().clone();
+            match link {
+                Some(link) if daemon.fake.wakes.load(Ordering::SeqCst) > wakes => break link,
+                _ => tokio::time::sleep(Duration::from_millis(5)).await,
+            }
+        };
+        let again = publish(loopback(port), protocol, ECHO);
+        let stream = guest.open(&again).await.unwrap();
+        let answer = tokio::time::timeout(Duration::from_secs(10), client).await.unwrap().unwrap();
+        assert_eq!(&answer, b"hello");
+        drop((stream, guest));
+        daemon.fake.link.lock().unwrap().take();
+        daemon.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn ports_of_a_sleeping_guest_are_closed_when_it_is_stopped() {
+    let daemon = Daemon::start().await;
+    std::fs::write(daemon.paths().disk(), b"disk").unwrap();
+    let guest = daemon.guest().await;
+    let (_stream, port) = published(&guest, Protocol::Tcp, ECHO).await;
+    drop(guest);
+    daemon.fake.link.lock().unwrap().take();
+    daemon.control().await.suspend(|_| {}).await.unwrap();
+    assert!(TcpListener::bind(loopback(port)).await.is_err(), "the port stays bound");
+    daemon.control().await.stop(|_| {}).await.unwrap();
+    for _ in 0..200 {
+        if TcpListener::bind(loopback(port)).await.is_ok() {
+            assert_eq!(daemon.fake.wakes.load(Ordering::SeqCst), 0);
+            return daemon.stop().await;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("the port outlives the guest");
+}

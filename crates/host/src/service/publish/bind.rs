@@ -3,6 +3,7 @@
 use std::{
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    sync::Arc,
 };
 
 use skiff_link::Protocol;
@@ -14,7 +15,7 @@ const FIRST_FREE: u16 = 1024;
 
 pub(super) enum Socket {
     Tcp(TcpListener),
-    Udp(UdpSocket),
+    Udp(Arc<UdpSocket>),
 }
 
 /// A socket that waits.
@@ -69,7 +70,7 @@ fn bind_one(address: SocketAddr, protocol: Protocol) -> io::Result<Bound> {
         Protocol::Udp => {
             let socket = UdpSocket::from_std(bind_udp(address)?)?;
             let address = socket.local_addr()?;
-            (Socket::Udp(socket), address)
+            (Socket::Udp(Arc::new(socket)), address)
         }
     };
     Ok(Bound { socket, address, loopback_only: false })

@@ -2,6 +2,7 @@
 
 mod bind;
 mod datagrams;
+mod parked;
 mod streams;
 mod table;
 
@@ -12,8 +13,8 @@ use skiff_link::{Incoming, Link, Protocol, ReplyCode};
 use skiff_listeners::Transport;
 use tokio::{io::AsyncReadExt, sync::Semaphore};
 
-use self::{bind::Bound, table::PublishedPort};
-pub(crate) use self::{bind::bind_loopback, table::Table};
+use self::{bind::Bound, parked::Held, table::PublishedPort};
+pub(crate) use self::{bind::bind_loopback, parked::Parked, table::Table};
 use crate::names::Names;
 
 /// What is to be published.
@@ -41,9 +42,14 @@ pub(super) async fn serve(
     published: &Table,
     places: &Places,
     names: &Arc<Names>,
+    parked: &Arc<Parked>,
 ) {
-    let (bound, yielded) = match bind(&wish, names).await {
-        Ok(bound) => bound,
+    let held = match parked.claim(wish.address, wish.protocol).await {
+        Some(held) => Ok(held),
+        None => bind(&wish, names).await,
+    };
+    let Held { bound, yielded, clients } = match held {
+        Ok(held) => held,
         Err(error) => {
             names.take_back();
             let message = explain(&error, &wish, published).await;
@@ -67,18 +73,28 @@ pub(super) async fn serve(
         while stream.read(&mut sink).await.is_ok_and(|count| count > 0) {}
     };
     let serve = async {
-        match bound {
+        match &bound {
             Bound { socket: bind::Socket::Tcp(listener), loopback_only, .. } => {
-                streams::serve(link, &listener, loopback_only, wish.target, &places.connections).await;
+                let port = streams::Port { listener, loopback_only: *loopback_only, target: wish.target };
+                streams::serve(link, port, clients, &places.connections, parked).await;
             }
             Bound { socket: bind::Socket::Udp(socket), loopback_only, .. } => {
-                datagrams::serve(link, &Arc::new(socket), loopback_only, wish.target, places).await;
+                datagrams::serve(link, socket, *loopback_only, wish.target, places).await;
             }
         }
     };
+    tokio::pin!(ended);
     tokio::select! {
-        () = ended => {}
+        () = &mut ended => {}
         () = serve => {}
+        // Nobody is sent to a guest that is about to stand still.
+        () = parked.falls_asleep() => {}
+    }
+    if parked.sleeps() {
+        parked.park(Held { bound, yielded, clients: Vec::new() });
+        // A stream that ended while the link lives would be asked for anew.
+        ended.await;
+        return;
     }
     tracing::info!(container = %wish.container, port = address.port(), "port is closed");
     if yielded {
@@ -87,8 +103,8 @@ pub(super) async fn serve(
 }
 
 /// Binds the address. Containers come before names: a port that those are served on is given up for it.
-async fn bind(wish: &Wish, names: &Names) -> io::Result<(Bound, bool)> {
-    match bind::bind(wish.address, wish.protocol) {
+async fn bind(wish: &Wish, names: &Names) -> io::Result<Held> {
+    let (bound, yielded) = match bind::bind(wish.address, wish.protocol) {
         Err(error)
             if error.kind() == io::ErrorKind::AddrInUse
                 && wish.protocol == Protocol::Tcp
@@ -99,7 +115,8 @@ async fn bind(wish: &Wish, names: &Names) -> io::Result<(Bound, bool)> {
             bind::bind(wish.address, wish.protocol).map(|bound| (bound, true))
         }
         outcome => outcome.map(|bound| (bound, false)),
-    }
+    }?;
+    Ok(Held { bound, yielded, clients: Vec::new() })
 }
 
 /// Says in Docker's words why an address cannot be bound, and who has it.
