@@ -856,7 +856,9 @@ export type MachineState =
     | "starting"
     | "running"
     | "stopping"
-    | "failed";
+    | "failed"
+    | "suspending"
+    | "asleep";
 
 export type MachineStatus = {
     state: MachineState;
@@ -874,6 +876,12 @@ export type MachineStatus = {
     disk_bytes?: number | null;
     disk_used_bytes?: number | null;
     idle_stop_seconds?: number | null;
+    idle_sleeps?: boolean;
+    saved_bytes?: number | null;
+    saved_seconds?: number | null;
+    cannot_sleep?: string | null;
+    woken?: boolean;
+    wake_note?: string | null;
     guest?: GuestStatus | null;
 };
 
@@ -1083,6 +1091,7 @@ export type Request =
     retry_accelerator?: boolean;
 })
     | ({ op: "stop" } & object)
+    | ({ op: "suspend" } & object)
     | ({ op: "restart" } & {
     retry_accelerator?: boolean;
 })

@@ -104,7 +104,8 @@ class World {
         }
         this.stream?.close();
         this.stream = undefined;
-        this.phase = state === "stopped" || state === undefined ? "asleep" : state;
+        // Whether it was shut down or saved, the next use brings it back.
+        this.phase = state === "stopped" || state === undefined ? "asleep" : state === "suspending" ? "stopping" : state;
     }
 
     private stumble(error: unknown): void {

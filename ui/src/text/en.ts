@@ -402,6 +402,8 @@ export const text = {
             starting: "Starting",
             stopping: "Stopping",
             failed: "Failed",
+            suspending: "Falling asleep",
+            asleep: "Asleep",
         } as Words,
         alone: "An engine without a daemon",
         aloneBody: "This dashboard shows an engine on a socket. There is no guest to be managed here.",

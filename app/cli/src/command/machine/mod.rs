@@ -16,10 +16,12 @@ use crate::terminal::{print_line, warn};
 pub enum Machine {
     Logs(Logs),
     Restart(Restart),
+    Resume(Resume),
     Ssh(ssh::Ssh),
     Start(Start),
     Status(status::Status),
     Stop(Stop),
+    Suspend(Suspend),
 }
 
 /// Start the machine
@@ -31,7 +33,7 @@ pub struct Start {
     retry_accelerator: bool,
 }
 
-/// Stop the machine and everything in it
+/// Stop the machine and everything in it, also of one that is asleep
 #[derive(Debug, Clone, Args)]
 #[command(override_usage = "skiff machine stop [OPTIONS]")]
 pub struct Stop {
@@ -39,6 +41,19 @@ pub struct Stop {
     #[arg(long)]
     daemon: bool,
 }
+
+/// Save the machine with everything that runs in it, until something needs it again
+///
+/// Connections between containers go on when it wakes; those to the host and to the outside end, as with a restart of the
+/// network. Published ports stay bound: whoever connects wakes the machine. `machine stop` throws the saved state away.
+#[derive(Debug, Clone, Args)]
+#[command(override_usage = "skiff machine suspend")]
+pub struct Suspend {}
+
+/// Wake the machine, or start one that is stopped
+#[derive(Debug, Clone, Args)]
+#[command(override_usage = "skiff machine resume")]
+pub struct Resume {}
 
 /// Stop the machine and start it again
 #[derive(Debug, Clone, Args)]
@@ -83,10 +98,12 @@ impl Machine {
         match self {
             Machine::Logs(args) => logs(context, args).await,
             Machine::Restart(args) => restart(context, args).await,
+            Machine::Resume(_) => start(context, &Start { retry_accelerator: false }).await,
             Machine::Ssh(args) => ssh::run(context, args).await,
             Machine::Start(args) => start(context, args).await,
             Machine::Status(args) => status::run(context, args).await,
             Machine::Stop(args) => stop(context, args).await,
+            Machine::Suspend(_) => suspend(context).await,
         }
     }
 }
@@ -95,6 +112,14 @@ async fn start(context: &Context, args: &Start) -> Result<(), Error> {
     let control = context.daemon().await?;
     let mut line = ProgressLine::new();
     control.start(args.retry_accelerator, |step| line.show(&step)).await.map_err(control_failed)
+}
+
+async fn suspend(context: &Context) -> Result<(), Error> {
+    let paths = context.paths()?;
+    let control =
+        skiff_host::control::Client::connect(&paths.control_socket()).await.map_err(control_failed)?;
+    let mut line = ProgressLine::new();
+    control.suspend(|step| line.show(&step)).await.map_err(control_failed)
 }
 
 async fn restart(context: &Context, args: &Restart) -> Result<(), Error> {

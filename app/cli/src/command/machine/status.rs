@@ -92,12 +92,19 @@ fn describe(status: &HostStatus) -> String {
             line("Uptime", spell(guest.uptime_seconds as u64));
         }
     }
-    line("Boot", machine.boot_ms.map(|ms| format!("{:.2} s", ms as f64 / 1000.0)).unwrap_or_default());
+    if let Some(size) = machine.saved_bytes {
+        let age = machine.saved_seconds.map(|age| format!(", {} old", spell(age))).unwrap_or_default();
+        line("Saved", format!("{}{age}", bytes(size)));
+    }
+    line("No sleep", machine.cannot_sleep.clone().unwrap_or_default());
+    line("No wake", machine.wake_note.clone().unwrap_or_default());
+    let start = if machine.woken { "Wake" } else { "Boot" };
+    line(start, machine.boot_ms.map(|ms| format!("{:.2} s", ms as f64 / 1000.0)).unwrap_or_default());
     let idle = match machine.idle_stop_seconds {
         Some(seconds) => format!("after {} without containers and connections", spell(seconds)),
         None => "never".to_owned(),
     };
-    line("Idle stop", idle);
+    line(if machine.idle_sleeps { "Idle sleep" } else { "Idle stop" }, idle);
     if machine.state == MachineState::Running {
         line("Connections", machine.connections.to_string());
     }
@@ -145,6 +152,12 @@ mod tests {
                 disk_bytes: Some(64 << 30),
                 disk_used_bytes: Some(1 << 30),
                 idle_stop_seconds: Some(300),
+                idle_sleeps: false,
+                saved_bytes: None,
+                saved_seconds: None,
+                cannot_sleep: None,
+                woken: false,
+                wake_note: None,
                 guest: None,
             },
         };
@@ -155,6 +168,24 @@ mod tests {
              Disk:         1GiB used of 64GiB\nIdle stop:    after 5 min 0 s without containers and connections\n\
              Daemon:       0.1.0, process 7, up 1 h 1 min\nDocker:       /s/docker.sock\nState:        /s\nLog:          /s/log\n"
         );
+        let mut asleep = status;
+        asleep.machine = MachineStatus {
+            state: MachineState::Asleep,
+            saved_bytes: Some(64 << 20),
+            saved_seconds: Some(61),
+            idle_sleeps: true,
+            wake_note: Some("the disk was used since".into()),
+            ..asleep.machine
+        };
+        let text = describe(&asleep);
+        for line in [
+            "Machine:      asleep for 1 min 1 s\n",
+            "Saved:        64MiB, 1 min 1 s old\n",
+            "No wake:      the disk was used since\n",
+            "Idle sleep:   after 5 min 0 s without containers and connections\n",
+        ] {
+            assert!(text.contains(line), "{line:?} in {text:?}");
+        }
         assert_eq!(spell(2 * 86400 + 3 * 3600), "2 d 3 h");
     }
 }
