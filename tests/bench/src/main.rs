@@ -20,8 +20,9 @@ mod registry;
 mod run;
 mod runtime;
 mod sample;
+mod wake;
 
-const USAGE: &str = "Usage: skiff-bench api|boot|build|files|image|network|ports|run|runtime…
+const USAGE: &str = "Usage: skiff-bench api|boot|build|files|image|network|ports|run|runtime|wake…
 
   api   calls, lists, output, stats and memory of the engine on this host, beside a dockerd if there is one
   boot  process start to the first /_ping, beside the same kernel with an empty init
@@ -34,7 +35,8 @@ const USAGE: &str = "Usage: skiff-bench api|boot|build|files|image|network|ports
   ports published ports: on this host beside a dockerd if there is one, and in the guest beside its own link
   run   create+start+wait+remove of `true` over the API: on this host beside `runc run`, in the guest beside `crun run` and
         `runc run`, all of the same root file system
-  runtime  `skiff-agent oci` beside `runc`: run, exec, and what many containers take";
+  runtime  `skiff-agent oci` beside `runc`: run, exec, and what many containers take
+  wake  the first answer of a guest that sleeps, beside one that is booted; suspend, memory and disk";
 
 fn main() -> anyhow::Result<()> {
     let names: Vec<String> = std::env::args().skip(1).collect();
@@ -57,7 +59,7 @@ fn main() -> anyhow::Result<()> {
     if names == ["files-inside"] {
         return files::inside();
     }
-    let known = ["api", "boot", "build", "files", "image", "network", "ports", "run", "runtime"];
+    let known = ["api", "boot", "build", "files", "image", "network", "ports", "run", "runtime", "wake"];
     if names.is_empty() || !names.iter().all(|name| known.contains(&name.as_str())) {
         eprintln!("{USAGE}");
         std::process::exit(2);
@@ -72,6 +74,7 @@ fn main() -> anyhow::Result<()> {
             "network" => network::bench()?,
             "ports" => ports::bench()?,
             "runtime" => runtime::bench()?,
+            "wake" => wake::bench()?,
             _ => run::bench()?,
         }
     }
