@@ -92,7 +92,9 @@ impl Store {
         };
         self.discard()?;
         // What the guest has written must be there whenever its memory is.
-        File::open(&self.disk).and_then(|disk| disk.sync_all()).map_err(failed(&self.disk))?;
+        // Windows wants a descriptor that could write for it.
+        let disk = File::options().write(true).open(&self.disk);
+        disk.and_then(|disk| disk.sync_all()).map_err(failed(&self.disk))?;
         fs::rename(&staging, &ram).map_err(failed(&ram))?;
         let state = State {
             format: FORMAT,

@@ -131,6 +131,7 @@ pub(crate) async fn wake(
         // The state stays: whoever called it off decides about it.
         () = cancel.called_off() => return Err(Error::CalledOff),
     };
+    reporter.step("loaded");
     // Before its first instruction, so that there is no second guest with this memory, whatever happens.
     let resumed = match store.advance() {
         Ok(()) => guest.resume().await.map_err(Error::Wake),
@@ -140,6 +141,7 @@ pub(crate) async fn wake(
         guest.stop(QUIT).await.map_err(Error::Stop)?;
         return Err(error);
     }
+    reporter.step("awake");
     let woken = Options { agent_deadline: options.wake_deadline, ..options.clone() };
     let booted = boot::up(&woken, guest, cancel, reporter).await?;
     Ok(Some(Booted { woken: true, ..booted }))

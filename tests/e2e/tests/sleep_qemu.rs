@@ -173,6 +173,8 @@ fn a_guest_that_slept_goes_on_and_its_clients_see_a_delay_only() {
         guest.docker.run("network create net")?.ok()?;
         guest.python("-d --name echo --network net", ECHO)?;
         guest.python(&format!("-d --name web -p 127.0.0.1:{port}:80"), web)?;
+        fs::write(guest.directory.path().join("word"), "first")?;
+        wait_until("the web server", BOOT, || get(port, "x").ok().filter(|word| word == "first"))?;
         guest.python("-d --name writer", WRITER)?;
         guest.python("-d --name talker --network net", TALKER)?;
         guest.docker.run("run -d --name still busybox sleep 100000")?.ok()?;
@@ -274,7 +276,7 @@ fn whatever_is_killed_in_saving_or_waking_costs_the_sleep_and_never_the_disk() {
         let mut chance = Chance::announced();
         guest.python("-d --name writer", WRITER)?;
         let mut acknowledged = guest.goes_on("writer")?;
-        for round in 0..rounds("SKIFF_KILLS", 6) {
+        for round in 0..rounds("SKIFF_KILLS", 4) {
             let waking = round % 2 == 1;
             if waking {
                 guest.suspend()?;

@@ -78,7 +78,7 @@ async fn answer(line: &[u8], context: &Context<'_>) -> anyhow::Result<Value> {
             if context.in_guest {
                 let clock = set_clock(unix_ns);
                 // Whatever fails, containers go on.
-                context.sleeper.wake(&seed).await?;
+                context.sleeper.wake(&seed)?;
                 clock?;
             }
             Ok(json!({}))

@@ -7,6 +7,7 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::PoisonError;
 use std::time::Duration;
@@ -51,14 +52,13 @@ impl Sleeper {
 
     /// Prepares for being saved: containers stand still, what is written is on the disk, and memory that nobody needs is
     /// free, so that the host gets it back and need not keep it.
-    pub async fn sleep(self: &std::sync::Arc<Self>) -> anyhow::Result<()> {
+    pub async fn sleep(self: &Arc<Self>) -> anyhow::Result<()> {
         let turn = self.freeze().context("let containers stand still")?;
-        let sleeper = std::sync::Arc::clone(self);
+        let sleeper = Arc::clone(self);
         tokio::spawn(async move {
             tokio::time::sleep(LONGEST).await;
-            if sleeper.turn() == turn {
+            if sleeper.thaw_of(turn) {
                 tracing::warn!("nobody woke the guest, containers go on");
-                sleeper.thaw();
             }
         });
         self.stand_still().await;
@@ -74,16 +74,21 @@ impl Sleeper {
         Ok(())
     }
 
-    /// Stirs the random pool, waits for the shared directories, and lets containers go on.
-    pub async fn wake(&self, seed: &[u8]) -> anyhow::Result<()> {
+    /// Stirs the random pool, and lets containers go on as soon as the shared directories are there. The host serves those
+    /// once it has its answer, so nobody waits for them here.
+    pub fn wake(self: &Arc<Self>, seed: &[u8]) -> anyhow::Result<()> {
         let reseeded = random::reseed(seed).context("stir the random pool");
+        let (sleeper, turn) = (Arc::clone(self), self.turn());
         if !self.frozen().0.is_empty() {
-            let mut shares = self.shares.subscribe();
-            if tokio::time::timeout(SHARES_COME, shares.wait_for(|served| *served)).await.is_err() {
-                tracing::warn!("shared directories do not come back, containers go on without");
-            }
+            tokio::spawn(async move {
+                let mut shares = sleeper.shares.subscribe();
+                let come = tokio::time::timeout(SHARES_COME, shares.wait_for(|served| *served)).await;
+                if come.is_err() {
+                    tracing::warn!("shared directories do not come back, containers go on without");
+                }
+                sleeper.thaw_of(turn);
+            });
         }
-        self.thaw();
         reseeded
     }
 
@@ -110,14 +115,19 @@ impl Sleeper {
         Ok(frozen.1)
     }
 
-    fn thaw(&self) {
+    /// Lets containers go on that stand still since this turn, and tells whether they did.
+    fn thaw_of(&self, turn: u64) -> bool {
         let mut frozen = self.frozen();
+        if frozen.1 != turn {
+            return false;
+        }
         frozen.1 += 1;
         for path in frozen.0.drain(..) {
             if let Err(error) = fs::write(path.join("cgroup.freeze"), "0") {
                 tracing::error!(%error, path = %path.display(), "containers stand still");
             }
         }
+        true
     }
 
     async fn stand_still(&self) {
@@ -152,10 +162,11 @@ mod tests {
         assert_eq!((state("skiff"), state("other")), ("1".into(), "1".into()));
         fs::create_dir(directory.path().join("later")).unwrap();
         fs::write(directory.path().join("later/cgroup.freeze"), "1").unwrap();
-        sleeper.thaw();
+        assert!(sleeper.thaw_of(turn));
         assert_eq!((state("skiff"), state("other"), state("later")), ("0".into(), "0".into(), "1".into()));
-        assert_ne!(sleeper.turn(), turn, "a later sleep is not ended by the first one's patience");
-        sleeper.thaw();
-        assert!(sleeper.frozen().0.is_empty());
+        let later = sleeper.freeze().unwrap();
+        assert!(!sleeper.thaw_of(turn), "a later sleep is not ended by the first one's patience");
+        assert_eq!(state("skiff"), "1");
+        assert!(sleeper.thaw_of(later) && sleeper.frozen().0.is_empty());
     }
 }

@@ -1,7 +1,7 @@
 //! A guest that runs in QEMU.
 
 use std::{
-    fs::{File, OpenOptions},
+    fs::OpenOptions,
     io,
     path::Path,
     sync::{
@@ -218,7 +218,11 @@ impl Guest for QemuGuest {
         migrate::save(&self.qmp, path).await?;
         // QEMU has flushed the disk and let go of it.
         let written = path.to_owned();
-        let synced = tokio::task::spawn_blocking(move || File::open(written)?.sync_all()).await;
+        let synced = tokio::task::spawn_blocking(move || {
+            // Windows wants a descriptor that could write for it.
+            OpenOptions::new().write(true).open(written)?.sync_all()
+        })
+        .await;
         synced.unwrap_or_else(|_| Err(io::ErrorKind::Other.into())).map_err(failed)?;
         Ok(key)
     }
