@@ -106,7 +106,7 @@ impl Store {
         };
         let text =
             serde_json::to_vec_pretty(&state).map_err(io::Error::from).map_err(failed(&self.state()))?;
-        replace(&self.state(), &text).map_err(failed(&self.state()))
+        replace(&self.state(), &text, Lasting::Now).map_err(failed(&self.state()))
     }
 
     /// Gives the guest that can be woken; nothing when there is none, and why when there was one.
@@ -153,9 +153,11 @@ impl Store {
                     .unwrap_or(u64::MAX)
             }
         };
-        let advanced = replace(&self.generation, next.to_string().as_bytes());
+        // What must last is that the state is gone; the number only tells one that is put back. After a power cut it may be
+        // the old one, or none, which is no good for any state either.
+        let advanced = replace(&self.generation, next.to_string().as_bytes(), Lasting::Later);
         self.discard()?;
-        // Without a state the number alone protects nothing, and a full disk must not keep the guest from starting.
+        // A full disk must not keep the guest from starting.
         if let Err(error) = advanced {
             tracing::warn!(%error, path = %self.generation.display(), "generation of the disk is not written");
         }
@@ -231,11 +233,21 @@ impl FileIdentity {
     }
 }
 
-/// Writes a file so that a crash leaves the old one or the new one.
-fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+/// When a file is on stable storage.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Lasting {
+    Now,
+    Later,
+}
+
+/// Writes a file so that a crash of this process leaves the old one or the new one.
+fn replace(path: &Path, bytes: &[u8], lasting: Lasting) -> io::Result<()> {
     let staging = path.with_extension("new");
     let mut file = File::create(&staging)?;
     file.write_all(bytes)?;
+    if lasting == Lasting::Later {
+        return fs::rename(&staging, path);
+    }
     file.sync_all()?;
     fs::rename(&staging, path)?;
     sync_directory(path.parent().unwrap_or(Path::new(".")))

@@ -228,9 +228,7 @@ impl Guest for QemuGuest {
     }
 
     async fn resume(&self) -> Result<()> {
-        if run_state(&self.qmp).await? == "finish-migrate" {
-            migrate::call_off(&self.qmp).await?;
-        }
+        migrate::call_off(&self.qmp).await?;
         migrate::run(&self.qmp, "cont", Value::Null).await?;
         self.halted.store(false, Ordering::Relaxed);
         let record = {

@@ -27,11 +27,16 @@ pub(super) async fn load(qmp: &Qmp, path: &Path) -> Result<()> {
     finish(qmp, "restored").await
 }
 
-/// Calls off what is under way, and waits until it is.
+/// What QEMU calls a migration that is under way.
+const UNDER_WAY: [&str; 4] = ["setup", "active", "device", "cancelling"];
+
+/// Calls off what is under way, and waits until nothing is: at its end a migration halts the guest, whatever it did meanwhile.
 pub(super) async fn call_off(qmp: &Qmp) -> Result<()> {
-    run(qmp, "migrate_cancel", Value::Null).await?;
-    while matches!(status(qmp).await?.0.as_str(), "setup" | "active" | "device" | "cancelling") {
-        tokio::time::sleep(POLL).await;
+    if UNDER_WAY.contains(&status(qmp).await?.0.as_str()) {
+        run(qmp, "migrate_cancel", Value::Null).await?;
+        while UNDER_WAY.contains(&status(qmp).await?.0.as_str()) {
+            tokio::time::sleep(POLL).await;
+        }
     }
     Ok(())
 }
