@@ -36,6 +36,14 @@ impl Share {
     pub fn mounted(&self) -> Option<Arc<Server>> {
         self.mounted.lock().unwrap_or_else(PoisonError::into_inner).upgrade()
     }
+
+    /// Forgets a server whose stream has ended: it tells nobody anything any more, though its watcher may hold it for a moment.
+    pub fn ended(&self, server: &Weak<Server>) {
+        let mut mounted = self.mounted.lock().unwrap_or_else(PoisonError::into_inner);
+        if mounted.ptr_eq(server) {
+            *mounted = Weak::new();
+        }
+    }
 }
 
 /// All shared directories.

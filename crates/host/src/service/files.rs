@@ -4,6 +4,8 @@
 //! made before; a guest that has the share mounted already then drops the stream, another one mounts it over the stream.
 
 use std::path::PathBuf;
+#[cfg(target_os = "linux")]
+use std::sync::Arc;
 
 use skiff_link::{Incoming, ReplyCode};
 use skiff_settings::{Paths, Settings};
@@ -77,7 +79,10 @@ impl Files {
             }
         };
         tracing::info!(path = root, "directory is mounted in the guest");
-        match skiff_fileshare::serve(server, attached.ghost_thread, stream).await {
+        let served = Arc::downgrade(&server);
+        let ended = skiff_fileshare::serve(server, attached.ghost_thread, stream).await;
+        share.ended(&served);
+        match ended {
             Ok(()) => tracing::info!(path = root, "directory is not mounted in the guest any more"),
             Err(error) => tracing::warn!(%error, path = root, "mount of a directory broke"),
         }
