@@ -225,7 +225,7 @@ pub(crate) async fn up(
         let transport = guest.open_transport().await.map_err(Error::Start)?;
         let mut sessions = Sessions::new(transport);
         let link = sessions.next().await?;
-        reporter.step("linked");
+        tracing::debug!(elapsed_ms = reporter.began.elapsed().as_millis() as u64, "linked");
         let hello = greet(&link, &options.authorized_keys).await;
         Ok::<_, Error>((sessions, link, hello))
     };
