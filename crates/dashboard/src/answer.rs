@@ -32,10 +32,14 @@ pub(crate) enum Code {
 /// Why a request was not carried out by us. The engine's own errors pass as they are.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct Refusal {
-    #[serde(skip)]
+    #[serde(serialize_with = "number")]
     pub(crate) status: StatusCode,
     pub(crate) code: Code,
     pub(crate) message: String,
+}
+
+fn number<S: serde::Serializer>(status: &StatusCode, to: S) -> Result<S::Ok, S::Error> {
+    to.serialize_u16(status.as_u16())
 }
 
 impl Refusal {
@@ -75,12 +79,12 @@ pub(crate) fn json(status: StatusCode, value: &impl Serialize) -> Response<Body>
 }
 
 /// Sets one header.
-pub(crate) fn set(response: &mut Response<Body>, name: HeaderName, value: &'static str) {
+pub(crate) fn set<B>(response: &mut Response<B>, name: HeaderName, value: &'static str) {
     response.headers_mut().insert(name, HeaderValue::from_static(value));
 }
 
 /// Adds what every answer has: it is for our page alone, is what it says it is, and is not kept.
-pub(crate) fn harden(response: &mut Response<Body>) {
+pub(crate) fn harden<B>(response: &mut Response<B>) {
     let headers = response.headers_mut();
     for (name, value) in [
         ("cross-origin-opener-policy", "same-origin"),

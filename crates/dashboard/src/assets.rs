@@ -1,5 +1,6 @@
 //! The interface as vite has built it, inside this program.
 
+use bytes::Bytes;
 use hyper::header::{self, HeaderValue};
 use hyper::{Response, StatusCode};
 
@@ -21,24 +22,30 @@ fn file(path: &str) -> Option<&'static [u8]> {
 
 /// Answers with a file. Nothing is looked up in a file system: what is not in the table does not exist.
 pub(crate) fn answer(path: &str, host: &str, nonce: &str) -> Response<Body> {
-    if path == "/" {
-        return page(host, nonce);
+    match find(path, &format!("ws://{host}"), nonce) {
+        Some(response) => response.map(whole),
+        None => Refusal::new(StatusCode::NOT_FOUND, "there is nothing here").answer(),
     }
-    let Some(bytes) = file(path).filter(|_| path.starts_with("/assets/")) else {
-        return Refusal::new(StatusCode::NOT_FOUND, "there is nothing here").answer();
-    };
-    let mut response = Response::new(whole(bytes));
+}
+
+/// Gives a file of the interface; its page may connect to `other` beside its own origin.
+pub(crate) fn find(path: &str, other: &str, nonce: &str) -> Option<Response<Bytes>> {
+    if path == "/" {
+        return Some(page(other, nonce));
+    }
+    let bytes = file(path).filter(|_| path.starts_with("/assets/"))?;
+    let mut response = Response::new(Bytes::from_static(bytes));
     set(&mut response, header::CONTENT_TYPE, kind(path));
     // Their names change with their contents.
     set(&mut response, header::CACHE_CONTROL, "private, max-age=31536000, immutable");
-    response
+    Some(response)
 }
 
-fn page(host: &str, nonce: &str) -> Response<Body> {
+fn page(other: &str, nonce: &str) -> Response<Bytes> {
     let html = String::from_utf8_lossy(file("/index.html").unwrap_or_default()).replace(NONCE, nonce);
-    let mut response = Response::new(whole(html));
+    let mut response = Response::new(Bytes::from(html));
     set(&mut response, header::CONTENT_TYPE, "text/html; charset=utf-8");
-    let policy = policy(host, nonce);
+    let policy = policy(other, nonce);
     if let Ok(policy) = HeaderValue::from_str(&policy) {
         response.headers_mut().insert(header::CONTENT_SECURITY_POLICY, policy);
     }
@@ -47,10 +54,10 @@ fn page(host: &str, nonce: &str) -> Response<Body> {
 
 /// Scripts and styles from us alone, connections to us alone. The terminal makes style elements, which need the nonce; old
 /// Safaris don't count WebSockets as `'self'`.
-fn policy(host: &str, nonce: &str) -> String {
+fn policy(other: &str, nonce: &str) -> String {
     format!(
         "default-src 'none'; script-src 'self'; style-src 'self' 'nonce-{nonce}'; img-src 'self' data:; font-src 'self'; \
-         connect-src 'self' ws://{host}; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+         connect-src 'self' {other}; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     )
 }
 
@@ -78,7 +85,7 @@ mod tests {
 
     #[test]
     fn the_policy_allows_nothing_from_elsewhere_and_no_inline_script() {
-        let policy = policy("127.0.0.1:7", "abc");
+        let policy = policy("ws://127.0.0.1:7", "abc");
         assert!(policy.starts_with("default-src 'none'; script-src 'self'; style-src 'self' 'nonce-abc';"));
         assert!(!policy.contains("unsafe") && !policy.contains('*'), "{policy}");
         assert!(policy.contains("connect-src 'self' ws://127.0.0.1:7;"), "{policy}");

@@ -13,6 +13,9 @@
 //! page (`Origin`, `Sec-Fetch-Site`), it has the session's cookie, and it has the session's key. **Why a key beside the
 //! cookie:** browsers send the cookies of `localhost` to every port of it, published containers included. The key is kept in
 //! the page's storage, which belongs to one port.
+//!
+//! A window of the desktop's needs no walls: its page is read from the program itself, and what it says comes in over no
+//! socket that others could reach ([`Window`]).
 
 #![forbid(unsafe_code)]
 
@@ -25,6 +28,8 @@ mod server;
 mod session;
 mod stream;
 mod upstream;
+mod window;
 
 pub use server::{Error, Links, Server};
 pub use upstream::Upstream;
+pub use window::{NoPipe, Said, Window};

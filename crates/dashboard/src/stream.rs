@@ -1,11 +1,12 @@
-//! WebSockets: what goes on until somebody has had enough.
+//! Streams: what goes on until somebody has had enough. A browser's are WebSockets; a window's ([`crate::window`]) carry the
+//! same messages.
 //!
 //! ```text
 //! page   → text   {"docker": {"method": "GET", "path": "/events"}}      or {"control": {"op": "logs", …}}
 //!        ← text   {"begun": {"status": 200, "contentType": "…"}}        or {"error": {…}}, and the end
 //!        ← binary what the engine sends, as it comes
 //! page   → text   {"credit": 65536}     so many bytes have been dealt with
-//! page   → binary what a terminal is to read
+//! page   → binary what a terminal is to read, or what is uploaded
 //! page   → text   {"eof": null}         there will be no more of it
 //!        ← text   {"end": true}         and the end
 //! ```
@@ -17,19 +18,18 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::stream::{SplitSink, SplitStream};
-use futures_util::{SinkExt as _, StreamExt as _};
-use http_body_util::BodyExt as _;
+use futures_util::{Sink, SinkExt as _, Stream, StreamExt as _};
+use http_body_util::{BodyExt as _, StreamBody};
+use hyper::body::Frame;
 use hyper::header::{self, HeaderValue};
-use hyper::upgrade::Upgraded;
 use hyper::{Method, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::sync::mpsc;
-use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 
-use crate::answer::{Refusal, whole};
+use crate::answer::{Body, Refusal, whole};
 use crate::upstream::{Purpose, Upstream, engine_away};
 use crate::{control, docker, guard};
 
@@ -61,6 +61,9 @@ struct Call {
     /// Sent as JSON.
     #[serde(default)]
     body: Option<serde_json::Value>,
+    /// Whether an archive is sent, piece by piece after this message and until there are no more.
+    #[serde(default)]
+    upload: bool,
     /// `X-Registry-Auth`, for pulls and pushes.
     #[serde(default)]
     auth: Option<String>,
@@ -73,7 +76,22 @@ struct Call {
 #[serde(rename_all = "UPPERCASE")]
 enum Verb {
     Get,
+    Head,
     Post,
+    Put,
+    Delete,
+}
+
+impl From<Verb> for Method {
+    fn from(verb: Verb) -> Method {
+        match verb {
+            Verb::Get => Method::GET,
+            Verb::Head => Method::HEAD,
+            Verb::Post => Method::POST,
+            Verb::Put => Method::PUT,
+            Verb::Delete => Method::DELETE,
+        }
+    }
 }
 
 /// What a page says later.
@@ -97,13 +115,20 @@ enum Told<'a> {
     End(bool),
 }
 
-type Socket = WebSocketStream<TokioIo<Upgraded>>;
-type Sink = SplitSink<Socket, Message>;
 /// The page is gone.
-type Gone = tokio_tungstenite::tungstenite::Error;
+pub(crate) type Gone = tokio_tungstenite::tungstenite::Error;
+
+/// A way to a page and back.
+pub(crate) trait Socket:
+    Stream<Item = Result<Message, Gone>> + Sink<Message, Error = Gone> + Unpin + Send
+{
+}
+
+impl<S> Socket for S where S: Stream<Item = Result<Message, Gone>> + Sink<Message, Error = Gone> + Unpin + Send
+{}
 
 /// Serves a socket to its end.
-pub(crate) async fn serve(upstream: &Upstream, mut socket: Socket) {
+pub(crate) async fn serve(upstream: &Upstream, mut socket: impl Socket) {
     let wanted = loop {
         match socket.next().await {
             Some(Ok(Message::Text(text))) => break serde_json::from_str::<Wanted>(&text),
@@ -128,8 +153,8 @@ pub(crate) async fn serve(upstream: &Upstream, mut socket: Socket) {
 }
 
 /// The way to the page, with what it is ready for.
-struct Page {
-    sink: Sink,
+struct Page<S> {
+    sink: SplitSink<S, Message>,
     credit: usize,
 }
 
@@ -141,7 +166,7 @@ enum Input {
     Eof,
 }
 
-impl Page {
+impl<S: Socket> Page<S> {
     async fn tell(&mut self, told: &Told<'_>) -> Result<(), Gone> {
         let text = serde_json::to_string(told).unwrap_or_default();
         self.sink.send(Message::text(text)).await
@@ -202,7 +227,7 @@ impl Page {
 
 /// Reads what the page says until it is gone, and hands it out by kind.
 async fn listen(
-    mut source: SplitStream<Socket>,
+    mut source: SplitStream<impl Socket>,
     credits: mpsc::Sender<usize>,
     input: Option<mpsc::Sender<Option<Bytes>>>,
 ) {
@@ -234,13 +259,23 @@ async fn listen(
     }
 }
 
-async fn engine(
+async fn engine<S: Socket>(
     upstream: &Upstream,
     call: Call,
-    mut page: Page,
-    source: SplitStream<Socket>,
+    mut page: Page<S>,
+    source: SplitStream<S>,
 ) -> Result<(), Gone> {
-    let mut response = match ask(upstream, &call).await {
+    let (credits, mut credit) = mpsc::channel(64);
+    let (input, keys) = mpsc::channel(16);
+    let ears = listen(source, credits, (call.upload || call.upgrade).then_some(input));
+    tokio::pin!(ears);
+    let mut keys = Some(keys);
+    let upload = if call.upload { keys.take() } else { None };
+    let answer = tokio::select! {
+        answer = ask(upstream, &call, upload) => answer,
+        () = &mut ears => return Ok(()),
+    };
+    let mut response = match answer {
         Ok(response) => response,
         Err(refusal) => return page.refuse(&refusal).await,
     };
@@ -253,14 +288,17 @@ async fn engine(
     let content_type = response.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
     let content_type = content_type.unwrap_or_default().to_owned();
     page.tell(&Told::Begun { status: status.as_u16(), content_type: &content_type }).await?;
-    let (credits, mut credit) = mpsc::channel(64);
     if is_upgraded {
-        let (input, keys) = mpsc::channel(16);
         match hyper::upgrade::on(&mut response).await {
             Ok(upgraded) => {
                 let (reader, writer) = tokio::io::split(TokioIo::new(upgraded));
                 let page_side = async {
-                    tokio::join!(type_in(keys, writer), listen(source, credits, Some(input)));
+                    match keys {
+                        Some(keys) => {
+                            tokio::join!(type_in(keys, writer), ears);
+                        }
+                        None => ears.await,
+                    }
                 };
                 tokio::pin!(page_side);
                 // Whichever ends first: the program, or the page.
@@ -273,8 +311,6 @@ async fn engine(
             Err(error) => page.refuse(&engine_away(error)).await,
         }
     } else {
-        let ears = listen(source, credits, None);
-        tokio::pin!(ears);
         let mut body = response.into_body();
         let mouth = async {
             while let Some(frame) = body.frame().await {
@@ -295,18 +331,22 @@ async fn engine(
     }
 }
 
-async fn ask(upstream: &Upstream, call: &Call) -> Result<Response<hyper::body::Incoming>, Refusal> {
+async fn ask(
+    upstream: &Upstream,
+    call: &Call,
+    upload: Option<mpsc::Receiver<Option<Bytes>>>,
+) -> Result<Response<hyper::body::Incoming>, Refusal> {
     guard::path(&call.path)?;
-    let method = match call.method {
-        Verb::Get => Method::GET,
-        Verb::Post => Method::POST,
+    let method = Method::from(call.method);
+    let (body, kind): (Body, _) = match (upload, &call.body) {
+        (Some(pieces), _) => (uploaded(pieces), Some("application/x-tar")),
+        (None, Some(body)) => (whole(body.to_string()), Some("application/json")),
+        (None, None) => (whole(""), None),
     };
-    let body = call.body.as_ref().map(ToString::to_string);
-    let has_body = body.is_some();
-    let mut request = docker::new(&method, &call.path, whole(body.unwrap_or_default()))?;
+    let mut request = docker::new(&method, &call.path, body)?;
     let headers = request.headers_mut();
-    if has_body {
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    if let Some(kind) = kind {
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
     }
     if let Some(auth) = &call.auth {
         let value = HeaderValue::from_str(auth)
@@ -319,6 +359,20 @@ async fn ask(upstream: &Upstream, call: &Call) -> Result<Response<hyper::body::I
     }
     let mut sender = upstream.engine(Purpose::of(&method, &call.path)).await?;
     sender.send_request(request).await.map_err(engine_away)
+}
+
+/// What the page sends, as a body: an end that the page has not said itself breaks the request off, so that the engine does
+/// not take half an archive for a whole one.
+fn uploaded(pieces: mpsc::Receiver<Option<Bytes>>) -> Body {
+    let frames = futures_util::stream::unfold(Some(pieces), async |pieces| {
+        let mut pieces = pieces?;
+        match pieces.recv().await {
+            Some(Some(bytes)) => Some((Ok(Frame::data(bytes)), Some(pieces))),
+            Some(None) => None,
+            None => Some((Err("the page has gone in the middle of it".into()), None)),
+        }
+    });
+    StreamBody::new(frames).boxed_unsync()
 }
 
 /// The engine's own words for why it does not.
@@ -334,7 +388,7 @@ async fn refusal_of(response: Response<hyper::body::Incoming>) -> Refusal {
 }
 
 async fn pump(
-    page: &mut Page,
+    page: &mut Page<impl Socket>,
     mut reader: impl AsyncRead + Unpin,
     credit: &mut mpsc::Receiver<usize>,
 ) -> Result<bool, Gone> {
@@ -361,11 +415,11 @@ async fn type_in(mut keys: mpsc::Receiver<Option<Bytes>>, mut writer: impl Async
     let _ = writer.shutdown().await;
 }
 
-async fn daemon(
+async fn daemon<S: Socket>(
     upstream: &Upstream,
     request: skiff_host::control::Request,
-    mut page: Page,
-    source: SplitStream<Socket>,
+    mut page: Page<S>,
+    source: SplitStream<S>,
 ) -> Result<(), Gone> {
     let client = match control::purpose(&request) {
         Ok(purpose) => upstream.control(purpose).await,
@@ -407,13 +461,16 @@ mod tests {
         );
         assert_eq!(told(&Told::End(true)), r#"{"end":true}"#);
         let refusal = Refusal::new(StatusCode::BAD_REQUEST, "no");
-        assert_eq!(told(&Told::Error(&refusal)), r#"{"error":{"code":"refused","message":"no"}}"#);
+        assert_eq!(
+            told(&Told::Error(&refusal)),
+            r#"{"error":{"status":400,"code":"refused","message":"no"}}"#
+        );
         assert!(matches!(serde_json::from_str(r#"{"credit":7}"#), Ok(Word::Credit(7))));
         assert!(matches!(serde_json::from_str(r#"{"eof":null}"#), Ok(Word::Eof(()))));
         assert!(serde_json::from_str::<Word>(r#"{"credit":-1}"#).is_err());
         let call = r#"{"docker":{"method":"POST","path":"/a","body":{"Tty":true},"upgrade":true}}"#;
         assert!(matches!(serde_json::from_str(call), Ok(Wanted::Docker(Call { upgrade: true, .. }))));
-        assert!(serde_json::from_str::<Wanted>(r#"{"docker":{"method":"DELETE","path":"/a"}}"#).is_err());
+        assert!(serde_json::from_str::<Wanted>(r#"{"docker":{"method":"CONNECT","path":"/a"}}"#).is_err());
         assert!(matches!(serde_json::from_str(r#"{"control":{"op":"status"}}"#), Ok(Wanted::Control(_))));
     }
 }

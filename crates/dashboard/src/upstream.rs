@@ -16,7 +16,12 @@ use crate::answer::{Body, Code, Refusal};
 #[derive(Debug, Clone)]
 pub enum Upstream {
     /// The daemon with these files, and the guest it owns.
-    Daemon(Paths),
+    Daemon {
+        /// The files.
+        paths: Paths,
+        /// The command line, which is started as the daemon where none runs.
+        program: PathBuf,
+    },
     /// An engine on a unix socket, without a daemon.
     Engine(PathBuf),
 }
@@ -48,7 +53,7 @@ impl Upstream {
     pub(crate) async fn engine(&self, purpose: Purpose) -> Result<SendRequest<Body>, Refusal> {
         match self {
             Self::Engine(socket) => handshake(listen::connect(socket).await.map_err(engine_away)?).await,
-            Self::Daemon(paths) => {
+            Self::Daemon { paths, .. } => {
                 let control = Client::connect(&paths.control_socket()).await.map_err(daemon_away)?;
                 match purpose {
                     Purpose::Look => match control.engine().await.map_err(daemon_away)? {
@@ -66,11 +71,11 @@ impl Upstream {
 
     /// Connects to the daemon; with [`Purpose::Use`] one that does not run is started.
     pub(crate) async fn control(&self, purpose: Purpose) -> Result<Client, Refusal> {
-        let Self::Daemon(paths) = self else {
+        let Self::Daemon { paths, program } = self else {
             return Err(Refusal::away(Code::Alone, "this engine has no daemon"));
         };
         if purpose == Purpose::Use {
-            let started = spawn::ensure_daemon(paths).await;
+            let started = spawn::ensure_daemon_of(paths, program).await;
             started.map_err(|error| Refusal::away(Code::Daemon, error.to_string()))?;
         }
         Client::connect(&paths.control_socket()).await.map_err(daemon_away)

@@ -5,6 +5,8 @@
 //!   settings.json            what the user set
 //!   lock                     held by the running daemon
 //!   docker.sock control.sock Docker API and daemon control (mode 0600)
+//!   desktop.sock             the running window (mode 0600)
+//!   desktop.json             what the window remembers
 //!   ssh_key                  key of this installation for `skiff machine ssh`
 //!   names/ca.pem ca.key      authority of this installation for https://CONTAINER.localhost, made on demand
 //!   log/daemon.log           the daemon's log
@@ -156,6 +158,16 @@ impl Paths {
     /// Returns the daemon's control socket.
     pub fn control_socket(&self) -> PathBuf {
         self.socket(None, "control.sock")
+    }
+
+    /// Returns the socket of the window that runs.
+    pub fn desktop_socket(&self) -> PathBuf {
+        self.socket(None, "desktop.sock")
+    }
+
+    /// Returns the file that the window keeps its place and the user's choices about it in.
+    pub fn desktop(&self) -> PathBuf {
+        self.state.join("desktop.json")
     }
 
     /// Returns QEMU's monitor socket.
@@ -345,6 +357,7 @@ mod tests {
             let sockets = [
                 paths.docker_socket(),
                 paths.control_socket(),
+                paths.desktop_socket(),
                 paths.qmp_socket(),
                 paths.link_socket(),
                 paths.native_api_socket(),

@@ -1,15 +1,12 @@
 // The transport of a browser's page: `skiff dashboard` at the other end.
-import { type Ask, type Backend, type Call, type Channel, type Code, Failure, type Listener, queryOf } from "./index";
+import { type Ask, type Backend, type Code, Failure, queryOf } from "./index";
+import { type Ears, Lines, type Pipe, Streams, told } from "./streams";
 import type { Event, Request as Order } from "./types";
 
 /** Belongs to this port alone, unlike a cookie. */
 const KEY = "skiff-key";
-/** Bytes that are dealt with before the other end is told. */
-const CREDIT = 64 << 10;
 
-type Told = { begun: { status: number; contentType: string } } | { error: { code: Code; message: string } } | { end: true };
-
-export class HttpBackend implements Backend {
+export class HttpBackend extends Streams implements Backend {
     async enter(): Promise<void> {
         const token = new URLSearchParams(location.hash.slice(1)).get("token");
         if (!token) return;
@@ -67,85 +64,18 @@ export class HttpBackend implements Backend {
         }
     }
 
-    follow(request: Order, event: (event: Event) => void, end: (failure?: Failure) => void): () => void {
-        const lines = new Lines((line) => told(line, event));
-        const channel = this.socket({ control: request }, { data: (bytes) => lines.add(bytes), end });
-        return () => channel.close();
-    }
-
-    open({ query, path, ...rest }: Call, listener: Listener): Channel {
-        return this.socket({ docker: { ...rest, path: path + queryOf(query) } }, listener);
-    }
-
-    private socket(first: unknown, listener: Listener): Channel {
+    protected dial(ears: Ears): Pipe {
         const socket = new WebSocket(`ws://${location.host}/stream`, ["skiff", `key.${this.key()}`]);
         socket.binaryType = "arraybuffer";
-        let over = false;
-        let dealt = 0;
-        const end = (failure?: Failure) => {
-            if (over) return;
-            over = true;
-            listener.end(failure);
-            socket.close();
-        };
-        let chain = Promise.resolve();
-        socket.onopen = () => socket.send(JSON.stringify(first));
-        socket.onmessage = ({ data }: MessageEvent<ArrayBuffer | string>) => {
-            if (typeof data === "string") {
-                const message = JSON.parse(data) as Told;
-                if ("begun" in message) listener.begun?.(message.begun.contentType);
-                else if ("error" in message) end(new Failure(0, message.error.code, message.error.message));
-                else chain = chain.then(() => end());
-                return;
-            }
-            const size = data.byteLength;
-            chain = chain
-                .then(() => (over ? undefined : listener.data(new Uint8Array(data))))
-                .then(() => {
-                    dealt += size;
-                    if (dealt < CREDIT && size < CREDIT) return;
-                    if (socket.readyState === WebSocket.OPEN) socket.send(JSON.stringify({ credit: dealt }));
-                    dealt = 0;
-                });
-        };
-        socket.onclose = () => {
-            // What has come is dealt with before the end is told.
-            chain = chain.then(() => end(new Failure(0, "network", "the connection has ended")));
-        };
-        const ready = (send: () => void) => {
-            if (socket.readyState === WebSocket.OPEN) send();
-            else if (socket.readyState === WebSocket.CONNECTING) socket.addEventListener("open", send, { once: true });
-        };
+        socket.onmessage = ({ data }: MessageEvent<ArrayBuffer | string>) => ears.said(data);
+        socket.onclose = () => ears.closed();
         return {
-            send: (bytes) => ready(() => socket.send(bytes)),
-            eof: () => ready(() => socket.send(JSON.stringify({ eof: null }))),
-            close: () => {
-                over = true;
-                socket.close();
+            send: (message) => {
+                if (socket.readyState === WebSocket.OPEN) socket.send(message);
+                else if (socket.readyState === WebSocket.CONNECTING)
+                    socket.addEventListener("open", () => socket.send(message), { once: true });
             },
+            close: () => socket.close(),
         };
-    }
-}
-
-/** Hands an event of the daemon's over; its last word may be that it failed. */
-function told(line: string, hand: (event: Event) => void): void {
-    const event = JSON.parse(line) as Event;
-    if (event.event === "error") {
-        throw new Failure(0, "engine", event.message, event.hint ?? undefined, event.detail ?? undefined);
-    }
-    hand(event);
-}
-
-/** Cuts bytes into lines. */
-class Lines {
-    private rest = "";
-    private readonly decoder = new TextDecoder();
-
-    constructor(private readonly line: (line: string) => void) {}
-
-    add(bytes: Uint8Array): void {
-        const lines = (this.rest + this.decoder.decode(bytes, { stream: true })).split("\n");
-        this.rest = lines.pop() ?? "";
-        for (const line of lines) if (line) this.line(line);
     }
 }

@@ -30,13 +30,15 @@ export interface Ask {
 
 /** A request whose answer goes on. */
 export interface Call {
-    method: "GET" | "POST";
+    method: Method;
     path: string;
     query?: Ask["query"];
     body?: unknown;
     auth?: string;
     /** Whether the connection becomes a terminal's. */
     upgrade?: boolean;
+    /** Whether an archive is sent over the channel until its `eof`. */
+    upload?: boolean;
 }
 
 export interface Listener {
@@ -48,13 +50,32 @@ export interface Listener {
 }
 
 export interface Channel {
-    send(bytes: Uint8Array<ArrayBuffer>): void;
+    /** The promise is for those who send much: it ends when there is place for more. */
+    send(bytes: Uint8Array<ArrayBuffer>): void | Promise<void>;
     /** Says that there will be no more input. */
     eof(): void;
     close(): void;
 }
 
+/** What the user has chosen for the window itself. */
+export interface Choices {
+    /** Tell of containers that end badly. */
+    notifications: boolean;
+    /** Start with the session, without a window. */
+    autostart: boolean;
+    /** Go on in the tray when the window is closed. */
+    keep_in_tray: boolean;
+}
+
+/** The program around the page, where there is one. */
+export interface Shell {
+    choices(): Promise<Choices>;
+    choose(choices: Choices): Promise<void>;
+}
+
 export interface Backend {
+    /** A window has a shell, a browser has none. */
+    readonly shell?: Shell;
     /** Begins; says whether there is somebody to speak to. */
     enter(): Promise<void>;
     /** Asks the engine. */

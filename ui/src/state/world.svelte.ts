@@ -1,7 +1,8 @@
 // What the interface knows of daemon and engine, kept true by the engine's events.
 import { Docker } from "../backend/docker";
-import { type Channel, Failure } from "../backend";
+import { type Backend, type Channel, Failure } from "../backend";
 import { HttpBackend } from "../backend/http";
+import { isWindow, WindowBackend } from "../backend/window";
 import type {
     ContainerSummary,
     EventMessage,
@@ -12,7 +13,7 @@ import type {
     Volume,
 } from "../backend/types";
 
-export const backend = new HttpBackend();
+export const backend: Backend = isWindow() ? new WindowBackend() : new HttpBackend();
 export const docker = new Docker(backend);
 
 /** What stands between the user and the engine; `ready` is nothing. */

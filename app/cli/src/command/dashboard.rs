@@ -31,7 +31,8 @@ pub async fn run(context: &Context, args: &Dashboard) -> Result<(), Error> {
             let paths = context.paths()?;
             // The daemon, not the guest: looking wakes nobody.
             spawn::ensure_daemon(&paths).await.map_err(daemon_failed)?;
-            Upstream::Daemon(paths)
+            let program = std::env::current_exe().map_err(|error| Error::plain(error.to_string()))?;
+            Upstream::Daemon { paths, program }
         }
         Some(host) => match Endpoint::parse(host.trim())? {
             Endpoint::Unix(path) => Upstream::Engine(path),

@@ -370,7 +370,7 @@ async fn what_the_engine_refuses_comes_in_its_words() {
     for (call, wanted) in [
         (r#"{"docker":{"method":"GET","path":"/missing"}}"#, "No such thing"),
         (r#"{"docker":{"method":"GET","path":"/a/../b"}}"#, "the path is not one of the engine's"),
-        (r#"{"docker":{"method":"PUT","path":"/a"}}"#, "makes no sense"),
+        (r#"{"docker":{"method":"PATCH","path":"/a"}}"#, "makes no sense"),
         (r#"{"control":{"op":"shell"}}"#, "can't be asked from a browser"),
         (r#"{"control":{"op":"status"}}"#, "no daemon"),
     ] {
