@@ -73,7 +73,8 @@ const TABLE: &[(&str, &[&str])] = &[
     // As the command line: it asks the daemon and starts one that does not run.
     ("skiff-dashboard", &["skiff-host", "skiff-settings"]),
     ("skiff", &["skiff-dashboard", "skiff-host", "skiff-registry", "skiff-settings"]),
-    ("skiff-desktop", &["skiff-host", "skiff-settings"]),
+    // The window has the dashboard's page and its way to the sockets.
+    ("skiff-desktop", &["skiff-dashboard", "skiff-host", "skiff-settings"]),
     // Around the product.
     ("skiff-bench", &["skiff-settings", "skiff-testkit"]),
     ("skiff-compat", &["skiff-testkit"]),

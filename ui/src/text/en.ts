@@ -427,6 +427,13 @@ export const text = {
         socket: "Docker socket",
         stateDir: "State",
         appearance: "Appearance",
+        window: "This window",
+        windowFailed: "That could not be changed",
+        choices: {
+            autostart: "Start with the session",
+            keep_in_tray: "Go on in the tray when the window is closed",
+            notifications: "Tell me when a container ends badly",
+        },
         troubleshoot: "Troubleshoot",
         port: "Port of this computer",
         explainPort: "Explain this port",
