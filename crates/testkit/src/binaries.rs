@@ -41,6 +41,16 @@ pub fn programs() -> anyhow::Result<PathBuf> {
         })
 }
 
+/// Finds `skiff-desktop`: `$SKIFF_DESKTOP` or the one that `scripts/build --desktop` makes.
+pub fn desktop() -> anyhow::Result<PathBuf> {
+    let path = match env::var_os("SKIFF_DESKTOP") {
+        Some(path) => PathBuf::from(path),
+        None => target_directory().join("desktop").join("skiff-desktop"),
+    };
+    anyhow::ensure!(path.is_file(), "{} is missing: run scripts/build --desktop", path.display());
+    Ok(path)
+}
+
 /// Finds the guest image: `$SKIFF_GUEST_IMAGE` or `target/guest`.
 pub fn guest_image() -> anyhow::Result<PathBuf> {
     let directory = match env::var_os("SKIFF_GUEST_IMAGE") {

@@ -17,6 +17,7 @@ pub mod proxy;
 pub mod pty;
 pub mod registry;
 pub mod wait;
+pub mod webdriver;
 
 pub use cli::DockerCli;
 pub use daemon::{Backend, DaemonUnderTest};
