@@ -19,6 +19,8 @@ const LARGE: usize = 3;
 struct Figures {
     cold: Sample,
     same: Sample,
+    /// The client alone, in the same rounds.
+    floor: Sample,
     changed: Sample,
     large_first: Sample,
     large_again: Sample,
@@ -53,6 +55,9 @@ pub fn bench() -> anyhow::Result<()> {
     }
     for _ in 0..ROUNDS {
         each(&mut figures, |f| &mut f.same, "bench/app", project.path(), Cache::Use)?;
+        for (client, figures) in clients.iter().zip(&mut figures) {
+            figures.floor.push(client.floor()?);
+        }
     }
     for round in 0..ROUNDS {
         fs::write(project.path().join("src/0"), format!("changed {round}"))?;
@@ -66,6 +71,7 @@ pub fn bench() -> anyhow::Result<()> {
     for (client, figures) in clients.iter().zip(&figures) {
         println!("  {:<21} cold                {}", client.name, figures.cold);
         println!("  {:<21} again               {}", client.name, figures.same);
+        println!("  {:<21} the client alone    {}", client.name, figures.floor);
         println!("  {:<21} one file changed    {}", client.name, figures.changed);
         println!("  {:<21} {FILES} files         {}", client.name, figures.large_first);
         println!("  {:<21} {FILES} files again   {}", client.name, figures.large_again);

@@ -124,6 +124,14 @@ impl Client {
         self.time(&words)
     }
 
+    /// What no build through this client can be faster than: the same command asking its engine a single thing.
+    pub fn floor(&self) -> anyhow::Result<Duration> {
+        match &self.tool {
+            Tool::Docker { buildx: Some(_), .. } => self.time(&["inspect"]),
+            Tool::Docker { .. } | Tool::Buildah => self.time(&["version"]),
+        }
+    }
+
     /// Whether builds go through buildx.
     pub fn has_buildx(&self) -> bool {
         matches!(self.tool, Tool::Docker { buildx: Some(_), .. })
@@ -132,7 +140,7 @@ impl Client {
     /// How long one command takes.
     fn time(&self, words: &[&str]) -> anyhow::Result<Duration> {
         let mut command = match &self.tool {
-            Tool::Docker { buildx: Some(buildx), .. } if words.first() == Some(&"build") => {
+            Tool::Docker { buildx: Some(buildx), .. } if matches!(words, ["build", ..] | ["inspect"]) => {
                 Command::new(buildx)
             }
             Tool::Docker { .. } => Command::new("docker"),

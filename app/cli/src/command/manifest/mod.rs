@@ -10,6 +10,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use clap::{Args, Subcommand};
 use http::Method;
+use http::header::CONTENT_TYPE;
 use serde_json::json;
 use serde_json::value::RawValue;
 
@@ -163,6 +164,13 @@ enum Found {
 
 async fn create(context: &Context, args: &Create) -> Result<(), Error> {
     let (lists, list) = (Lists::open()?, full_name(&args.list));
+    let repository = repository(&list);
+    if repository.chars().any(char::is_uppercase) {
+        return Err(Error::plain(format!(
+            "error parsing name for manifest list {}: invalid reference format: repository name ({repository}) must be lowercase",
+            args.list
+        )));
+    }
     if !args.amend && lists.list(&list)?.is_some() {
         return Err(Error::plain("refusing to amend an existing manifest list with no --amend flag"));
     }
@@ -241,7 +249,8 @@ async fn push(context: &Context, args: &Push) -> Result<(), Error> {
         "Members": members.iter().map(by_digest).collect::<Vec<_>>(),
     });
     let auth = credentials::header_for(&list)?;
-    let headers: Vec<_> = auth.iter().map(|auth| ("x-registry-auth", auth.as_str())).collect();
+    let mut headers = vec![(CONTENT_TYPE.as_str(), "application/json")];
+    headers.extend(auth.iter().map(|auth| ("x-registry-auth", auth.as_str())));
     let client = context.client().await?;
     let path = format!("/distribution/{}/manifest", name_in_path(&list));
     let response = client.send(Method::POST, &path, &Query::new(), body(&request), &headers).await?;
@@ -276,6 +285,12 @@ fn missing(list: &str) -> Error {
 /// The registry of a full name.
 fn registry(name: &str) -> &str {
     name.split('/').next().unwrap_or(name)
+}
+
+/// The repository of a full name, without its registry.
+fn repository(name: &str) -> &str {
+    let name = reference::parts(name).0;
+    name.split_once('/').map_or(name, |(_, repository)| repository)
 }
 
 /// Asks the engine for what a registry has.
