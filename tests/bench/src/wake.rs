@@ -76,10 +76,10 @@ pub fn bench() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A container that answers whoever connects with one byte.
+/// A container that gives back what it is sent.
 fn serve(api: &mut Api, port: u16) -> anyhow::Result<String> {
     let body = json!({
-        "Image": IMAGE, "Cmd": ["sh", "-c", "while :; do echo x | nc -l -p 7; done"], "ExposedPorts": { "7/tcp": {} },
+        "Image": IMAGE, "Cmd": ["sh", "-c", "exec nc -ll -p 7 -e cat"], "StopSignal": "KILL", "ExposedPorts": { "7/tcp": {} },
         "HostConfig": { "PortBindings": { "7/tcp": [{ "HostIp": "127.0.0.1", "HostPort": port.to_string() }] } },
     });
     let created = api.call("POST", "/containers/create", Some(body.to_string().as_bytes()))?;
@@ -93,15 +93,12 @@ fn first_byte(port: u16) -> anyhow::Result<()> {
     Ok(stream.read_exact(&mut [0])?)
 }
 
-/// The server listens anew after each client, so one may find nobody.
 fn wait_for_byte(port: u16) -> anyhow::Result<()> {
     let deadline = Instant::now() + Duration::from_secs(60);
     while first_byte(port).is_err() {
         ensure!(Instant::now() < deadline, "the container does not serve its port");
         std::thread::sleep(Duration::from_millis(50));
     }
-    // It listens again.
-    std::thread::sleep(Duration::from_millis(300));
     Ok(())
 }
 
