@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use bollard_stubs::models::EndpointSettings;
 
-use super::{Network, is_user_defined};
+use super::{Network, configuration, is_user_defined};
 use crate::engine::Engine;
 use crate::error::{Code, Error, Result};
 use crate::state::{Endpoint, Record};
@@ -47,6 +47,7 @@ impl Engine {
     /// When a network is missing or has no address.
     pub(crate) async fn allocate_endpoints(&self, record: &Record, taken: &mut Vec<Endpoint>) -> Result<()> {
         let attachments = self.attachments(record)?;
+        attachments.iter().try_for_each(|(network, _)| configuration::refuse_endpoint(network))?;
         for (network, settings) in attachments.iter().filter(|(network, _)| network.has_interfaces()) {
             taken.push(self.allocate_endpoint(record, network, settings, taken, 0).await?);
         }

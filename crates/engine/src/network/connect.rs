@@ -8,7 +8,7 @@ use bollard_stubs::models::EndpointSettings;
 use skiff_network::NetNs;
 
 use super::attach::{check_modes, choose_default_route, next_number};
-use super::{Network, Resolver, is_user_defined, settings};
+use super::{Network, Resolver, configuration, is_user_defined, settings};
 use crate::container::{Bound, Container, Targets};
 use crate::engine::{Engine, blocking};
 use crate::error::{Code, Error, Result, chain};
@@ -61,6 +61,7 @@ impl Engine {
             ));
         }
         if record.state.is_running() {
+            configuration::refuse_endpoint(&network)?;
             settings.network_id = Some(network.record().id.clone());
         }
         if record.state.is_running() && network.has_interfaces() {

@@ -9,7 +9,7 @@ use skiff_network::{Subnet, SubnetLock, choose_subnet, choose_subnet_ipv6};
 
 use super::device::{Device, parent_name, shares_interface};
 use super::pools::{Pools, pools};
-use super::{Network, is_user_defined, options};
+use super::{Network, configuration, is_user_defined, options};
 use crate::clock;
 use crate::engine::{Engine, blocking};
 use crate::error::{Code, Error, Result};
@@ -30,7 +30,7 @@ impl Engine {
         blocking(move || engine.create_network_blocking(request)).await
     }
 
-    fn create_network_blocking(&self, request: NetworkCreateRequest) -> Result<NetworkCreateResponse> {
+    fn create_network_blocking(&self, mut request: NetworkCreateRequest) -> Result<NetworkCreateResponse> {
         check(&request)?;
         let networks = &self.0.networks;
         let _change = networks.change();
@@ -38,6 +38,10 @@ impl Engine {
         if all.iter().any(|network| network.record().name == request.name) {
             return Err(Error::conflict(format!("network with name {} already exists", request.name)));
         }
+        if request.config_only == Some(true) {
+            return self.create_configuration(request);
+        }
+        let config_from = configuration::apply(&mut request, &all)?;
         let ipam = request.ipam.unwrap_or_default();
         let ipv4 = request.enable_ipv4.unwrap_or(true);
         let ipv6 = request.enable_ipv6.unwrap_or(false);
@@ -104,6 +108,8 @@ impl Engine {
             attachable: request.attachable.unwrap_or(false),
             options,
             labels: request.labels.unwrap_or_default(),
+            configuration: None,
+            config_from,
         };
         self.0.database.commit([Op::put(Table::Networks, &id, &record)])?;
         match self.make_network(record) {
@@ -202,15 +208,16 @@ fn check(request: &NetworkCreateRequest) -> Result<()> {
         }
         other => return Err(Error::not_found(format!("plugin \"{other}\" not found"))),
     }
-    if request.ingress == Some(true) || request.scope.as_deref() == Some("swarm") {
-        return Err(Error::new(Code::Forbidden, NO_SWARM));
+    configuration::check(request)?;
+    if request.ingress == Some(true) {
+        return Err(Error::new(Code::Forbidden, "Ingress network can only be global scope network"));
+    }
+    if request.scope.as_deref() == Some("swarm") {
+        let message = "cannot create a swarm scoped network when swarm is not active";
+        return Err(Error::new(Code::Forbidden, message));
     }
     if request.enable_ipv4 == Some(false) && request.enable_ipv6 != Some(true) {
         return Err(Error::invalid("IPv4 or IPv6 must be enabled"));
-    }
-    let from = request.config_from.as_ref().and_then(|from| from.network.as_deref());
-    if request.config_only == Some(true) || from.is_some_and(|from| !from.is_empty()) {
-        return Err(Error::not_implemented("configuration-only networks are not supported"));
     }
     if let Some(driver) = request.ipam.as_ref().and_then(|ipam| ipam.driver.as_deref())
         && !matches!(driver, "" | "default")

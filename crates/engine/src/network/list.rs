@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 
 use bollard_stubs::models::{
-    EndpointResource, Ipam as IpamModel, IpamConfig, Network as NetworkModel, NetworkInspect,
+    ConfigReference, EndpointResource, Ipam as IpamModel, IpamConfig, Network as NetworkModel, NetworkInspect,
 };
 
 use ipnet::IpNet;
@@ -14,7 +14,7 @@ use crate::clock;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::filters::{Filters, name_matches};
-use crate::state::{NetworkRecord, Record};
+use crate::state::{Families, NetworkRecord, Record};
 
 impl Engine {
     /// Lists the networks.
@@ -107,26 +107,33 @@ fn configs(record: &NetworkRecord) -> Vec<IpamConfig> {
 
 fn model(network: &Network) -> NetworkModel {
     let record = network.record();
-    let configs = configs(record);
+    let configs = match record.configuration {
+        Some(_) => Some(record.given.clone()).filter(|given| !given.is_empty()),
+        None => (record.driver != "host" && record.driver != "null").then(|| configs(record)),
+    };
+    let families = record.configuration.unwrap_or(Families {
+        // The built-in networks without addresses say so too, as with dockerd.
+        ipv4: record.subnet.is_some() || record.subnet6.is_none(),
+        ipv6: record.subnet6.is_some(),
+    });
     NetworkModel {
         name: Some(record.name.clone()),
         id: Some(record.id.clone()),
         created: Some(clock::rfc3339(Some(record.created))),
         scope: Some("local".to_owned()),
         driver: Some(record.driver.clone()),
-        // The built-in networks without addresses say so too, as with dockerd.
-        enable_ipv4: Some(record.subnet.is_some() || record.subnet6.is_none()),
-        enable_ipv6: Some(record.subnet6.is_some()),
+        enable_ipv4: Some(families.ipv4),
+        enable_ipv6: Some(families.ipv6),
         ipam: Some(IpamModel {
             driver: Some("default".to_owned()),
-            config: (record.driver != "host" && record.driver != "null").then_some(configs),
+            config: configs,
             options: record.ipam_options.clone(),
         }),
         internal: Some(record.internal),
         attachable: Some(record.attachable),
         ingress: Some(false),
-        config_from: None,
-        config_only: Some(false),
+        config_from: Some(ConfigReference { network: Some(record.config_from.clone().unwrap_or_default()) }),
+        config_only: Some(record.configuration.is_some()),
         options: Some(record.options.clone()),
         labels: Some(record.labels.clone()),
         peers: None,

@@ -12,6 +12,7 @@
 
 mod attach;
 mod beside;
+mod configuration;
 mod connect;
 mod create;
 mod device;
@@ -322,6 +323,8 @@ fn built_in(facts: &Facts, name: &str, driver: &str) -> NetworkRecord {
         attachable: false,
         options: Default::default(),
         labels: Default::default(),
+        configuration: None,
+        config_from: None,
     }
 }
 

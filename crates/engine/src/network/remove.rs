@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bollard_stubs::models::NetworkPruneResponse;
 
-use super::{Network, is_user_defined};
+use super::{Network, configuration, is_user_defined};
 use crate::container::until;
 use crate::engine::{Engine, blocking};
 use crate::error::{Code, Error, Result};
@@ -32,6 +32,7 @@ impl Engine {
         }
         let networks = &self.0.networks;
         let _change = networks.change();
+        configuration::refuse_removal(record, &networks.list())?;
         if let Err(endpoints) = network.seal() {
             return Err(Error::new(Code::Forbidden, self.in_use(&record.name, endpoints)));
         }
@@ -74,6 +75,7 @@ impl Engine {
             let record = network.record();
             let labels = Some(&record.labels);
             if !is_user_defined(&record.name)
+                || record.configuration.is_some()
                 || !network.members().is_empty()
                 || !filters.labels(labels)
                 || !filters.not_labels(labels)

@@ -4,4 +4,4 @@ pub mod database;
 pub mod record;
 
 pub use database::{Database, Op, Table};
-pub use record::{Endpoint, Mount, MountKind, NetworkRecord, Record, State, Status, VolumeRecord};
+pub use record::{Endpoint, Families, Mount, MountKind, NetworkRecord, Record, State, Status, VolumeRecord};

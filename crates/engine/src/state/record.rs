@@ -294,6 +294,21 @@ pub struct NetworkRecord {
     pub options: HashMap<String, String>,
     /// Its labels.
     pub labels: HashMap<String, String>,
+    /// Says that it is a configuration for other networks and nothing else: for networks of these families.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub configuration: Option<Families>,
+    /// The name of the network whose configuration it has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config_from: Option<String>,
+}
+
+/// The families that a network has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Families {
+    /// IPv4.
+    pub ipv4: bool,
+    /// IPv6.
+    pub ipv6: bool,
 }
 
 impl Record {

@@ -8,6 +8,7 @@ use crate::{Subject, scenarios};
 scenarios![
     containers_that_name_each_other_for_a_network_harm_nobody,
     a_network_has_what_it_was_made_with,
+    a_configuration_is_for_networks_and_not_for_containers,
     networks_that_cannot_be_are_refused_in_dockers_words,
     a_container_is_on_several_networks_at_once,
     a_running_container_joins_and_leaves,
@@ -61,6 +62,49 @@ fn a_network_has_what_it_was_made_with(on: &Subject) -> anyhow::Result<()> {
         members.contains("\"Name\":\"in\"") && members.contains("\"IPv4Address\":\"10.213.7.1/16\""),
         "{members}"
     );
+    Ok(())
+}
+
+fn a_configuration_is_for_networks_and_not_for_containers(on: &Subject) -> anyhow::Result<()> {
+    let addresses = "--subnet 10.240.0.0/24 --ip-range 10.240.0.128/25 --gateway 10.240.0.9";
+    let option = "-o com.docker.network.bridge.enable_icc=false";
+    on.docker.run(&format!("network create --config-only {addresses} {option} --label a=b form"))?.ok()?;
+    let shown = "{{.Driver}} {{.ConfigOnly}} {{.ConfigFrom.Network}} {{json .IPAM.Config}} {{json .Options}} {{.Labels}}";
+    let inspect = |name: &str| on.docker.args(&["network", "inspect", "-f", shown, name]);
+    let config =
+        "[{\"Subnet\":\"10.240.0.0/24\",\"IPRange\":\"10.240.0.128/25\",\"Gateway\":\"10.240.0.9\"}]";
+    let rest = format!("{config} {{\"com.docker.network.bridge.enable_icc\":\"false\"}} map[a:b]\n");
+    inspect("form")?.ok()?.prints(&format!("null true  {rest}"))?;
+    on.docker.run("network create --config-from form real")?.ok()?;
+    inspect("real")?.ok()?.prints(&format!("bridge false form {rest}"))?;
+    on.docker.run("run --rm --network real busybox ip -4 addr show eth0")?.ok()?.shows("10.240.0.128/24")?;
+
+    let own =
+        "user specified configurations are not supported if the network depends on a configuration network";
+    on.docker.run("create --name lost --network form busybox true")?.ok()?;
+    on.sleeper("other")?;
+    for (command, complaint) in [
+        ("start lost", "cannot create endpoint on configuration-only network"),
+        ("network connect form other", "cannot create endpoint on configuration-only network"),
+        ("network create --config-from form --subnet 10.241.0.0/24 second", own),
+        ("network create --config-from form --label x=y second", own),
+        ("network create --config-from form -o a=b second", "network driver options are not supported"),
+        ("network create --config-from nosuch second", "configuration network \"nosuch\" does not exist"),
+        ("network create --config-from bridge second", "configuration network \"bridge\" does not exist"),
+        ("network create --config-only --internal second", "configuration network can only contain network"),
+        ("network create --config-only --config-from form second", "cannot depend on another configuration"),
+        (
+            "network create --scope swarm second",
+            "cannot create a swarm scoped network when swarm is not active",
+        ),
+        ("network create --ingress second", "Ingress network can only be global scope network"),
+        ("network rm form", "error while removing network: configuration network \"form\" is in use"),
+    ] {
+        on.docker.run(command)?.exits(1)?.complains_anywhere(complaint)?;
+    }
+    // Those without containers go, configurations stay.
+    on.docker.run("network prune -f")?.ok()?.shows("real\n")?;
+    on.docker.run("network rm form")?.ok()?.prints("form\n")?;
     Ok(())
 }
 
