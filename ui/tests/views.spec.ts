@@ -1,3 +1,6 @@
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { expect, picture, test } from "./fixture";
 
 test("containers are grouped by project, started and stopped, searched for and removed with a warning", async ({ page }) => {
@@ -190,6 +193,48 @@ test("an image is pulled layer by layer, looked into, named, and removed", async
         .click();
     await expect(page.getByRole("link", { name, exact: true })).toHaveCount(0);
     await expect(page.getByRole("link", { name: "busybox" })).toBeVisible();
+});
+
+test("a folder is built step by step, from the cache the second time, and fails with the reason", async ({ page }) => {
+    const folder = mkdtempSync(join(tmpdir(), "skiff-build-"));
+    try {
+        writeFileSync(join(folder, ".dockerignore"), "secret\n");
+        writeFileSync(join(folder, "secret"), "not for the engine");
+        writeFileSync(join(folder, "hello.sh"), "echo hello from the folder\n");
+        writeFileSync(
+            join(folder, "Dockerfile"),
+            "FROM busybox\nCOPY . /app\nRUN sh /app/hello.sh && test ! -e /app/secret\nFROM busybox AS other\nRUN echo the other stage; exit 7\n",
+        );
+        await page.goto("/#/images");
+        await page.getByRole("button", { name: "Build", exact: true }).click();
+        const dialog = page.getByRole("dialog");
+        await dialog.getByLabel("Folder").setInputFiles(folder);
+        await expect(dialog).toContainText("4 files chosen");
+        await dialog.getByLabel("Name", { exact: true }).fill("from/folder:1");
+        await dialog.getByRole("button", { name: "Build", exact: true }).click();
+        await expect(dialog.getByRole("alert")).toContainText("7");
+        await expect(dialog.getByRole("list", { name: "Steps" })).toContainText("the other stage");
+        await picture(page, "build");
+
+        writeFileSync(
+            join(folder, "Dockerfile"),
+            "FROM busybox\nCOPY . /app\nRUN sh /app/hello.sh && test ! -e /app/secret\n",
+        );
+        for (const state of ["done", "cached"]) {
+            await dialog.getByLabel("Folder").setInputFiles(folder);
+            await dialog.getByRole("button", { name: "Build", exact: true }).click();
+            await expect(dialog.getByRole("status")).toContainText("Built from/folder:1");
+            await expect(dialog.getByRole("listitem").last()).toContainText(state);
+        }
+        await dialog.getByRole("button", { name: "Close" }).last().click();
+        await expect(page.getByRole("link", { name: "from/folder", exact: true })).toBeVisible();
+        await page.getByRole("button", { name: "Actions for from/folder:1" }).click();
+        await page.getByRole("menuitem", { name: "Remove" }).click();
+        await page.getByRole("dialog").getByRole("button", { name: "Remove" }).click();
+        await expect(page.getByRole("link", { name: "from/folder", exact: true })).toHaveCount(0);
+    } finally {
+        rmSync(folder, { recursive: true });
+    }
 });
 
 test("volumes and networks are made, shown with who uses them, and removed", async ({ page }) => {

@@ -1,4 +1,5 @@
 import { describe, expect, it } from "vitest";
+import { Ignore } from "./ignore";
 import { plain, spans } from "./ansi";
 import { ago, duration, memory, percent, short, size } from "./format";
 import { Frames } from "./frames";
@@ -254,6 +255,20 @@ describe("tar", () => {
             ]);
             expect(seen[0]![1]).toBe("first");
         }
+    });
+});
+
+describe("what a build leaves out", () => {
+    it("is decided by the last rule that matches a file or a folder above it", () => {
+        const ignore = new Ignore("# words\nnode_modules\n*.log\n**/*.tmp\n!keep.log\nsub/[ab]?.c\n/dist/\n");
+        for (const out of ["node_modules/a/b.js", "x.log", "a/b/c.tmp", "c.tmp", "sub/a1.c", "dist/x"])
+            expect(ignore.leaves(out), out).toBe(true);
+        for (const stays of ["keep.log", "sub/x.log", "sub/c1.c", "src/node_modules.ts", "distance", "Dockerfile"])
+            expect(ignore.leaves(stays), stays).toBe(false);
+        const all = new Ignore("*\n!src\n");
+        expect([all.leaves("a"), all.leaves("src/x.ts")]).toEqual([true, false]);
+        expect(new Ignore("a+(b\n").leaves("a+(b")).toBe(true);
+        expect(new Ignore("").leaves("x")).toBe(false);
     });
 });
 

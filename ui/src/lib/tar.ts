@@ -132,15 +132,20 @@ function paxRecords(text: string): Map<string, string> {
     return records;
 }
 
-/** Makes an archive of files. */
-export function archive(files: { name: string; content: Blob; modified: number }[]): Blob {
+/** Makes an archive of files, all of them with this mode. */
+export function archive(files: { name: string; content: Blob; modified: number }[], mode = 0o644): Blob {
     const parts: BlobPart[] = [];
     for (const file of files) {
         const name = new TextEncoder().encode(file.name);
         if (name.length > 100) {
-            parts.push(header("././@LongLink", name.length + 1, 0, "L"), name, new Uint8Array(1), padding(name.length + 1));
+            parts.push(
+                header("././@LongLink", name.length + 1, 0, "L", 0o644),
+                name,
+                new Uint8Array(1),
+                padding(name.length + 1),
+            );
         }
-        parts.push(header(file.name, file.content.size, file.modified, "0"), file.content, padding(file.content.size));
+        parts.push(header(file.name, file.content.size, file.modified, "0", mode), file.content, padding(file.content.size));
     }
     parts.push(new Uint8Array(BLOCK * 2));
     return new Blob(parts, { type: "application/x-tar" });
@@ -150,11 +155,11 @@ function padding(size: number): Uint8Array<ArrayBuffer> {
     return new Uint8Array((BLOCK - (size % BLOCK)) % BLOCK);
 }
 
-function header(name: string, size: number, modified: number, type: string): Uint8Array<ArrayBuffer> {
+function header(name: string, size: number, modified: number, type: string, mode: number): Uint8Array<ArrayBuffer> {
     const block = new Uint8Array(BLOCK);
     const put = (at: number, text: string) => block.set(new TextEncoder().encode(text).subarray(0, 100), at);
     put(0, name);
-    put(100, "0000644\0");
+    put(100, `${mode.toString(8).padStart(7, "0")}\0`);
     put(108, "0000000\0");
     put(116, "0000000\0");
     put(124, size < 8 ** 11 ? `${size.toString(8).padStart(11, "0")}\0` : "");
