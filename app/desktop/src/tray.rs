@@ -66,6 +66,8 @@ pub fn menu(sight: &Sight) -> Vec<Line> {
         Some(MachineState::Running) => "The engine is running",
         Some(MachineState::Stopping) => "The guest is stopping",
         Some(MachineState::Failed) => "The guest has failed",
+        Some(MachineState::Suspending) => "The guest is falling asleep",
+        Some(MachineState::Asleep) => "The guest is asleep",
     };
     let mut lines =
         vec![Line::Words(state.to_owned()), Line::Action("Open Skiff".to_owned(), Action::Open), Line::Rule];
@@ -88,8 +90,9 @@ pub fn menu(sight: &Sight) -> Vec<Line> {
         None | Some(MachineState::Stopped | MachineState::Failed) => {
             lines.push(Line::Action("Start the guest".to_owned(), Action::Start));
         }
+        Some(MachineState::Asleep) => lines.push(Line::Action("Wake the guest".to_owned(), Action::Start)),
         Some(MachineState::Running) => lines.push(Line::Action("Stop the guest".to_owned(), Action::Stop)),
-        Some(MachineState::Starting | MachineState::Stopping) => {}
+        Some(MachineState::Starting | MachineState::Stopping | MachineState::Suspending) => {}
     }
     lines.push(Line::Action("Quit".to_owned(), Action::Quit));
     lines
@@ -112,6 +115,7 @@ mod tests {
             lines.iter().any(|line| matches!(line, Line::Action(_, action) if action == wanted))
         };
         assert!(has(&of(None), &Action::Start) && !has(&of(None), &Action::Stop));
+        assert!(has(&of(Some(MachineState::Asleep)), &Action::Start));
         let up = of(Some(MachineState::Running));
         assert!(has(&up, &Action::Stop) && !has(&up, &Action::Start) && has(&up, &Action::Open));
         let between = of(Some(MachineState::Starting));
