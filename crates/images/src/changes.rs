@@ -6,15 +6,34 @@ use serde_json::{Map, Value};
 
 use crate::error::Error;
 
+/// Splits text into its instructions: a line each, unless it ends with a backslash. Comments and empty lines are none.
+pub(crate) fn instructions(text: &str) -> Vec<String> {
+    let mut instructions = vec![String::new()];
+    for line in text.lines() {
+        if line.trim_start().starts_with('#') || line.trim().is_empty() {
+            continue;
+        }
+        let (part, goes_on) = match line.trim_end().strip_suffix('\\') {
+            Some(part) => (part, true),
+            None => (line, false),
+        };
+        if let Some(last) = instructions.last_mut() {
+            last.push_str(part);
+        }
+        if !goes_on {
+            instructions.push(String::new());
+        }
+    }
+    instructions.retain(|instruction| !instruction.trim().is_empty());
+    instructions
+}
+
 /// Applies one instruction to the `config` member of an image configuration.
 pub(crate) fn apply(config: &mut Map<String, Value>, change: &str) -> Result<(), Error> {
     let change = change.trim();
     let (instruction, rest) = change.split_once(char::is_whitespace).unwrap_or((change, ""));
     let (name, rest) = (instruction.to_ascii_uppercase(), rest.trim());
     let wrong = |message: String| Error::Invalid { message };
-    if change.is_empty() || change.starts_with('#') {
-        return Err(wrong("file with no instructions".to_owned()));
-    }
     let arguments = match name.as_str() {
         "CMD" | "ENTRYPOINT" => "",
         "ENV" | "EXPOSE" | "HEALTHCHECK" | "LABEL" | "ONBUILD" | "VOLUME" => "at least one argument",
@@ -340,6 +359,13 @@ mod tests {
     }
 
     #[test]
+    fn a_change_may_be_several_lines() {
+        let text = "EXPOSE 8000\n# a remark\n\nCMD [\"py\", \\\n  \"x\"]\nUSER 1";
+        assert_eq!(instructions(text), ["EXPOSE 8000", "CMD [\"py\",   \"x\"]", "USER 1"]);
+        assert!(instructions("# x\n \n").is_empty());
+    }
+
+    #[test]
     fn wrong_instructions_are_named() {
         let error = |change: &str| apply(&mut Map::new(), change).unwrap_err().to_string();
         assert_eq!(error("RUN x"), "RUN is not a valid change command");
@@ -348,7 +374,6 @@ mod tests {
         assert_eq!(error("ENV x"), "ENV must have two arguments");
         assert_eq!(error("WORKDIR"), "WORKDIR requires exactly one argument");
         assert_eq!(error("BAD"), "BAD is not a valid change command");
-        assert_eq!(error("# x"), "file with no instructions");
         assert_eq!(error("STOPSIGNAL BAD"), "invalid signal: BAD");
         assert_eq!(error("HEALTHCHECK x y"), "Unknown type \"X\" in HEALTHCHECK (try CMD)");
         assert_eq!(error("HEALTHCHECK CMD"), "Missing command after HEALTHCHECK CMD");

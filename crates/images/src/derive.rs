@@ -38,12 +38,19 @@ pub struct NewLayer {
     pub docker_version: String,
 }
 
-/// Applies Dockerfile instructions (`CMD …`, `ENV …`) to an image's configuration.
+/// Applies Dockerfile instructions (`CMD …`, `ENV …`) to an image's configuration. A change may be several lines.
 ///
 /// # Errors
 /// An instruction that makes no sense, or may not be used so.
 pub fn apply_changes(config: &mut Map<String, Value>, changes: &[String]) -> Result<(), Error> {
-    changes.iter().try_for_each(|change| changes::apply(config, change))
+    if changes.is_empty() {
+        return Ok(());
+    }
+    let instructions = changes::instructions(&changes.join("\n"));
+    if instructions.is_empty() {
+        return Err(Error::Invalid { message: "file with no instructions".to_owned() });
+    }
+    instructions.iter().try_for_each(|instruction| changes::apply(config, instruction))
 }
 
 impl Store {

@@ -7,6 +7,52 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
 
+/// Names that stand alone as a platform: Go's values of `GOOS` and `GOARCH`.
+const OPERATING_SYSTEMS: [&str; 17] = [
+    "aix",
+    "android",
+    "darwin",
+    "dragonfly",
+    "freebsd",
+    "hurd",
+    "illumos",
+    "ios",
+    "js",
+    "linux",
+    "nacl",
+    "netbsd",
+    "openbsd",
+    "plan9",
+    "solaris",
+    "windows",
+    "zos",
+];
+const ARCHITECTURES: [&str; 23] = [
+    "386",
+    "amd64",
+    "amd64p32",
+    "arm",
+    "armbe",
+    "arm64",
+    "arm64be",
+    "ppc64",
+    "ppc64le",
+    "loong64",
+    "mips",
+    "mipsle",
+    "mips64",
+    "mips64le",
+    "mips64p32",
+    "mips64p32le",
+    "ppc",
+    "riscv",
+    "riscv64",
+    "s390",
+    "s390x",
+    "sparc64",
+    "wasm",
+];
+
 /// A platform in its normal form.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Platform {
@@ -27,7 +73,11 @@ impl Platform {
 
     /// Brings the several spellings of one platform together.
     pub fn normalise(os: &str, architecture: &str, variant: &str) -> Platform {
-        let os = if os.is_empty() { "linux".to_owned() } else { os.to_ascii_lowercase() };
+        let os = match os.to_ascii_lowercase() {
+            os if os.is_empty() => "linux".to_owned(),
+            os if os == "macos" => "darwin".to_owned(),
+            os => os,
+        };
         let architecture = architecture.to_ascii_lowercase();
         let variant = variant.to_ascii_lowercase();
         let (architecture, variant) = match (architecture.as_str(), variant.as_str()) {
@@ -91,8 +141,20 @@ impl FromStr for Platform {
             });
         }
         match parts.as_slice() {
-            ["linux"] => Ok(Platform::host()),
-            [architecture] => Ok(Platform::normalise("linux", architecture, "")),
+            // One word alone is either.
+            [word] => {
+                let os = Platform::normalise(word, Platform::host().architecture.as_str(), "");
+                let architecture = Platform::normalise("linux", word, "");
+                if OPERATING_SYSTEMS.contains(&os.os.as_str()) {
+                    Ok(os)
+                } else if ARCHITECTURES.contains(&architecture.architecture.as_str()) {
+                    Ok(architecture)
+                } else {
+                    let message =
+                        format!("\"{text}\": unknown operating system or architecture: invalid argument");
+                    Err(Error::Invalid { message })
+                }
+            }
             [os, architecture] => Ok(Platform::normalise(os, architecture, "")),
             [os, architecture, variant] => Ok(Platform::normalise(os, architecture, variant)),
             _ => Err(Error::Invalid {
@@ -128,6 +190,9 @@ mod tests {
         assert_eq!(p("linux/arm64/v8").to_string(), "linux/arm64");
         assert!("linux/a b".parse::<Platform>().is_err());
         assert!("a/b/c/d".parse::<Platform>().is_err());
+        assert_eq!(p("macOS").os, "darwin");
+        let error = "foo".parse::<Platform>().unwrap_err().to_string();
+        assert_eq!(error, "\"foo\": unknown operating system or architecture: invalid argument");
     }
 
     #[test]

@@ -11,7 +11,7 @@ use crate::manifest::{
     CONFIG_LIMIT, Descriptor, Document, ImageManifest, OCI_INDEX, OCI_MANIFEST, parse_json,
 };
 use crate::reference::Reference;
-use crate::registry::{Auth, Purpose, Repository, Sent};
+use crate::registry::{Auth, Endpoint, Purpose, Repository, Sent};
 use crate::store::Store;
 
 /// Attempts at a blob that has to be carried from one repository to another.
@@ -72,8 +72,25 @@ impl Store {
         auth: Option<Auth>,
     ) -> Result<RemoteManifest, Error> {
         let reference = Reference::parse(reference)?.or_latest();
-        let repository = self.at_registry(&reference, auth, Purpose::Describe).await?;
-        let found = repository.manifest(&named(&reference), reference.digest()).await?;
+        let mut endpoints = self.inner.client.endpoints(&reference);
+        let registry = endpoints.pop().ok_or(Error::Interrupted)?;
+        for mirror in &endpoints {
+            match self.manifest_at(mirror, &reference, None).await {
+                Ok(found) => return Ok(found),
+                Err(error) => tracing::debug!(%error, mirror = mirror.authority, "mirror can't describe it"),
+            }
+        }
+        self.manifest_at(&registry, &reference, auth).await
+    }
+
+    async fn manifest_at(
+        &self,
+        endpoint: &Endpoint,
+        reference: &Reference,
+        auth: Option<Auth>,
+    ) -> Result<RemoteManifest, Error> {
+        let repository = self.inner.client.repository(endpoint, reference, auth, Purpose::Describe).await?;
+        let found = repository.manifest(&named(reference), reference.digest()).await?;
         let document = Document::parse(&found.bytes, found.media_type.as_deref())?;
         let platforms: Vec<Value> = match &document {
             Document::List(list) => list

@@ -192,6 +192,15 @@ pub struct CommitContainer {
     pub config: Option<ContainerConfig>,
 }
 
+/// What `GET /containers/{id}/json` tells.
+#[derive(Debug, Clone, Default)]
+pub struct InspectedContainer {
+    /// All that the generated model has.
+    pub container: ContainerInspectResponse,
+    /// The address that the user wants in the main network; shown as `Config.MacAddress`, which the model lacks.
+    pub mac_address: Option<String>,
+}
+
 /// The containers. An `id` is an id, a unique prefix of one, or a name with or without a leading slash.
 #[async_trait]
 pub trait Containers: Send + Sync + 'static {
@@ -202,7 +211,7 @@ pub trait Containers: Send + Sync + 'static {
     async fn list_containers(&self, options: ListContainers) -> Result<Vec<ContainerSummary>>;
 
     /// Describes a container; `size` asks for `size_rw` and `size_root_fs`.
-    async fn inspect_container(&self, id: &str, size: bool) -> Result<ContainerInspectResponse>;
+    async fn inspect_container(&self, id: &str, size: bool) -> Result<InspectedContainer>;
 
     /// Starts; `ApiError::not_modified` when it runs already.
     async fn start_container(&self, id: &str) -> Result<()>;

@@ -19,9 +19,9 @@ pub use buildkit::{
     BuildKit, BuildKitBuild, BuildOutput, GrpcBody, RawConnection, RawStream, SessionOffer, TakeConnection,
 };
 pub use containers::{
-    AttachOptions, CommitContainer, Containers, CreateContainer, ListContainers, LogsOptions, PathChange,
-    PathStat, PutArchive, RemoveContainer, StatsOptions, StatsStream, StopOptions, Tail, WaitCondition,
-    WaitResult,
+    AttachOptions, CommitContainer, Containers, CreateContainer, InspectedContainer, ListContainers,
+    LogsOptions, PathChange, PathStat, PutArchive, RemoveContainer, StatsOptions, StatsStream, StopOptions,
+    Tail, WaitCondition, WaitResult,
 };
 pub use exec::{Exec, StartExec};
 pub use images::{

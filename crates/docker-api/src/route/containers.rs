@@ -67,6 +67,12 @@ pub(super) async fn route(call: Call, path: &[&str]) -> Result<Answer> {
             call.backend.remove_container(id, options).await?;
             done()
         }
+        ("GET" | "POST", [_, "checkpoints"]) | ("DELETE", [_, "checkpoints", _]) => {
+            Err(ApiError::not_implemented(
+                "This experimental feature is disabled by default. Start the Docker daemon in experimental mode in order \
+                 to enable it.",
+            ))
+        }
         ("GET", [id, "attach", "ws"]) if !id.is_empty() => attach_websocket(call, id).await,
         (_, [id, operation]) if !id.is_empty() => one(call, id, operation).await,
         _ => Err(page_not_found()),

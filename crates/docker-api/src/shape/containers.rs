@@ -3,12 +3,13 @@
 use std::sync::LazyLock;
 
 use bollard_stubs::models::{
-    ContainerInspectResponse, ContainerPruneResponse, ContainerStatsResponse, ContainerSummary,
-    ContainerTopResponse, ExecInspectResponse,
+    ContainerPruneResponse, ContainerStatsResponse, ContainerSummary, ContainerTopResponse,
+    ExecInspectResponse,
 };
 use serde_json::{Map, Value, json};
 
 use super::{ZERO_TIME, elements, fields, fill, fill_each, null_if_empty, object, omit_if_empty};
+use crate::backend::InspectedContainer;
 use crate::error::Result;
 use crate::version::ApiVersion;
 
@@ -134,8 +135,8 @@ pub(crate) fn container_list(containers: Vec<ContainerSummary>, version: ApiVers
     shaped.collect()
 }
 
-pub(crate) fn container(container: ContainerInspectResponse, version: ApiVersion) -> Result<Value> {
-    let mut shaped = fields(&container)?;
+pub(crate) fn container(inspected: InspectedContainer, version: ApiVersion) -> Result<Value> {
+    let mut shaped = fields(&inspected.container)?;
     fill(&mut shaped, &CONTAINER);
     null_if_empty(&mut shaped, &["ExecIDs"]);
     // Newer than the newest version served.
@@ -151,6 +152,9 @@ pub(crate) fn container(container: ContainerInspectResponse, version: ApiVersion
         omit_if_empty(config, &["ExposedPorts", "Healthcheck", "StopSignal", "Shell", "ArgsEscaped"]);
         null_if_empty(config, &["Env", "Volumes", "OnBuild"]);
         fill(config, &CONFIG);
+        if let Some(address) = inspected.mac_address {
+            config.insert("MacAddress".to_owned(), address.into());
+        }
     }
     if let Some(host_config) = object(&mut shaped, "HostConfig") {
         omit_if_empty(host_config, &["Mounts", "StorageOpt", "Tmpfs", "Sysctls", "Annotations"]);

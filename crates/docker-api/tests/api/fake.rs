@@ -371,17 +371,18 @@ impl Containers for Fake {
         Ok(vec![summary()])
     }
 
-    async fn inspect_container(&self, id: &str, size: bool) -> Result<ContainerInspectResponse> {
+    async fn inspect_container(&self, id: &str, size: bool) -> Result<InspectedContainer> {
         self.known("container", id)?;
         self.note(format!("inspect {id} {size}"));
-        Ok(model(json!({
+        let container = model(json!({
             "Id": "01", "Name": "/web", "Created": "2026-01-02T03:04:05Z", "Path": "sleep", "Args": ["1"],
             "State": {"Status": "running", "Running": true, "Pid": 9, "StartedAt": "2026-01-02T03:04:05Z"},
             "Config": {"Image": "busybox", "Cmd": ["sleep", "1"], "ExposedPorts": {"80/tcp": {}}, "Tty": self.tty},
             "HostConfig": {"NetworkMode": "bridge", "RestartPolicy": {"Name": "always"}, "PortBindings": {"80/tcp": [{"HostIp": "", "HostPort": "8080"}]}},
             "NetworkSettings": {"SandboxID": "sb", "Networks": {"bridge": {"IPAddress": "172.17.0.2", "IPPrefixLen": 16, "Gateway": "172.17.0.1", "MacAddress": "02:42:ac:11:00:02", "EndpointID": "e"}}},
             "Mounts": [],
-        })))
+        }));
+        Ok(InspectedContainer { container, mac_address: Some("02:42:ac:11:00:02".to_owned()) })
     }
 
     async fn start_container(&self, id: &str) -> Result<()> {

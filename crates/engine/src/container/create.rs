@@ -323,43 +323,14 @@ fn check_volume_driver(host: &HostConfig, mounts: &[Mount]) -> Result<()> {
     name.map_or(Ok(()), |name| crate::volumes::check_new(name, host.volume_driver.as_deref(), None))
 }
 
-/// Names that stand alone as a platform.
-const OPERATING_SYSTEMS: [&str; 4] = ["linux", "windows", "darwin", "freebsd"];
-const ARCHITECTURES: [&str; 9] =
-    ["386", "amd64", "arm", "arm64", "loong64", "mips64le", "ppc64le", "riscv64", "s390x"];
-
 fn check_platform(image: &skiff_images::Image, reference: &str, platform: Option<&str>) -> Result<()> {
     let Some(platform) = platform.filter(|platform| !platform.is_empty()) else { return Ok(()) };
-    let unknown = || {
-        Error::invalid(format!("{platform:?}: unknown operating system or architecture: invalid argument"))
-    };
-    let machine = |name: &str| {
-        match name {
-            "x86_64" | "x86-64" => "amd64",
-            "aarch64" => "arm64",
-            "i386" => "386",
-            "armhf" | "armel" => "arm",
-            other => other,
-        }
-        .to_owned()
-    };
-    let mut parts = platform.split('/').map(str::to_ascii_lowercase);
-    let (first, second) = (parts.next().unwrap_or_default(), parts.next());
-    // One word alone is either.
-    let (os, wanted) = match second {
-        Some(second) => (first, Some(machine(&second))),
-        None if OPERATING_SYSTEMS.contains(&first.as_str()) => (first, None),
-        None if ARCHITECTURES.contains(&machine(&first).as_str()) => {
-            ("linux".to_owned(), Some(machine(&first)))
-        }
-        None => return Err(unknown()),
-    };
-    if os == image.os && wanted.as_ref().is_none_or(|wanted| *wanted == image.architecture) {
+    let wanted: skiff_images::Platform = platform.parse().map_err(|error| image_error(&error))?;
+    if wanted.os == image.os && wanted.architecture == image.architecture {
         return Ok(());
     }
-    let wanted = wanted.unwrap_or_else(|| crate::system::architecture().to_owned());
     Err(Error::not_found(format!(
-        "image with reference {reference} was found but does not match the specified platform: wanted {os}/{wanted}, \
+        "image with reference {reference} was found but does not match the specified platform: wanted {wanted}, \
          actual: {}/{}",
         image.os, image.architecture
     )))

@@ -22,6 +22,10 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 /// … and begins anew after a run of this length.
 const STEADY: Duration = Duration::from_secs(10);
 
+/// Containers of `--rm` are there for so long after their start. dockerd never removes one faster, and clients that ask
+/// for its exit only after the start count on that.
+const LEAST_AGE: Duration = Duration::from_millis(500);
+
 impl Engine {
     /// The supervisor's report that a container has ended. Blocks.
     pub(crate) fn container_exited(&self, key: &str, status: &ExitStatus) {
@@ -181,10 +185,19 @@ impl Engine {
         });
     }
 
+    /// Removes a container that ended by itself, soon: a client that has just started it, and asks next for its exit
+    /// or its output, still finds it. Whoever waits for the removal waits for nothing else.
     pub(crate) fn remove_after_exit(&self, id: String) {
         let Some(container) = self.0.registry.by_id(&id) else { return };
         let engine = self.clone();
+        let record = container.record();
+        let age = clock::now_ns().saturating_sub(record.state.started_at.unwrap_or_default());
+        let left = match record.stopped_by_user {
+            true => Duration::ZERO,
+            false => LEAST_AGE.saturating_sub(Duration::from_nanos(age)),
+        };
         self.0.runtime.spawn(async move {
+            let _ = tokio::time::timeout(left, container.removal_awaited.notified()).await;
             if let Err(error) = engine.remove_ended(&container).await {
                 tracing::warn!(%error, container = id, "container can't be removed after its end");
             }

@@ -65,6 +65,20 @@ impl Engine {
         })
     }
 
+    /// Returns the MAC address that a container was asked to have in its main network.
+    ///
+    /// # Errors
+    /// When there is no such container.
+    pub fn wanted_mac_address(&self, id: &str) -> Result<Option<String>> {
+        let record = self.container(id)?.record();
+        let network = match record.host_config.network_mode.as_deref().unwrap_or_default() {
+            "" | "default" => "bridge",
+            name => name,
+        };
+        let endpoint = record.networking.endpoints_config.as_ref().and_then(|all| all.get(network));
+        Ok(endpoint.and_then(|given| given.mac_address.clone()).filter(|address| !address.is_empty()))
+    }
+
     /// Bytes that the container has written, and bytes of its image.
     pub(super) async fn sizes(&self, record: &Record) -> Result<(i64, i64)> {
         let upper = self.0.config.container(&record.id).join("upper");

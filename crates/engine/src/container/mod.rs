@@ -66,6 +66,8 @@ pub(crate) struct Container {
     pub hasty: AtomicU32,
     /// Set while a client restarts it: then its end is not the end, and it is not removed.
     pub kept: AtomicBool,
+    /// Told when somebody waits for its removal.
+    pub removal_awaited: tokio::sync::Notify,
     /// The task that checks its health.
     monitor: Mutex<Option<AbortHandle>>,
 }
@@ -134,6 +136,7 @@ impl Container {
             leaving: Arc::default(),
             hasty: AtomicU32::new(0),
             kept: AtomicBool::new(false),
+            removal_awaited: tokio::sync::Notify::new(),
             monitor: Mutex::default(),
         })
     }

@@ -14,6 +14,10 @@ impl Engine {
     /// When there is no such container.
     pub async fn wait_container(&self, id: &str, condition: WaitCondition) -> Result<Waiting> {
         let container = self.container(id)?;
+        if condition == WaitCondition::Removed {
+            // A permit stays if nobody listens yet.
+            container.removal_awaited.notify_one();
+        }
         let mut changes = container.changes.subscribe();
         let exits = changes.borrow_and_update().exits;
         Ok(Box::pin(async move {

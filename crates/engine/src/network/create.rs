@@ -201,6 +201,8 @@ fn check(request: &NetworkCreateRequest) -> Result<()> {
     let driver = request.driver.as_deref().unwrap_or("");
     match driver {
         "" | "bridge" | "macvlan" | "ipvlan" => {}
+        // What no network is made of needs no driver; Ansible names this one.
+        "null" if request.config_only == Some(true) => {}
         "overlay" => return Err(Error::new(Code::Forbidden, NO_SWARM)),
         "host" | "null" => {
             let message = format!("only one instance of \"{driver}\" network is allowed");
@@ -251,5 +253,12 @@ mod tests {
         let error = refusal(|request| request.driver = Some("host".into()));
         assert_eq!(error.message, "only one instance of \"host\" network is allowed");
         assert_eq!(refusal(|request| request.name = " ".into()).code, Code::InvalidArgument);
+        let configuration = NetworkCreateRequest {
+            name: "net".into(),
+            driver: Some("null".into()),
+            config_only: Some(true),
+            ..Default::default()
+        };
+        check(&configuration).unwrap();
     }
 }

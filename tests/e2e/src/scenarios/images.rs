@@ -214,6 +214,10 @@ fn another_platforms_image_is_told(on: &Subject) -> anyhow::Result<()> {
         "image with reference {name} was found but does not match the specified platform: wanted linux/s390x"
     ))?;
     on.docker.run(&format!("rmi {name}"))?.ok()?;
+    for refused in ["pull", "create"] {
+        let refused = on.docker.run(&format!("{refused} --platform foo busybox"))?.exits(1)?;
+        refused.complains("\"foo\": unknown operating system or architecture: invalid argument")?;
+    }
     let described = on.call(
         "GET",
         "/images/busybox/json?platform=%7B%22os%22%3A%22linux%22%2C%22architecture%22%3A%22s390x%22%7D",

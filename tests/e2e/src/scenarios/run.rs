@@ -23,6 +23,7 @@ scenarios![
     bytes_written_are_gone_with_the_container,
     many_runs_in_parallel_all_succeed,
     a_stopped_client_loses_no_output,
+    a_short_run_is_there_for_who_asks_after_its_start,
 ];
 
 fn output_and_exit_codes_reach_the_caller(on: &Subject) -> anyhow::Result<()> {
@@ -234,5 +235,35 @@ fn a_stopped_client_loses_no_output(on: &Subject) -> anyhow::Result<()> {
         finished.out().lines().count() == LINES as usize && last == LINES.to_string(),
         "ends with {last}"
     );
+    Ok(())
+}
+
+/// Clients of the API start first and wait then, and dockerd takes long enough that they always find the container.
+fn a_short_run_is_there_for_who_asks_after_its_start(on: &Subject) -> anyhow::Result<()> {
+    let docker = &on.docker;
+    let since = on.now()?;
+    docker.run("run -d --rm --name brief busybox sh -c true")?.ok()?;
+    // Who waits for the removal is not kept.
+    docker.run("run --rm --name awaited busybox sh -c true")?.ok()?;
+    let events =
+        format!("events --since {since} --filter type=container --filter event=start --filter event=destroy");
+    let events =
+        docker.command(&events).args(["--format", "{{.TimeNano}} {{.Actor.Attributes.name}} {{.Action}}"]);
+    let events = events.start()?;
+    events.wait_for("brief destroy\n", on.patience(10))?;
+    events.wait_for("awaited destroy\n", on.patience(10))?;
+    let lines = String::from_utf8_lossy(&events.stdout()).into_owned();
+    let life = |name: &str| -> anyhow::Result<Duration> {
+        let at = |action: &str| {
+            let line = lines.lines().find_map(|line| line.strip_suffix(&format!(" {name} {action}")));
+            line.and_then(|nanoseconds| nanoseconds.parse().ok())
+                .with_context(|| format!("no {action} in {lines:?}"))
+        };
+        let (start, destroy): (u64, u64) = (at("start")?, at("destroy")?);
+        Ok(Duration::from_nanos(destroy - start))
+    };
+    let (brief, awaited) = (life("brief")?, life("awaited")?);
+    ensure!(brief >= Duration::from_millis(450), "a short run was gone after {brief:?}");
+    ensure!(awaited < brief, "one that was waited for stayed {awaited:?}, the other {brief:?}");
     Ok(())
 }

@@ -4,12 +4,12 @@ use async_trait::async_trait;
 use futures_util::StreamExt;
 use skiff_docker_api::backend::{
     AttachOptions, AttachStreams, BodyReader, ByteStream, CommitContainer, Containers, CreateContainer,
-    ListContainers, LogStreams, LogsOptions, PathChange, PathStat, PutArchive, RemoveContainer, StatsOptions,
-    StatsStream, StopOptions, Tail, TerminalSize, WaitCondition, WaitResult,
+    InspectedContainer, ListContainers, LogStreams, LogsOptions, PathChange, PathStat, PutArchive,
+    RemoveContainer, StatsOptions, StatsStream, StopOptions, Tail, TerminalSize, WaitCondition, WaitResult,
 };
 use skiff_docker_api::models::{
-    ContainerCreateResponse, ContainerInspectResponse, ContainerPruneResponse, ContainerSummary,
-    ContainerTopResponse, ContainerUpdateBody, ContainerUpdateResponse,
+    ContainerCreateResponse, ContainerPruneResponse, ContainerSummary, ContainerTopResponse,
+    ContainerUpdateBody, ContainerUpdateResponse,
 };
 use skiff_docker_api::{Filters, Result};
 
@@ -37,8 +37,9 @@ impl Containers for Adapter {
         self.0.list_containers(options).await.or_api()
     }
 
-    async fn inspect_container(&self, id: &str, size: bool) -> Result<ContainerInspectResponse> {
-        self.0.inspect_container(id, size).await.or_api()
+    async fn inspect_container(&self, id: &str, size: bool) -> Result<InspectedContainer> {
+        let container = self.0.inspect_container(id, size).await.or_api()?;
+        Ok(InspectedContainer { container, mac_address: self.0.wanted_mac_address(id).or_api()? })
     }
 
     async fn start_container(&self, id: &str) -> Result<()> {
