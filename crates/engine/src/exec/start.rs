@@ -36,14 +36,16 @@ impl Engine {
     /// Starts an exec with its streams connected.
     ///
     /// # Errors
-    /// When it was started before, the container does not run any more, or the command can't be executed.
+    /// When the container does not run any more. Why the command can't be executed is told on the stream, also that it
+    /// was started before: clients are past the upgrade by then, and some start twice (Compose's `watch`).
     pub async fn start_exec(&self, id: &str, options: StartExec) -> Result<AttachStreams> {
         let exec = self.0.execs.get(id)?;
         let tty = exec.config.tty == Some(true);
+        let container = self.container(&exec.container)?;
+        self.check_exec(&container.record(), &container.id)?;
         let ours = match self.run_exec(&exec, options.console_size, Client::Attached).await {
             Ok(ours) => ours,
-            // What can't be run is told on the stream, and by the exit code: clients are past the upgrade by then.
-            Err(error) if exec.state().exit_code.is_some() && error.code == Code::InvalidArgument => {
+            Err(error) => {
                 let bytes = format!("{}\r\n", error.message).into();
                 let output = futures_util::stream::iter([Ok(Chunk { stream: Stream::Stdout, bytes })]);
                 return Ok(AttachStreams {
@@ -54,7 +56,6 @@ impl Engine {
                     on_detach: None,
                 });
             }
-            Err(error) => return Err(error),
         };
         let (output, input) = streams::connect(&exec, ours, &self.0.runtime)
             .map_err(|error| Error::internal("connect the exec's streams", &error))?;
@@ -75,7 +76,7 @@ impl Engine {
     /// Starts an exec without streams and returns once it runs.
     ///
     /// # Errors
-    /// As [`start_exec`](Self::start_exec).
+    /// When it was started before, the container does not run any more, or the command can't be executed.
     pub async fn start_exec_detached(&self, id: &str, options: StartExec) -> Result<()> {
         let exec = self.0.execs.get(id)?;
         let ours = self.run_exec(&exec, options.console_size, Client::None).await?;
@@ -95,10 +96,10 @@ impl Engine {
         {
             let mut state = exec.state();
             if state.exit_code.is_some() {
-                return Err(Error::conflict(format!("Error: Exec command {} has already run", exec.id)));
+                return Err(Error::conflict(format!("exec command {} has already run", exec.id)));
             }
             if std::mem::replace(&mut state.started, true) {
-                return Err(Error::conflict(format!("Error: Exec command {} is already running", exec.id)));
+                return Err(Error::conflict(format!("exec command {} is already running", exec.id)));
             }
         }
         self.settle_sources(&container.record()).await;

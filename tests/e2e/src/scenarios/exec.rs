@@ -14,6 +14,7 @@ scenarios![
     exec_of_what_cannot_run_has_dockers_exit_codes,
     exec_shares_the_containers_world,
     shared_namespaces_need_a_running_and_willing_container,
+    a_second_start_is_told_on_the_stream,
 ];
 
 fn exec_gives_output_and_exit_code(on: &Subject) -> anyhow::Result<()> {
@@ -126,5 +127,25 @@ fn shared_namespaces_need_a_running_and_willing_container(on: &Subject) -> anyho
         .run("run --pid container:nosuch busybox true")?
         .exits(125)?
         .complains("No such container: nosuch")?;
+    Ok(())
+}
+
+/// Compose attaches to an exec, which starts it, and then starts it: that one has to succeed.
+fn a_second_start_is_told_on_the_stream(on: &Subject) -> anyhow::Result<()> {
+    on.sleeper("box")?;
+    let made = on.call("POST", "/containers/box/exec", r#"{"Cmd":["sleep","100"],"AttachStdout":true}"#)?;
+    let made: serde_json::Value = serde_json::from_slice(&made.body)?;
+    let id = made["Id"].as_str().unwrap_or_default();
+    let start =
+        |detach: bool| on.call("POST", &format!("/exec/{id}/start"), &format!("{{\"Detach\":{detach}}}"));
+    ensure!(start(true)?.status == 200);
+    let refused = start(true)?;
+    ensure!(refused.status == 409, "{refused:?}");
+    let told = start(false)?;
+    let text = String::from_utf8_lossy(&told.body).into_owned();
+    ensure!(
+        told.status == 200 && text.ends_with(&format!("exec command {id} is already running\r\n")),
+        "{told:?}"
+    );
     Ok(())
 }
