@@ -4,9 +4,9 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 
 use bollard_stubs::models::{
-    Commit, ContainerSummary, ImageSummary, IndexInfo, LocalNodeState, PluginsInfo, RegistryServiceConfig,
-    Runtime, SwarmInfo, SystemInfo, SystemInfoCgroupDriverEnum, SystemInfoCgroupVersionEnum, SystemVersion,
-    SystemVersionComponents, SystemVersionPlatform, Volume,
+    Commit, ContainerSummary, FirewallInfo, ImageSummary, IndexInfo, LocalNodeState, PluginsInfo,
+    RegistryServiceConfig, Runtime, SwarmInfo, SystemInfo, SystemInfoCgroupDriverEnum,
+    SystemInfoCgroupVersionEnum, SystemVersion, SystemVersionComponents, SystemVersionPlatform, Volume,
 };
 
 use crate::clock;
@@ -124,7 +124,10 @@ impl Engine {
             docker_root_dir: Some(inner.config.root.display().to_string()),
             plugins: Some(PluginsInfo {
                 volume: strings(&["local"]),
-                network: strings(&["bridge", "host", "null"]),
+                network: strings(match inner.networks.shares_interfaces {
+                    true => &["bridge", "host", "ipvlan", "macvlan", "null"],
+                    false => &["bridge", "host", "null"],
+                }),
                 authorization: None,
                 log: strings(&crate::log::options::DRIVERS),
             }),
@@ -168,6 +171,7 @@ impl Engine {
             no_proxy: Some(proxies.no),
             name: Some(inner.config.name.clone()),
             labels: Some(Vec::new()),
+            firewall_backend: Some(FirewallInfo { driver: Some("nftables".to_owned()), info: None }),
             experimental_build: Some(false),
             server_version: Some(self.docker_version()),
             runtimes: Some(

@@ -246,7 +246,9 @@ pub(crate) fn container_prune(report: ContainerPruneResponse) -> Result<Value> {
 mod tests {
     use std::collections::HashMap;
 
-    use bollard_stubs::models::{ContainerConfig, EndpointSettings, NetworkSettings};
+    use bollard_stubs::models::{
+        ContainerConfig, ContainerInspectResponse, EndpointSettings, NetworkSettings,
+    };
 
     use super::*;
 
@@ -255,7 +257,7 @@ mod tests {
         let endpoint =
             || EndpointSettings { aliases: Some(vec!["db".to_owned()]), ..EndpointSettings::default() };
         let networks = HashMap::from([("own".to_owned(), endpoint()), ("bridge".to_owned(), endpoint())]);
-        let inspected = ContainerInspectResponse {
+        let described = ContainerInspectResponse {
             id: Some("0123456789abcdef".to_owned()),
             config: Some(ContainerConfig { hostname: Some("db".to_owned()), ..ContainerConfig::default() }),
             network_settings: Some(NetworkSettings {
@@ -264,6 +266,7 @@ mod tests {
             }),
             ..ContainerInspectResponse::default()
         };
+        let inspected = InspectedContainer { container: described, mac_address: None };
         let aliases = |minor, network: &str| {
             let shaped = container(inspected.clone(), ApiVersion::minor(minor)).unwrap();
             shaped["NetworkSettings"]["Networks"][network]["Aliases"].clone()

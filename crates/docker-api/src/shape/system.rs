@@ -82,6 +82,7 @@ pub(crate) fn info(info: SystemInfo, version: ApiVersion) -> Result<Value> {
         }
     }
     if version < ApiVersion::minor(49) {
+        shaped.remove("FirewallBackend");
         for name in ["ContainerdCommit", "RuncCommit", "InitCommit"] {
             let id = shaped[name]["ID"].clone();
             if let Some(commit) = object(&mut shaped, name) {
