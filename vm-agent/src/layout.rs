@@ -12,6 +12,8 @@ use skiff_supervisor::Service;
 pub const GUEST_DATA: &str = "/data";
 /// Sockets and other things of one boot, in the guest.
 const GUEST_RUN: &str = "/run/skiff";
+/// Where the guest says that it stands before its data disk.
+pub const GUEST_HELD: &str = "/run/skiff/held";
 
 /// What the engine is told beside where it is.
 #[derive(Debug, Clone, Default)]
@@ -35,6 +37,8 @@ pub struct Layout {
     pub host_socket: Option<PathBuf>,
     /// The bridge of the default network.
     pub bridge: String,
+    /// What the engine waits for before it uses its root, as long as it exists.
+    pub held: Option<PathBuf>,
 }
 
 impl Layout {
@@ -46,6 +50,7 @@ impl Layout {
             docker_socket: run.join("docker.sock"),
             host_socket: Some(run.join("host.sock")),
             bridge: "docker0".to_owned(),
+            held: Some(PathBuf::from(GUEST_HELD)),
         }
     }
 
@@ -71,6 +76,9 @@ impl Layout {
         option("--bridge", self.bridge.clone().into());
         if let Some(host) = &self.host_socket {
             option("--host-socket", host.clone().into());
+        }
+        if let Some(held) = &self.held {
+            option("--held", held.clone().into());
         }
         if let Some(ip) = options.publish_ip {
             option("--publish-ip", ip.to_string().into());

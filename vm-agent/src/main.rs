@@ -4,7 +4,9 @@
 
 use clap::{Parser, Subcommand};
 
+mod data_disk;
 mod engine;
+mod held;
 mod init;
 mod layout;
 mod link;

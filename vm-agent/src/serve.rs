@@ -58,6 +58,7 @@ pub fn run(options: Options) -> anyhow::Result<()> {
         root,
         docker_socket: std::path::absolute(&options.socket)?,
         host_socket: options.host_link.clone(),
+        held: None,
     };
     layout.create()?;
     let helpers = match (options.link, options.host_link) {

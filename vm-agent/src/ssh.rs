@@ -1,11 +1,12 @@
 //! The SSH server behind the link's `shell` service: `skiff machine ssh`, port forwards of editors.
 //!
-//! A client proves itself with the per-install key that the daemon has sent over `control`. The host key is new at
-//! every boot: the private link, not the key, is what tells the client whom it talks to.
+//! A client proves itself with the per-install key that the daemon has sent over `control`. The host key is made for the
+//! first client of a boot, and never before: a guest that starts from a template has none in common with another. The
+//! private link, not the key, is what tells the client whom it talks to.
 
 use std::os::fd::OwnedFd;
 use std::process::Stdio;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use anyhow::Context;
 use bytes::Bytes;
@@ -46,27 +47,34 @@ impl AuthorizedKeys {
 /// Serves SSH connections.
 #[derive(Clone)]
 pub struct SshServer {
-    config: Arc<russh::server::Config>,
+    config: Arc<OnceLock<Arc<russh::server::Config>>>,
     keys: AuthorizedKeys,
 }
 
 impl SshServer {
-    /// Makes a server with a fresh host key.
-    pub fn new(keys: AuthorizedKeys) -> anyhow::Result<Self> {
+    /// Makes a server.
+    pub fn new(keys: AuthorizedKeys) -> Self {
+        Self { config: Arc::default(), keys }
+    }
+
+    /// The configuration, with a fresh host key the first time.
+    fn config(&self) -> anyhow::Result<Arc<russh::server::Config>> {
         let mut seed = [0; 32];
         rustix::rand::getrandom(&mut seed, rustix::rand::GetRandomFlags::empty())
             .context("read random bytes")?;
-        let pair = ssh_key::private::Ed25519Keypair::from_seed(&seed);
-        let config = russh::server::Config {
-            methods: MethodSet::from(&[MethodKind::PublicKey][..]),
-            auth_rejection_time: std::time::Duration::from_millis(200),
-            keys: vec![PrivateKey::from(pair)],
-            window_size: 2 << 20,
-            // Room for what arrives while a command does not read: a full buffer stalls the whole session.
-            channel_buffer_size: 1024,
-            ..Default::default()
-        };
-        Ok(Self { config: Arc::new(config), keys })
+        let config = self.config.get_or_init(|| {
+            let pair = ssh_key::private::Ed25519Keypair::from_seed(&seed);
+            Arc::new(russh::server::Config {
+                methods: MethodSet::from(&[MethodKind::PublicKey][..]),
+                auth_rejection_time: std::time::Duration::from_millis(200),
+                keys: vec![PrivateKey::from(pair)],
+                window_size: 2 << 20,
+                // Room for what arrives while a command does not read: a full buffer stalls the whole session.
+                channel_buffer_size: 1024,
+                ..Default::default()
+            })
+        });
+        Ok(Arc::clone(config))
     }
 
     /// Serves one connection to its end.
@@ -76,7 +84,7 @@ impl SshServer {
     ) -> anyhow::Result<()> {
         let client = Client { keys: self.keys.clone(), backlogs: Backlogs::default() };
         let stream = never_blocked(stream);
-        let session = russh::server::run_stream(Arc::clone(&self.config), stream, client).await?;
+        let session = russh::server::run_stream(self.config()?, stream, client).await?;
         session.await?;
         Ok(())
     }

@@ -4,25 +4,26 @@
 //! first byte on the console → file systems → modules → data disk, grown → engine and link router → … → power off
 //! ```
 //!
+//! With `skiff.hold` the disk comes later ([`crate::held`]).
+//!
 //! Nothing here parses anything from outside. What fails says so on the console, whose tail the host shows to the user.
 
 use std::fs;
 use std::io;
-use std::os::fd::AsFd;
-use std::path::Path;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail};
-use rustix::mount::{MountFlags, UnmountFlags, mount, mount_bind, mount_move, unmount};
-use skiff_linux_sys::{ext4, reboot};
+use anyhow::Context;
+use rustix::mount::{MountFlags, mount, mount_bind, mount_move};
+use skiff_linux_sys::reboot;
 use skiff_supervisor::{Server, ServerConfig, Service};
 
-use crate::layout::{EngineOptions, GUEST_DATA, Layout};
+use crate::data_disk::{self, Detached};
+use crate::held::Held;
+use crate::layout::{EngineOptions, GUEST_DATA, GUEST_HELD, Layout};
 use crate::modules;
 
-const DATA_DISK: &str = "/dev/vda";
-/// How long the data disk may take to appear after its driver is loaded.
-const DISK_APPEARS: Duration = Duration::from_secs(5);
+/// Makes the guest stand before its data disk.
+const HOLD: &str = "skiff.hold";
 /// How long the engine may take to stop all containers at shutdown. Docker's default stop timeout is 10 s.
 const STOP_GRACE: Duration = Duration::from_secs(15);
 /// How often space that was freed goes back to the host.
@@ -36,7 +37,7 @@ pub fn run() -> anyhow::Result<()> {
         Ok(()) => println!("skiff-agent: stopped"),
         Err(error) => println!("skiff-agent: {error:#}"),
     }
-    put_to_rest();
+    data_disk::put_to_rest();
     reboot::power_off().context("power off")
 }
 
@@ -46,14 +47,22 @@ fn boot_and_serve() -> anyhow::Result<()> {
     make_root_pivotable().context("prepare the root file system")?;
     crate::logging::init();
     modules::load_for_boot()?;
-    mount_data_disk()?;
+    let line = fs::read_to_string("/proc/cmdline").unwrap_or_default();
+    let hold = line.split_whitespace().any(|word| word == HOLD);
+    let detached = if hold { Some(Detached::take()?) } else { None };
+    if detached.is_none() {
+        data_disk::open()?;
+    }
     settle_kernel()?;
     tracing::info!(elapsed_ms = millis(started), "guest is set up");
 
     let layout = Layout::guest();
     layout.create()?;
+    if let Some(disk) = &detached {
+        Held::at(GUEST_HELD.as_ref()).begin(disk).context("stand before the data disk")?;
+    }
     let server = Server::new(ServerConfig {
-        engine: layout.engine_service(&engine_options()),
+        engine: layout.engine_service(&engine_options(&line)),
         helpers: vec![Service {
             name: "link",
             program: crate::layout::own_program(),
@@ -75,8 +84,7 @@ fn boot_and_serve() -> anyhow::Result<()> {
 
 /// What the host put on the kernel's command line for the engine: `skiff.registry-mirror=URL` and
 /// `skiff.address-pool=POOL`, any number, and `skiff.publish-ip=ADDRESS`.
-fn engine_options() -> EngineOptions {
-    let line = fs::read_to_string("/proc/cmdline").unwrap_or_default();
+fn engine_options(line: &str) -> EngineOptions {
     let values = |key: &'static str| line.split_whitespace().filter_map(move |word| word.strip_prefix(key));
     EngineOptions {
         mirrors: values("skiff.registry-mirror=").map(str::to_owned).collect(),
@@ -131,37 +139,6 @@ fn make_root_pivotable() -> io::Result<()> {
     Ok(())
 }
 
-fn mount_data_disk() -> anyhow::Result<()> {
-    let deadline = Instant::now() + DISK_APPEARS;
-    while !Path::new(DATA_DISK).exists() {
-        if Instant::now() > deadline {
-            bail!("the data disk {DATA_DISK} did not appear: the host started the guest without it");
-        }
-        std::thread::sleep(Duration::from_millis(2));
-    }
-    fs::create_dir_all(GUEST_DATA).with_context(|| format!("create {GUEST_DATA}"))?;
-    // noinit_itable: growing a fresh disk to many gigabytes must not start a long write of empty inode tables.
-    // discard is left to FITRIM in batches: it is cheaper than one request per freed extent.
-    mount(DATA_DISK, GUEST_DATA, "ext4", MountFlags::NOATIME, c"noinit_itable,errors=remount-ro")
-        .with_context(|| format!("mount the data disk {DATA_DISK}: its file system is damaged or no ext4"))?;
-    grow_data_disk().context("grow the data disk")
-}
-
-/// Grows the file system to the size of the disk, online (`EXT4_IOC_RESIZE_FS`).
-fn grow_data_disk() -> anyhow::Result<()> {
-    let sectors: u64 = fs::read_to_string("/sys/block/vda/size")?.trim().parse()?;
-    let root = fs::File::open(GUEST_DATA)?;
-    let stat = rustix::fs::fstatvfs(&root)?;
-    let disk_blocks = sectors * 512 / stat.f_frsize;
-    // statvfs leaves the file system's own tables out: only a real difference in size counts.
-    if disk_blocks.saturating_sub(stat.f_blocks) > disk_blocks / 16 {
-        let started = Instant::now();
-        ext4::resize(root.as_fd(), disk_blocks)?;
-        tracing::info!(blocks = disk_blocks, elapsed_ms = millis(started), "data disk grown");
-    }
-    Ok(())
-}
-
 /// What containers expect of the machine below them.
 fn settle_kernel() -> anyhow::Result<()> {
     rustix::system::sethostname(b"skiff").context("set the host name")?;
@@ -195,28 +172,8 @@ fn afterwards() {
     modules::load_when_ready();
     loop {
         std::thread::sleep(TRIM_INTERVAL);
-        trim_data_disk();
+        data_disk::trim();
     }
-}
-
-/// Gives the host back what was deleted (`FITRIM`); ext4 looks only at what was freed since the last time.
-fn trim_data_disk() {
-    let trimmed = fs::File::open(GUEST_DATA).and_then(|root| ext4::trim(root.as_fd()));
-    if let Err(error) = trimmed {
-        tracing::warn!(%error, "free space of the data disk is not given back");
-    }
-}
-
-/// Leaves the data disk clean.
-fn put_to_rest() {
-    trim_data_disk();
-    rustix::fs::sync();
-    if let Err(errno) = unmount(GUEST_DATA, UnmountFlags::empty()) {
-        // Something still holds it: what matters is on the disk, and the journal covers the rest.
-        println!("skiff-agent: data disk stays mounted: {errno}");
-        let _ = rustix::mount::mount_remount(GUEST_DATA, MountFlags::RDONLY, c"");
-    }
-    rustix::fs::sync();
 }
 
 fn millis(since: Instant) -> u64 {

@@ -26,6 +26,7 @@ pub(crate) fn purpose(request: &Request) -> Result<Purpose, Refusal> {
         | Request::Port { .. }
         | Request::Network {}
         | Request::Suspend {}
+        | Request::Prune {}
         | Request::Stop {} => Ok(Purpose::Look),
         Request::Start { .. } | Request::Restart { .. } => Ok(Purpose::Use),
         Request::Shell {} | Request::Engine {} | Request::Shutdown {} => {

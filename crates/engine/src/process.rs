@@ -89,6 +89,16 @@ fn parse(pid: i32, uid: u32, stat: &str, line: &[u8]) -> Option<Process> {
     })
 }
 
+/// How long a process has been there as the machine counts: a guest that slept has had no time meanwhile, whatever the clock
+/// on the wall says. `None` when the process is gone.
+pub fn age(pid: i32) -> Option<Duration> {
+    let began = Process::read(pid)?.began;
+    let uptime = std::fs::read_to_string("/proc/uptime").ok()?;
+    let uptime: f64 = uptime.split_whitespace().next()?.parse().ok()?;
+    let now = Duration::try_from_secs_f64(uptime).ok()?;
+    Some(now.saturating_sub(Duration::from_millis(began * 1000 / TICKS)))
+}
+
 /// When the machine was booted, in seconds since the epoch.
 pub fn booted_at() -> u64 {
     let stat = std::fs::read_to_string("/proc/stat").unwrap_or_default();

@@ -20,6 +20,7 @@ use crate::{
     saved::Store,
     session::Sessions,
     sleep,
+    template::{self, Missed, Templates},
 };
 
 /// A guest that is up.
@@ -33,6 +34,10 @@ pub(crate) struct Booted {
     pub(crate) woken: bool,
     /// Why one that was asleep was not woken.
     pub(crate) wake_note: Option<String>,
+    /// Whether it began with the template.
+    pub(crate) templated: bool,
+    /// Why it did not, where there is something to tell.
+    pub(crate) template_note: Option<String>,
 }
 
 /// What a daemon that starts finds.
@@ -113,7 +118,7 @@ pub(crate) async fn adopt(
     up(options, guest, cancel, reporter).await.map(|booted| Found::Running(Box::new(booted)))
 }
 
-/// Wakes the guest if one is asleep, else boots one.
+/// Wakes the guest if one is asleep, else starts one from the template, else boots one.
 pub(crate) async fn start(
     options: &Options,
     selected: &Selected,
@@ -137,17 +142,86 @@ pub(crate) async fn start(
             }
         }
     }
-    let config = prepare(options, selected, retry_accelerator, Disk::Grow, reporter).await?;
+    let (config, wants_template) = prepare(options, selected, retry_accelerator, Disk::Grow, reporter).await?;
+    let wants_template = wants_template && selected.backend.cannot_save().is_none();
+    let mut template_note = None;
+    if !wants_template {
+        Templates::new(&options.paths).drop_useless();
+    } else if !retry_accelerator {
+        match template::start(options, selected, &config, cancel.clone(), reporter).await {
+            Ok(booted) => return Ok(Booted { wake_note, ..booted }),
+            Err(Missed::None(note)) => template_note = note,
+            Err(Missed::Failed(error)) => return Err(error),
+        }
+    }
     // From here on, nothing that was saved is good for the disk.
     Store::new(&options.paths).advance()?;
     let progress = |step: skiff_vm::Step| reporter.step(step.to_string());
     // A backend ends what it has begun when it is dropped.
-    let guest = tokio::select! {
-        guest = selected.backend.start(&config, &progress) => guest.map_err(Error::Start)?,
+    let guest: Arc<dyn Guest> = tokio::select! {
+        guest = selected.backend.start(&config, &progress) => Arc::from(guest.map_err(Error::Start)?),
         () = cancel.called_off() => return Err(Error::CalledOff),
     };
-    let booted = up(options, Arc::from(guest), cancel, reporter).await?;
-    Ok(Booted { wake_note, ..booted })
+    let mut made = None;
+    if wants_template {
+        match template::make(options, &guest, cancel.clone(), reporter).await {
+            Ok(template) => made = template,
+            Err(error) => {
+                guest.stop(Duration::from_secs(3)).await.map_err(Error::Stop)?;
+                return Err(error);
+            }
+        }
+    }
+    let booted = up(options, guest, cancel, reporter).await?;
+    if let Some(made) = made {
+        made.keep(booted.took);
+    }
+    Ok(Booted { wake_note, template_note, ..booted })
+}
+
+/// What a guest is restored from.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Restored {
+    Sleep,
+    Template,
+}
+
+impl Restored {
+    fn failed(self, source: skiff_vm::Error) -> Error {
+        match self {
+            Self::Sleep => Error::Wake(source),
+            Self::Template => Error::Template(source),
+        }
+    }
+}
+
+/// Restores a guest and lets it go on with the disk. After a failure nothing is left of it.
+pub(crate) async fn restored(
+    options: &Options,
+    selected: &Selected,
+    config: &GuestConfig,
+    from: Restored,
+    mut cancel: Cancel,
+    reporter: &Reporter,
+) -> Result<Booted, Error> {
+    let progress = |step: skiff_vm::Step| reporter.step(step.to_string());
+    let guest: Arc<dyn Guest> = tokio::select! {
+        guest = selected.backend.start(config, &progress) => Arc::from(guest.map_err(|error| from.failed(error))?),
+        // What was saved stays: whoever called it off decides about it.
+        () = cancel.called_off() => return Err(Error::CalledOff),
+    };
+    reporter.step("loaded");
+    // Before its first instruction, so that there is no second guest with this memory or disk, whatever happens.
+    let resumed = match Store::new(&options.paths).advance() {
+        Ok(()) => guest.resume().await.map_err(|error| from.failed(error)),
+        Err(error) => Err(error),
+    };
+    if let Err(error) = resumed {
+        guest.stop(Duration::from_secs(3)).await.map_err(Error::Stop)?;
+        return Err(error);
+    }
+    reporter.step("awake");
+    up(options, guest, cancel, reporter).await
 }
 
 /// Whether the disk may be made or grown.
@@ -157,19 +231,20 @@ pub(crate) enum Disk {
     Keep,
 }
 
-/// Checks the image, makes the disk, and says what the guest is made of.
+/// Checks the image, makes the disk, and says what the guest is made of, and whether a template is wanted.
 pub(crate) async fn prepare(
     options: &Options,
     selected: &Selected,
     retry_accelerator: bool,
     disk: Disk,
     reporter: &Reporter,
-) -> Result<GuestConfig, Error> {
+) -> Result<(GuestConfig, bool), Error> {
     let paths = options.paths.clone();
+    let can_save = selected.backend.cannot_save().is_none();
     let image = selected.image.clone();
     let mirrors = options.registry_mirrors.clone();
     reporter.step("preparing");
-    let work = move || -> Result<GuestConfig, Error> {
+    let work = move || -> Result<(GuestConfig, bool), Error> {
         let settings = Settings::load(&paths.settings())?;
         let mut registry_mirrors = mirrors;
         registry_mirrors.extend(settings.registry_mirrors.iter().cloned());
@@ -200,13 +275,17 @@ pub(crate) async fn prepare(
             if !settings.publish_default_ip.is_unspecified() {
                 config.cmdline.push_str(&format!(" skiff.publish-ip={}", settings.publish_default_ip));
             }
+            // Whether it is wanted or not: a guest that sleeps would not wake with another command line.
+            if can_save {
+                config.cmdline.push_str(" skiff.hold");
+            }
             let template = || Ok(image.disk_template(&memory)?);
             if disk == Disk::Keep {
-                return Ok(config);
+                return Ok((config, false));
             }
             disk::prepare(&paths.disk(), template, settings.machine.disk_gib)?;
         }
-        Ok(config)
+        Ok((config, settings.machine.template))
     };
     match tokio::task::spawn_blocking(work).await {
         Ok(result) => result,
@@ -226,7 +305,10 @@ pub(crate) async fn up(
         let mut sessions = Sessions::new(transport);
         let link = sessions.next().await?;
         tracing::debug!(elapsed_ms = reporter.began.elapsed().as_millis() as u64, "linked");
-        let hello = greet(&link, &options.authorized_keys).await;
+        let hello = greet(&link, &options.authorized_keys).await.map_err(|reason| Error::Held {
+            reason,
+            console: guest.console_tail(),
+        })?;
         Ok::<_, Error>((sessions, link, hello))
     };
     let result = tokio::select! {
@@ -241,7 +323,7 @@ pub(crate) async fn up(
         Ok((sessions, link, hello)) => {
             let took = reporter.began.elapsed();
             reporter.step("ready");
-            Ok(Booted { guest, sessions, link, hello, took, woken: false, wake_note: None })
+            Ok(Booted { guest, sessions, link, hello, took, woken: false, wake_note: None, templated: false, template_note: None })
         }
         Err(error) => {
             guest.stop(Duration::from_secs(3)).await.map_err(Error::Stop)?;
@@ -250,37 +332,40 @@ pub(crate) async fn up(
     }
 }
 
-/// Tells a new session what a guest must know: the time, something random, and who may log in. One that slept goes on.
+/// Tells a new session what a guest must know: the time, something random, and who may log in. One that slept goes on, and
+/// one that stands before its disk opens it; if it does not, its reason is returned.
 ///
-/// None of it keeps the engine from working, so failures are told and no more.
-pub(crate) async fn greet(link: &Link, keys: &[String]) -> Hello {
-    let warn = |op: &'static str, error: control::Error| tracing::warn!(op, %error, "guest does not do it");
+/// Nothing else keeps the engine from working, so failures are told and no more.
+pub(crate) async fn greet(link: &Link, keys: &[String]) -> Result<Hello, String> {
+    let warn = |op: &'static str, error: &control::Error| tracing::warn!(op, %error, "guest does not do it");
     let mut client = match control::Client::open(link).await {
         Ok(client) => client,
         Err(error) => {
-            warn("control", error);
-            return Hello::default();
+            warn("control", &error);
+            return Ok(Hello::default());
         }
     };
-    match client.wake().await {
-        Ok(()) => {}
+    let woken = client.wake().await;
+    if let Err(error) = &woken {
+        warn("wake", error);
         // An agent of an older version.
-        Err(control::Error::Refused { .. }) => {
-            if let Err(error) = client.set_time().await {
-                warn("time", error);
-            }
+        if let (control::Error::Refused { .. }, Err(error)) = (error, client.set_time().await) {
+            warn("time", &error);
         }
-        Err(error) => warn("wake", error),
     }
     for key in keys {
         if let Err(error) = client.authorize(key).await {
-            warn("authorize", error);
+            warn("authorize", &error);
         }
     }
-    client.hello().await.unwrap_or_else(|error| {
-        warn("hello", error);
-        Hello::default()
-    })
+    match (client.hello().await, woken) {
+        (Ok(Hello { held: true, .. }), Err(error)) => Err(error.to_string()),
+        (Ok(hello), _) => Ok(hello),
+        (Err(error), _) => {
+            warn("hello", &error);
+            Ok(Hello::default())
+        }
+    }
 }
 
 /// Ends a guest: by its own shutdown where it has a kernel of its own, else by its process; nothing is left.

@@ -2,13 +2,14 @@
 //!
 //! | request | answer |
 //! |---|---|
-//! | `{"op":"hello"}` | `{"version":…,"kernel":…,"uptime":seconds}` |
+//! | `{"op":"hello"}` | `{"version":…,"kernel":…,"uptime":seconds,"held":whether it stands before its data disk}` |
 //! | `{"op":"time","unix_ns":…}` | `{}`; the guest's clock is set |
 //! | `{"op":"authorize","key":"ssh-ed25519 …"}` | `{}`; the key may log in over `shell` |
 //! | `{"op":"status"}` | `{"containers_running":…,"connections":…}` |
 //! | `{"op":"listeners","container":id}` | `{"listeners":[{"transport":"tcp","address":…},…]}` |
 //! | `{"op":"sleep"}` | `{}`; containers stand still and memory that nobody needs is free, until `wake` or half a minute later |
-//! | `{"op":"wake","unix_ns":…,"seed":hex}` | `{}`; the clock is set, the random pool has the seed, and containers go on |
+//! | `{"op":"wake","unix_ns":…,"seed":hex}` | `{}`; the clock is set, the random pool has the seed, and containers go on; the data disk is opened if it is not yet |
+//! | `{"op":"template"}` | `{}` once the guest stands before its data disk with everything else done |
 //! | `{"op":"trim"}` | `{}`; free blocks of the data disk are given back |
 //! | `{"op":"shutdown"}` | `{}`; the guest stops its containers and powers off |
 //!
@@ -29,8 +30,8 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 const LINE_LIMIT: u64 = 64 << 10;
 /// An agent that takes longer hangs.
 const DEADLINE: Duration = Duration::from_secs(10);
-/// The same when it has a disk to write.
-const SLEEP_DEADLINE: Duration = Duration::from_secs(60);
+/// The same when it has a disk to write, or to mend.
+const DISK_DEADLINE: Duration = Duration::from_secs(60);
 
 /// What the guest is asked for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -57,7 +58,9 @@ pub enum Request {
     },
     /// Let containers stand still and free memory, since the guest will be saved.
     Sleep,
-    /// Set the clock, stir the random pool, and let containers go on that stand still.
+    /// Get ready to be saved as a template.
+    Template,
+    /// Set the clock, stir the random pool, open the data disk, and let containers go on that stand still.
     Wake {
         /// Nanoseconds since 1970.
         unix_ns: u64,
@@ -80,6 +83,8 @@ pub struct Hello {
     pub kernel: String,
     /// Seconds since the guest booted.
     pub uptime: f64,
+    /// Whether it stands before its data disk.
+    pub held: bool,
 }
 
 /// What goes on in the guest.
@@ -119,7 +124,7 @@ pub enum Error {
     #[error("the guest hung up without an answer")]
     HungUp,
     /// There was no answer in time.
-    #[error("the guest did not answer within {} s", DEADLINE.as_secs())]
+    #[error("the guest did not answer in time")]
     Deadline,
     /// The guest refused.
     #[error("the guest refused: {reason}")]
@@ -195,19 +200,25 @@ impl Client {
     /// # Errors
     /// See [`Error`].
     pub async fn sleep(&mut self) -> Result<(), Error> {
-        // What was written goes to the disk first.
-        let tell = self.exchange::<Value>(&Request::Sleep);
-        tokio::time::timeout(SLEEP_DEADLINE, tell).await.map_err(|_| Error::Deadline)?.map(|_| ())
+        self.tell_patiently(&Request::Sleep).await
     }
 
-    /// Tells the guest the time and gives it fresh randomness; one that stood still goes on.
+    /// Tells the guest the time and gives it fresh randomness; one that stood still, or before its data disk, goes on.
     ///
     /// # Errors
     /// See [`Error`].
     pub async fn wake(&mut self) -> Result<(), Error> {
         let mut seed = [0; 64];
         getrandom::fill(&mut seed).map_err(|error| io::Error::other(error.to_string()))?;
-        self.tell(&Request::Wake { unix_ns: now_ns(), seed: hex::encode(seed) }).await
+        self.tell_patiently(&Request::Wake { unix_ns: now_ns(), seed: hex::encode(seed) }).await
+    }
+
+    /// Waits until the guest can be saved as a template.
+    ///
+    /// # Errors
+    /// See [`Error`]; an older agent refuses, and one that has opened its data disk.
+    pub async fn template(&mut self) -> Result<(), Error> {
+        self.tell_patiently(&Request::Template).await
     }
 
     /// Lets the guest give free blocks of its disk back.
@@ -228,6 +239,12 @@ impl Client {
 
     async fn tell(&mut self, request: &Request) -> Result<(), Error> {
         self.ask::<Value>(request).await.map(|_| ())
+    }
+
+    /// Asks for what may have to wait for the disk.
+    async fn tell_patiently(&mut self, request: &Request) -> Result<(), Error> {
+        let tell = self.exchange::<Value>(request);
+        tokio::time::timeout(DISK_DEADLINE, tell).await.map_err(|_| Error::Deadline)?.map(|_| ())
     }
 
     async fn ask<T: DeserializeOwned>(&mut self, request: &Request) -> Result<T, Error> {
@@ -278,6 +295,7 @@ mod tests {
             text(&Request::Wake { unix_ns: 5, seed: "00ff".into() }),
             r#"{"op":"wake","unix_ns":5,"seed":"00ff"}"#
         );
+        assert_eq!(text(&Request::Template), r#"{"op":"template"}"#);
         assert_eq!(text(&Request::Shutdown), r#"{"op":"shutdown"}"#);
     }
 

@@ -443,7 +443,7 @@ impl Driver {
     }
 
     fn runs(&mut self, booted: Booted, trigger: Trigger) {
-        let Booted { guest, sessions, link, hello, took, woken, wake_note } = booted;
+        let Booted { guest, sessions, link, hello, took, woken, wake_note, templated, template_note } = booted;
         let watched = Arc::clone(&guest);
         let waiter = self.spawn(async move { Event::GuestEnded(watched.wait().await) });
         let serve = session::serve(
@@ -475,6 +475,8 @@ impl Driver {
                 snapshot.boot = Some(took);
                 snapshot.woken = woken;
                 snapshot.wake_note = wake_note;
+                snapshot.templated = templated;
+                snapshot.template_note = template_note;
             }
         });
         self.link.send_replace(Some(link.clone()));

@@ -79,6 +79,17 @@ pub enum Error {
     /// The guest that slept did not wake.
     #[error("the guest that slept did not wake")]
     Wake(#[source] skiff_vm::Error),
+    /// The guest did not begin with the template, or could not become one.
+    #[error("the guest did not start from its template")]
+    Template(#[source] skiff_vm::Error),
+    /// The guest is up, but for its data disk.
+    #[error("the guest does not open its data disk: {reason}")]
+    Held {
+        /// Its reason.
+        reason: String,
+        /// End of the console.
+        console: String,
+    },
     /// What was saved is not good for a guest.
     #[error("the saved guest is of no use: {reason}")]
     NotWoken {
@@ -112,7 +123,7 @@ impl Error {
             Self::Image(ImageError::Missing { .. } | ImageError::Damaged { .. }) => {
                 Some("install the guest image again, or name another by SKIFF_GUEST_IMAGE".to_owned())
             }
-            Self::NoAgent { .. } | Self::Ended { .. } | Self::LinkLost { .. } => {
+            Self::NoAgent { .. } | Self::Ended { .. } | Self::LinkLost { .. } | Self::Held { .. } => {
                 Some("see `skiff machine logs` for the guest's console".to_owned())
             }
             _ => None,
@@ -123,7 +134,7 @@ impl Error {
     pub fn detail(&self) -> Option<String> {
         let text = match self {
             Self::Start(error) => error.evidence()?.text(),
-            Self::NoAgent { console, .. } | Self::LinkLost { console } => console.clone(),
+            Self::NoAgent { console, .. } | Self::LinkLost { console } | Self::Held { console, .. } => console.clone(),
             Self::Ended { exit } => exit.tail.clone(),
             _ => return None,
         };

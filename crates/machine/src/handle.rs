@@ -14,7 +14,7 @@ use skiff_settings::Paths;
 use skiff_vm::Description;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
-use crate::{Error, Phase, SavedInfo, backend::Selected, control, driver::Driver, saved::Store};
+use crate::{Error, Phase, SavedInfo, backend::Selected, control, driver::Driver, saved::Store, template::Templates};
 
 /// Takes the streams that the guest opens; called on the machine's task, so it must not block.
 pub type IncomingHandler = Arc<dyn Fn(Link, Incoming) + Send + Sync>;
@@ -38,6 +38,8 @@ pub struct Options {
     pub shutdown_grace: Duration,
     /// How long the agent of a guest that was woken may take to speak; then it is booted.
     pub wake_deadline: Duration,
+    /// The same of one that began with the template, which is at least given some times what a boot took.
+    pub template_deadline: Duration,
     /// Counts connections of the guest's that a sleep would end; one that is only idle is not put to sleep then.
     pub busy: Arc<dyn Fn() -> u64 + Send + Sync>,
 }
@@ -54,6 +56,7 @@ impl Options {
             relink_deadline: Duration::from_secs(60),
             shutdown_grace: Duration::from_secs(25),
             wake_deadline: Duration::from_secs(30),
+            template_deadline: Duration::from_secs(10),
             busy: Arc::new(|| 0),
         }
     }
@@ -87,6 +90,10 @@ pub struct Snapshot {
     pub woken: bool,
     /// Why the last start was not a wake although the guest was asleep.
     pub wake_note: Option<String>,
+    /// Whether the last start began with the template.
+    pub templated: bool,
+    /// Why the last start did not begin with the template, where there is something to tell.
+    pub template_note: Option<String>,
     /// The last step of a start that is under way.
     pub progress: Option<Progress>,
 }
@@ -102,6 +109,8 @@ impl Snapshot {
             boot: None,
             woken: false,
             wake_note: None,
+            templated: false,
+            template_note: None,
             progress: None,
         }
     }
@@ -137,6 +146,7 @@ pub struct Machine {
     backend: &'static str,
     cannot_save: Option<&'static str>,
     store: Store,
+    templates: Templates,
 }
 
 impl Machine {
@@ -152,6 +162,7 @@ impl Machine {
         let backend = selected.backend.name();
         let cannot_save = selected.backend.cannot_save();
         let store = Store::new(&options.paths);
+        let templates = Templates::new(&options.paths);
         let driver = Driver::new(
             options,
             selected,
@@ -161,7 +172,7 @@ impl Machine {
             Arc::clone(&connections),
         );
         tokio::spawn(driver.run(receiver));
-        Self { commands, snapshot, link, progress, connections, backend, cannot_save, store }
+        Self { commands, snapshot, link, progress, connections, backend, cannot_save, store, templates }
     }
 
     /// Gives the backend's name.
@@ -217,6 +228,23 @@ impl Machine {
     /// What the guest that is asleep takes.
     pub fn saved(&self) -> Option<SavedInfo> {
         self.store.info()
+    }
+
+    /// What the template takes that starts begin with.
+    pub fn template(&self) -> Option<SavedInfo> {
+        self.templates.info()
+    }
+
+    /// Removes the template; the next boot makes another one.
+    ///
+    /// # Errors
+    /// Fails when its files cannot be removed.
+    pub async fn prune(&self) -> Result<(), Arc<Error>> {
+        let templates = self.templates.clone();
+        match tokio::task::spawn_blocking(move || templates.discard()).await {
+            Ok(result) => result.map_err(Arc::new),
+            Err(error) => std::panic::resume_unwind(error.into_panic()),
+        }
     }
 
     async fn request<T>(&self, command: impl FnOnce(Answer<T>) -> Command) -> Result<T, Arc<Error>> {

@@ -7,28 +7,30 @@
 //! machine/saved/state.json what it depends on; with this file the state exists, without it there is none
 //! ```
 //!
-//! A state is good once: it is gone before the guest that it holds runs on. Whatever is in doubt makes it no state, and
-//! costs a boot. Nothing here writes to the disk.
+//! A state is good once: the number has changed for good before the guest that it holds runs on. Whatever is in doubt makes
+//! it no state, and costs a boot. Nothing here writes to the disk.
+//!
+//! The number is written in its place, always as long: making that last takes one block, whatever else the host's file
+//! system has to do. Names that come and go would have to wait for all of it.
 
 use std::{
     fs::{self, File},
     io::{self, Write},
-    path::{Path, PathBuf},
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    path::PathBuf,
+    time::{SystemTime, UNIX_EPOCH},
 };
 
 use serde::{Deserialize, Serialize};
 use skiff_settings::Paths;
 use skiff_vm::{Key, Restore};
 
-use crate::Error;
+use crate::{
+    Error, SavedInfo,
+    kept::{self, FileIdentity, failed},
+};
 
 /// Changes with what the files mean.
-const FORMAT: u32 = 1;
-/// Longest accepted description in bytes.
-const LONGEST: u64 = 1 << 20;
-/// Tells backup programs that the directory is not worth keeping (the Cache Directory Tagging Specification).
-const CACHE_TAG: &str = "Signature: 8a477f597d28d172789f06886806bc55\n# The sleeping machine of Skiff: worth nothing elsewhere or later.\n";
+const FORMAT: u32 = 2;
 
 /// What is written beside the memory.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,23 +44,6 @@ struct State {
     key: Key,
     /// When, in seconds since 1970.
     at: u64,
-}
-
-/// Names the contents of a file, as far as looking at it from outside can.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct FileIdentity {
-    inode: u64,
-    length: u64,
-    modified_ns: u64,
-}
-
-/// A saved guest, for displays.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct SavedInfo {
-    /// What it takes on the host, in bytes.
-    pub bytes: u64,
-    /// When it was saved.
-    pub at: SystemTime,
 }
 
 /// Where the saved guest is kept.
@@ -76,9 +61,7 @@ impl Store {
 
     /// Where the memory is to be written for [`commit`](Self::commit).
     pub(crate) fn stage(&self) -> Result<PathBuf, Error> {
-        fs::create_dir_all(&self.directory).map_err(|source| file_error("make", &self.directory, source))?;
-        let tag = self.directory.join("CACHEDIR.TAG");
-        fs::write(&tag, CACHE_TAG).map_err(|source| file_error("write", &tag, source))?;
+        kept::make_directory(&self.directory)?;
         Ok(self.staging())
     }
 
@@ -86,27 +69,26 @@ impl Store {
     /// or not at all.
     pub(crate) fn commit(&self, key: Key) -> Result<(), Error> {
         let (staging, ram) = (self.staging(), self.ram());
-        let failed = |path: &Path| {
-            let path = path.to_owned();
-            move |source| file_error("write", &path, source)
-        };
         self.discard()?;
-        // What the guest has written must be there whenever its memory is.
-        // Windows wants a descriptor that could write for it.
-        let disk = File::options().write(true).open(&self.disk);
-        disk.and_then(|disk| disk.sync_all()).map_err(failed(&self.disk))?;
-        fs::rename(&staging, &ram).map_err(failed(&ram))?;
+        // What the guest has written must be there whenever its memory is, and so must the number of both.
+        for path in [&self.disk, &staging] {
+            kept::sync(path).map_err(failed("write", path))?;
+        }
+        let generation = self.generation().map_err(failed("read", &self.generation))?;
+        self.write_generation(generation, Lasting::Now).map_err(failed("write", &self.generation))?;
+        if let Some(directory) = self.generation.parent() {
+            kept::sync_directory(directory).map_err(failed("write", directory))?;
+        }
+        fs::rename(&staging, &ram).map_err(failed("write", &ram))?;
         let state = State {
             format: FORMAT,
-            generation: self.generation().map_err(failed(&self.generation))?,
-            disk: FileIdentity::of(&self.disk).map_err(failed(&self.disk))?,
-            ram: FileIdentity::of(&ram).map_err(failed(&ram))?,
+            generation,
+            disk: FileIdentity::of(&self.disk).map_err(failed("read", &self.disk))?,
+            ram: FileIdentity::of(&ram).map_err(failed("read", &ram))?,
             key,
-            at: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs(),
+            at: kept::now(),
         };
-        let text =
-            serde_json::to_vec_pretty(&state).map_err(io::Error::from).map_err(failed(&self.state()))?;
-        replace(&self.state(), &text, Lasting::Now).map_err(failed(&self.state()))
+        kept::write(&self.state(), &state).map_err(failed("write", &self.state()))
     }
 
     /// Gives the guest that can be woken; nothing when there is none, and why when there was one.
@@ -128,18 +110,12 @@ impl Store {
         if FileIdentity::of(&self.ram()).ok() != Some(state.ram) {
             return Err("its memory is another one, or was changed since");
         }
-        Ok(Some(Restore { path: self.ram(), key: state.key }))
+        Ok(Some(Restore { path: self.ram(), key: state.key, template: false }))
     }
 
     /// What a saved guest takes; this says nothing about whether it can be woken.
     pub(crate) fn info(&self) -> Option<SavedInfo> {
-        let state = self.read().ok()??;
-        let metadata = fs::metadata(self.ram()).ok()?;
-        #[cfg(unix)]
-        let bytes = std::os::unix::fs::MetadataExt::blocks(&metadata) * 512;
-        #[cfg(not(unix))]
-        let bytes = metadata.len();
-        Some(SavedInfo { bytes, at: UNIX_EPOCH + Duration::from_secs(state.at) })
+        SavedInfo::of(&self.ram(), self.read().ok()??.at)
     }
 
     /// Makes sure that no state that there is, or ever was, is good for the disk from here on. To be done before any guest
@@ -153,29 +129,31 @@ impl Store {
                     .unwrap_or(u64::MAX)
             }
         };
-        // What must last is that the state is gone; the number only tells one that is put back. After a power cut it may be
-        // the old one, or none, which is no good for any state either.
-        let advanced = replace(&self.generation, next.to_string().as_bytes(), Lasting::Later);
-        self.discard()?;
-        // A full disk must not keep the guest from starting.
-        if let Err(error) = advanced {
+        if self.state().exists() {
+            // Whatever becomes of its files: they are of another number.
+            self.write_generation(next, Lasting::Now).map_err(failed("write", &self.generation))?;
+            self.remove()?;
+        } else if let Err(error) = self.write_generation(next, Lasting::Later) {
+            // It tells a state that is put back. A full disk must not keep the guest from starting.
             tracing::warn!(%error, path = %self.generation.display(), "generation of the disk is not written");
         }
         Ok(())
     }
 
-    /// Throws the state away.
+    /// Throws the state away, for good.
     pub(crate) fn discard(&self) -> Result<(), Error> {
-        let state = self.state();
-        match fs::remove_file(&state) {
-            Ok(()) => sync_directory(&self.directory),
-            Err(error) => Err(error),
+        if self.state().exists() {
+            self.remove()?;
+            kept::sync_directory(&self.directory).map_err(failed("write", &self.directory))?;
         }
-        .or_else(absent)
-        .map_err(|source| file_error("remove", &state, source))?;
-        let ram = self.ram();
+        Ok(())
+    }
+
+    fn remove(&self) -> Result<(), Error> {
+        let (state, ram) = (self.state(), self.ram());
+        kept::remove(&state).map_err(failed("remove", &state))?;
         // Of no use without the other, so it costs nothing but space.
-        if let Err(error) = fs::remove_file(&ram).or_else(absent) {
+        if let Err(error) = kept::remove(&ram) {
             tracing::warn!(%error, path = %ram.display(), "saved memory is left behind");
         }
         Ok(())
@@ -183,7 +161,7 @@ impl Store {
 
     /// Throws away what was not finished.
     pub(crate) fn discard_staged(&self) {
-        if let Err(error) = fs::remove_file(self.staging()).or_else(absent) {
+        if let Err(error) = kept::remove(&self.staging()) {
             tracing::warn!(%error, path = %self.staging().display(), "half-written memory is left behind");
         }
     }
@@ -201,13 +179,7 @@ impl Store {
     }
 
     fn read(&self) -> io::Result<Option<State>> {
-        let path = self.state();
-        match fs::metadata(&path) {
-            Ok(metadata) if metadata.len() <= LONGEST => Ok(Some(serde_json::from_slice(&fs::read(path)?)?)),
-            Ok(_) => Err(io::ErrorKind::InvalidData.into()),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error),
-        }
+        kept::read(&self.state())
     }
 
     /// The disk's generation; that of one that was never used is zero.
@@ -218,20 +190,23 @@ impl Store {
             Err(error) => Err(error),
         }
     }
-}
 
-impl FileIdentity {
-    fn of(path: &Path) -> io::Result<Self> {
-        let metadata = fs::metadata(path)?;
-        #[cfg(unix)]
-        let inode = std::os::unix::fs::MetadataExt::ino(&metadata);
-        #[cfg(not(unix))]
-        let inode = 0;
-        let modified = metadata.modified()?.duration_since(UNIX_EPOCH).unwrap_or_default();
-        let modified_ns = u64::try_from(modified.as_nanos()).unwrap_or(u64::MAX);
-        Ok(Self { inode, length: metadata.len(), modified_ns })
+    fn write_generation(&self, generation: u64, lasting: Lasting) -> io::Result<()> {
+        let text = format!("{generation:0DIGITS$}\n");
+        let is_there = fs::metadata(&self.generation).is_ok_and(|found| found.len() == text.len() as u64);
+        // Within one sector: whole, or as it was.
+        let mut file = File::options().write(true).create(true).truncate(!is_there).open(&self.generation)?;
+        file.write_all(text.as_bytes())?;
+        if lasting == Lasting::Later {
+            return Ok(());
+        }
+        // Its name lasts since the commit.
+        file.sync_data()
     }
 }
+
+/// Of the largest number.
+const DIGITS: usize = 20;
 
 /// When a file is on stable storage.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -240,34 +215,11 @@ enum Lasting {
     Later,
 }
 
-/// Writes a file so that a crash of this process leaves the old one or the new one.
-fn replace(path: &Path, bytes: &[u8], lasting: Lasting) -> io::Result<()> {
-    let staging = path.with_extension("new");
-    let mut file = File::create(&staging)?;
-    file.write_all(bytes)?;
-    if lasting == Lasting::Later {
-        return fs::rename(&staging, path);
-    }
-    file.sync_all()?;
-    fs::rename(&staging, path)?;
-    sync_directory(path.parent().unwrap_or(Path::new(".")))
-}
-
-/// Makes names that came or went in a directory last.
-fn sync_directory(path: &Path) -> io::Result<()> {
-    if cfg!(unix) { File::open(path)?.sync_all() } else { Ok(()) }
-}
-
-fn absent(error: io::Error) -> io::Result<()> {
-    if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error) }
-}
-
-fn file_error(op: &'static str, path: &Path, source: io::Error) -> Error {
-    Error::File { op, path: path.to_owned(), source }
-}
 
 #[cfg(test)]
 mod tests {
+    use std::{path::Path, time::Duration};
+
     use skiff_vm::{Accelerator, qemu::verdict::HostFacts};
 
     use super::*;
@@ -360,7 +312,7 @@ mod tests {
         assert_eq!(store.find(), Ok(None));
         fs::rename(store.staging(), store.ram()).unwrap();
         assert_eq!(store.find(), Ok(None));
-        fs::write(store.state().with_extension("new"), b"{\"format\":1").unwrap();
+        fs::write(store.state().with_extension("new"), b"{\"format\":2").unwrap();
         assert_eq!(store.find(), Ok(None));
         for text in ["", "{", "{\"format\":1}", "[]"] {
             fs::write(store.state(), text).unwrap();

@@ -65,7 +65,9 @@ pub(crate) async fn serve(
                 return;
             }
         };
-        boot::greet(&link, &options.authorized_keys).await;
+        if let Err(reason) = boot::greet(&link, &options.authorized_keys).await {
+            tracing::error!(error = reason, "guest does not open its data disk");
+        }
         if !report(Event::SessionUp(link.clone())) {
             return;
         }

@@ -18,7 +18,7 @@ use skiff_vm::Guest;
 use crate::{
     Error, Options,
     backend::{Selected, chain},
-    boot::{self, Booted, Cancel, Disk, Reporter},
+    boot::{self, Booted, Cancel, Disk, Reporter, Restored},
     control,
     saved::Store,
 };
@@ -114,7 +114,7 @@ async fn go_on(
 pub(crate) async fn wake(
     options: &Options,
     selected: &Selected,
-    mut cancel: Cancel,
+    cancel: Cancel,
     reporter: &Reporter,
 ) -> Result<Option<Booted>, Error> {
     let store = Store::new(&options.paths);
@@ -123,26 +123,9 @@ pub(crate) async fn wake(
         Ok(None) => return Ok(None),
         Err(reason) => return Err(Error::NotWoken { reason }),
     };
-    let mut config = boot::prepare(options, selected, false, Disk::Keep, reporter).await?;
+    let (mut config, _) = boot::prepare(options, selected, false, Disk::Keep, reporter).await?;
     config.restore = Some(restore);
-    let progress = |step: skiff_vm::Step| reporter.step(step.to_string());
-    let guest: Arc<dyn Guest> = tokio::select! {
-        guest = selected.backend.start(&config, &progress) => Arc::from(guest.map_err(Error::Wake)?),
-        // The state stays: whoever called it off decides about it.
-        () = cancel.called_off() => return Err(Error::CalledOff),
-    };
-    reporter.step("loaded");
-    // Before its first instruction, so that there is no second guest with this memory, whatever happens.
-    let resumed = match store.advance() {
-        Ok(()) => guest.resume().await.map_err(Error::Wake),
-        Err(error) => Err(error),
-    };
-    if let Err(error) = resumed {
-        guest.stop(QUIT).await.map_err(Error::Stop)?;
-        return Err(error);
-    }
-    reporter.step("awake");
-    let woken = Options { agent_deadline: options.wake_deadline, ..options.clone() };
-    let booted = boot::up(&woken, guest, cancel, reporter).await?;
+    let options = Options { agent_deadline: options.wake_deadline, ..options.clone() };
+    let booted = boot::restored(&options, selected, &config, Restored::Sleep, cancel, reporter).await?;
     Ok(Some(Booted { woken: true, ..booted }))
 }

@@ -79,7 +79,7 @@ async fn many_callers_wait_for_one_start_and_all_get_the_guest() {
     }
     assert_eq!(setup.fake.starts(), 1);
     assert_eq!(machine.connections(), 0);
-    assert_eq!(setup.fake.ops(), ["wake", "authorize", "hello"]);
+    assert_eq!(setup.fake.ops(), ["template", "wake", "authorize", "hello"]);
     let snapshot = machine.snapshot();
     assert_eq!((snapshot.phase, snapshot.hello.unwrap().version.as_str()), (Phase::Running, "9"));
     assert_eq!(machine.guest_status().await.unwrap().containers_running, 0);

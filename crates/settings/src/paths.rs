@@ -14,6 +14,7 @@
 //!   machine/disk.img         the guest's data disk (sparse)
 //!   machine/generation       changes with every use of the disk
 //!   machine/saved/           the guest while it sleeps
+//!   machine/template/        the guest before it has seen the disk, for quicker starts
 //!   machine/verdict.json     what the probe of the accelerator found
 //!   machine/qmp.sock link.sock
 //!   native/root/             root of `skiff-agent serve` with the native backend
@@ -128,6 +129,11 @@ impl Paths {
     /// Returns the directory of the guest that sleeps.
     pub fn saved_dir(&self) -> PathBuf {
         self.machine_dir().join("saved")
+    }
+
+    /// Returns the directory of the guest that starts begin with.
+    pub fn template_dir(&self) -> PathBuf {
+        self.machine_dir().join("template")
     }
 
     /// Returns the file with the number that every use of the data disk changes.

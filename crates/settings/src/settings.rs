@@ -77,6 +77,8 @@ pub struct Machine {
     pub disk_gib: u64,
     /// How the guest is run.
     pub backend: BackendChoice,
+    /// Whether a booted guest is kept as a template, so that later starts take a fraction of the time.
+    pub template: bool,
 }
 
 /// Which backend runs the engine.
@@ -208,7 +210,7 @@ impl Default for Names {
 
 impl Default for Machine {
     fn default() -> Machine {
-        Machine { cpus: None, memory_mib: None, disk_gib: 64, backend: BackendChoice::Auto }
+        Machine { cpus: None, memory_mib: None, disk_gib: 64, backend: BackendChoice::Auto, template: true }
     }
 }
 

@@ -250,8 +250,8 @@ pub trait Guest: Send + Sync {
         false
     }
 
-    /// Halts the guest and writes all of it but its disk to `path`, which is on stable storage afterwards, and so is the
-    /// disk. The guest stays halted, whether this succeeds or not.
+    /// Halts the guest and writes all of it but its disk to `path`. The disk is on stable storage afterwards, the file need
+    /// not be. The guest stays halted, whether this succeeds or not.
     ///
     /// # Errors
     /// Fails when the guest cannot be halted or written; what was written is of no use then.

@@ -48,6 +48,8 @@ pub struct Restore {
     pub path: PathBuf,
     /// What it depends on.
     pub key: Key,
+    /// Whether it is the beginning of any number of guests, and not one that goes on where it was.
+    pub template: bool,
 }
 
 #[cfg(test)]

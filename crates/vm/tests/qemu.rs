@@ -321,7 +321,7 @@ async fn a_saved_guest_goes_on_at_the_very_instruction_in_another_process() {
 
     // Another machine is not tried.
     config.memory_mib += 1;
-    config.restore = Some(Restore { path: path.clone(), key: key.clone() });
+    config.restore = Some(Restore { path: path.clone(), key: key.clone(), template: false });
     let error = backend.start(&config, &|_| {}).await.err().unwrap();
     assert_eq!(error.to_string(), "the machine is not the same as when the guest was saved");
     config.memory_mib -= 1;
@@ -369,7 +369,7 @@ async fn a_guest_whose_saver_died_is_found_halted_and_goes_on_and_damage_is_no_g
 
     for damage in [&b""[..], b"QEVM", &[0; 4096]] {
         std::fs::write(&path, damage).unwrap();
-        config.restore = Some(Restore { path: path.clone(), key: key.clone() });
+        config.restore = Some(Restore { path: path.clone(), key: key.clone(), template: false });
         assert!(backend.start(&config, &|_| {}).await.is_err(), "{} bytes are no guest", damage.len());
     }
     std::fs::remove_file(path).unwrap();

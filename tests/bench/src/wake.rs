@@ -1,4 +1,5 @@
-//! Sleep and wake beside a boot of the same guest: the daemon runs, and the first call brings the guest back.
+//! Sleep and wake, and a start from the template, beside a boot of the same guest: the daemon runs, and the first call brings the
+//! guest back.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
@@ -38,12 +39,23 @@ pub fn bench() -> anyhow::Result<()> {
         Ok(started.elapsed())
     };
 
-    let [mut cold, mut suspend, mut wake, mut byte]: [Sample; 4] = Default::default();
+    let template = |wanted: bool| {
+        std::fs::write(state.join("settings.json"), json!({ "machine": { "template": wanted } }).to_string())
+    };
+    let [mut cold, mut making, mut start, mut suspend, mut wake, mut byte]: [Sample; 6] = Default::default();
     let mut saved = 0;
+    let mut kept = 0;
     let mut memory = 0;
     for _ in 0..ROUNDS {
+        template(false)?;
         call(&["stop"])?;
         cold.push(ping()?);
+        template(true)?;
+        call(&["stop"])?;
+        making.push(ping()?);
+        kept = kept.max(kept_template(&state)?);
+        call(&["stop"])?;
+        start.push(ping()?);
         let mut api = Api::connect(&socket)?;
         api.call("POST", &format!("/containers/{id}/start"), None)?;
         drop(api);
@@ -67,13 +79,27 @@ pub fn bench() -> anyhow::Result<()> {
     }
     println!("wake: the first answer of a guest that did not run, with a container that serves a port");
     println!("  boot → /_ping     {cold}");
+    println!("  the same, making  {making}   (a template, once)");
+    println!("  start → /_ping    {start}   (from the template)");
     println!("  suspend           {suspend}");
     println!("  wake → /_ping     {wake}");
     println!("  wake → first byte {byte}   (of the published port)");
+    println!("  ratio             {:8.2}     (start from the template to boot, goal ≤ 0.30)", start.ratio(&cold));
     println!("  ratio             {:8.2}     (wake to boot, goal ≤ 0.30)", wake.ratio(&cold));
     println!("  memory            {:8} MiB of QEMU while it runs, none asleep", memory >> 20);
-    println!("  disk              {:8} MiB asleep", saved >> 20);
+    println!("  disk              {:8} MiB asleep, {} MiB of the template", saved >> 20, kept >> 20);
     Ok(())
+}
+
+/// Bytes of the template, which is kept behind everybody's back.
+fn kept_template(state: &Path) -> anyhow::Result<u64> {
+    let directory = state.join("machine/template");
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while !directory.join("state.json").exists() {
+        ensure!(Instant::now() < deadline, "no template is kept");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    Ok(std::fs::metadata(directory.join("ram"))?.blocks() * 512)
 }
 
 /// A container that gives back what it is sent.

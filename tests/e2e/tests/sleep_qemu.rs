@@ -249,6 +249,62 @@ fn a_guest_that_slept_goes_on_and_its_clients_see_a_delay_only() {
     });
 }
 
+/// What must not be the same in two guests that began with one template.
+const UNIQUE: &str = r#"
+cat /proc/sys/kernel/random/boot_id
+head -c 32 /dev/urandom | md5sum
+"#;
+
+#[test]
+fn starts_from_one_template_share_nothing_that_is_random_and_have_the_disk_as_it_is() {
+    on_guest(r#"{}"#, |guest| {
+        let kept = guest.daemon.state().join("machine/template/state.json");
+        wait_until("the template to be kept", BOOT, || kept.exists().then_some(()))?;
+        let status = guest.status()?;
+        ensure!(status.contains("Boot:") && status.contains("Template:"), "{status}");
+        let mut seen = std::collections::HashSet::new();
+        let mut unique = |guest: &Guest, round: u32| -> anyhow::Result<()> {
+            let text = guest.docker.sh("run --rm busybox", UNIQUE)?.ok()?.out();
+            let id = guest.docker.run(&format!("create --name c{round} busybox true"))?.ok()?.out();
+            for word in text.split_whitespace().chain([id.trim()]).filter(|word| word.len() > 16) {
+                ensure!(seen.insert(word.to_owned()), "{word} comes again in round {round}:\n{text}");
+            }
+            Ok(())
+        };
+        unique(guest, 10)?;
+        for round in 11..11 + rounds("SKIFF_STARTS", 2) {
+            guest.docker.sh("run --rm -v vol:/v busybox", &format!("echo {round} >/v/round; sync"))?.ok()?;
+            guest.machine("stop")?.ok()?;
+            let said = guest.docker.command("run --rm -v vol:/v busybox cat /v/round").timeout(BOOT).run()?.ok()?.out();
+            ensure!(said.trim() == round.to_string(), "the disk is an old one: {said:?}");
+            let status = guest.status()?;
+            ensure!(status.contains("Start:") && status.contains("from the template"), "{status}");
+            unique(guest, round)?;
+        }
+        // Containers come back by their policies, as after a boot.
+        guest.docker.run("run -d --name always --restart always busybox sleep 100000")?.ok()?;
+        guest.machine("stop")?.ok()?;
+        guest.docker.command("ps").timeout(BOOT).run()?.ok()?;
+        wait_until("the container to be started again", BOOT, || {
+            guest.docker.inspect("always", "{{.State.Status}}").ok().filter(|status| status == "running")
+        })?;
+        guest.docker.run("rm -f always")?.ok()?;
+
+        // Damage costs a boot, and the next template.
+        guest.machine("stop")?.ok()?;
+        let ram = guest.daemon.state().join("machine/template/ram");
+        let length = fs::metadata(&ram)?.len();
+        fs::File::options().write(true).open(&ram)?.set_len(length / 2)?;
+        guest.docker.command("ps").timeout(BOOT).run()?.ok()?;
+        let status = guest.status()?;
+        ensure!(status.contains("Boot:") && status.contains("No template:"), "{status}");
+        wait_until("another template", BOOT, || kept.exists().then_some(()))?;
+        guest.machine("prune")?.ok()?;
+        ensure!(!ram.exists(), "the template takes space");
+        Ok(())
+    });
+}
+
 #[test]
 fn a_sleep_whose_disk_moved_on_is_never_woken() {
     on_guest(r#"{"idle": "sleep", "idle_stop_seconds": 2}"#, |guest| {

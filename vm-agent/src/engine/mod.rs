@@ -14,6 +14,7 @@ use skiff_images::{Dial, ProxyDial, Store, TcpDial, Trust};
 use skiff_supervisor::Client;
 use tokio::net::UnixListener;
 
+use crate::held::Held;
 use crate::modules;
 
 mod adapter;
@@ -47,6 +48,9 @@ pub struct Options {
     /// Registry to ask before Docker Hub
     #[arg(long)]
     registry_mirror: Vec<String>,
+    /// File that tells not to use the root yet, as long as it exists
+    #[arg(long)]
+    held: Option<PathBuf>,
 }
 
 /// Serves until the supervisor says stop, or is gone.
@@ -55,6 +59,9 @@ pub fn run(options: Options) -> anyhow::Result<()> {
     // Before anything else is opened: the descriptors are known by number.
     let supervisor = Client::from_env()?;
     crate::logging::init();
+    if let Some(mark) = &options.held {
+        Held::at(mark).wait();
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()

@@ -13,6 +13,8 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 
 use super::sleep::Sleeper;
+use crate::held::Held;
+use crate::layout::GUEST_HELD;
 use crate::ssh::AuthorizedKeys;
 
 /// The longest request line in bytes.
@@ -78,9 +80,18 @@ async fn answer(line: &[u8], context: &Context<'_>) -> anyhow::Result<Value> {
             if context.in_guest {
                 let clock = set_clock(unix_ns);
                 // Whatever fails, containers go on.
-                context.sleeper.wake(&seed)?;
-                clock?;
+                let stirred = context.sleeper.wake(&seed);
+                let held = Held::at(GUEST_HELD.as_ref());
+                tokio::task::spawn_blocking(move || held.end()).await??;
+                stirred.and(clock)?;
             }
+            Ok(json!({}))
+        }
+        Some("template") => {
+            if !context.in_guest {
+                bail!("this host is not ours to save");
+            }
+            Held::at(GUEST_HELD.as_ref()).ready().await?;
             Ok(json!({}))
         }
         Some("authorize") => {
@@ -116,7 +127,8 @@ fn hello() -> anyhow::Result<Value> {
     let uptime = std::fs::read_to_string("/proc/uptime")?;
     let uptime: f64 = uptime.split_whitespace().next().context("/proc/uptime is empty")?.parse()?;
     let kernel = rustix::system::uname().release().to_string_lossy().into_owned();
-    Ok(json!({"version": env!("CARGO_PKG_VERSION"), "kernel": kernel, "uptime": uptime}))
+    let held = Held::at(GUEST_HELD.as_ref()).holds();
+    Ok(json!({"version": env!("CARGO_PKG_VERSION"), "kernel": kernel, "uptime": uptime, "held": held}))
 }
 
 fn set_clock(unix_ns: u64) -> anyhow::Result<()> {

@@ -72,7 +72,7 @@ async fn route(options: Options) -> anyhow::Result<()> {
     let Some(name) = options.transport.strip_prefix("virtio:") else {
         bail!("unknown transport {}", options.transport);
     };
-    let ssh = SshServer::new(keys.clone())?;
+    let ssh = SshServer::new(keys.clone());
     let sleeper = Arc::new(sleep::Sleeper::new());
     let router = Arc::new(Router {
         docker_socket,

@@ -97,10 +97,9 @@ impl Health {
         Self { status: HealthStatus::Starting, failing_streak: 0, log }
     }
 
-    /// Takes a check into account.
-    fn record(&mut self, check: Check, plan: &Plan, run_began: u64) {
+    /// Takes a check into account that began `age` after the start of the run.
+    fn record(&mut self, check: Check, plan: &Plan, age: Duration) {
         let succeeded = check.exit_code == 0;
-        let age = Duration::from_nanos(check.start.saturating_sub(run_began));
         self.log.push(check);
         let surplus = self.log.len().saturating_sub(KEPT);
         self.log.drain(..surplus);
@@ -232,13 +231,13 @@ mod tests {
     fn retries_failures_in_a_row_are_unhealthy_and_one_success_mends_it() {
         let plan = plan(HealthConfig { retries: Some(2), ..HealthConfig::default() });
         let mut health = Health::begin(None);
-        health.record(ended(1, 1), &plan, 0);
+        health.record(ended(1, 1), &plan, Duration::ZERO);
         assert_eq!((health.status, health.failing_streak), (HealthStatus::Starting, 1));
-        health.record(ended(1, 2), &plan, 0);
+        health.record(ended(1, 2), &plan, Duration::ZERO);
         assert_eq!(health.status, HealthStatus::Unhealthy);
-        health.record(ended(0, 3), &plan, 0);
+        health.record(ended(0, 3), &plan, Duration::ZERO);
         assert_eq!((health.status, health.failing_streak), (HealthStatus::Healthy, 0));
-        health.record(ended(1, 4), &plan, 0);
+        health.record(ended(1, 4), &plan, Duration::ZERO);
         assert_eq!(health.status, HealthStatus::Healthy);
     }
 
@@ -251,11 +250,11 @@ mod tests {
             ..HealthConfig::default()
         });
         let mut health = Health::begin(None);
-        health.record(ended(1, 5), &plan, 0);
+        health.record(ended(1, 5), &plan, Duration::from_secs(5));
         assert_eq!((health.status, health.failing_streak), (HealthStatus::Starting, 0));
         assert_eq!(plan.pause(health.status, Duration::from_secs(5)), Duration::from_secs(1));
         assert_eq!(plan.pause(health.status, Duration::from_secs(10)), INTERVAL);
-        health.record(ended(1, 10), &plan, 0);
+        health.record(ended(1, 10), &plan, Duration::from_secs(10));
         assert_eq!(health.status, HealthStatus::Unhealthy);
     }
 
@@ -264,7 +263,7 @@ mod tests {
         let plan = plan(HealthConfig::default());
         let mut health = Health::begin(None);
         for at in 0..8 {
-            health.record(ended(0, at), &plan, 0);
+            health.record(ended(0, at), &plan, Duration::ZERO);
         }
         assert_eq!(health.log.iter().map(|check| check.start / SECOND).collect::<Vec<_>>(), [3, 4, 5, 6, 7]);
         let again = Health::begin(Some(health));

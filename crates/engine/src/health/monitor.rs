@@ -7,6 +7,7 @@ use super::{Check, Health, HealthStatus, NO_EXIT, Plan};
 use crate::clock;
 use crate::container::Container;
 use crate::engine::Engine;
+use crate::process;
 use crate::state::Status;
 
 impl Engine {
@@ -36,9 +37,12 @@ impl Engine {
             let record = container.record();
             let began = record.state.started_at.unwrap_or(0);
             let status = record.state.health.as_ref().map_or(HealthStatus::Starting, |health| health.status);
-            let age = Duration::from_nanos(clock::now_ns().saturating_sub(began));
+            let pid = record.state.pid;
+            let age = || process::age(pid).unwrap_or_else(|| Duration::from_nanos(clock::now_ns().saturating_sub(began)));
+            let pause = plan.pause(status, age());
             drop(record);
-            tokio::time::sleep(plan.pause(status, age)).await;
+            tokio::time::sleep(pause).await;
+            let age = age();
             let start = clock::now_ns();
             let probed = self.probe(container, &plan.command, plan.timeout).await;
             let (exit_code, output) = probed.unwrap_or_else(|error| (NO_EXIT, error.message));
@@ -49,16 +53,16 @@ impl Engine {
             {
                 return;
             }
-            self.record_check(container, check, plan, began);
+            self.record_check(container, check, plan, age);
         }
     }
 
-    fn record_check(&self, container: &Arc<Container>, check: Check, plan: &Plan, began: u64) {
+    fn record_check(&self, container: &Arc<Container>, check: Check, plan: &Plan, age: Duration) {
         let (mut before, mut after) = (HealthStatus::Starting, HealthStatus::Starting);
         let record = container.change(|record| {
             let health = record.state.health.get_or_insert_with(|| Health::begin(None));
             before = health.status;
-            health.record(check, plan, began);
+            health.record(check, plan, age);
             after = health.status;
         });
         self.store_later(&record);

@@ -167,6 +167,14 @@ impl Client {
         self.run(&Request::Suspend {}, progress(on_progress)).await
     }
 
+    /// Removes the template that starts begin with.
+    ///
+    /// # Errors
+    /// As [`Client::run`].
+    pub async fn prune(self) -> Result<(), ClientError> {
+        self.run(&Request::Prune {}, progress(|_| {})).await
+    }
+
     /// Stops the guest and starts it again.
     ///
     /// # Errors

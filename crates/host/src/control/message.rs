@@ -22,6 +22,8 @@ pub enum Request {
     Stop {},
     /// Save the guest with everything that runs in it, and end its process.
     Suspend {},
+    /// Remove the template that starts begin with; the next boot makes another one.
+    Prune {},
     /// Stop the guest, then start it.
     Restart {
         /// Forget that an accelerator failed before.
@@ -296,6 +298,18 @@ pub struct MachineStatus {
     /// Why a guest that was asleep was booted instead.
     #[serde(default)]
     pub wake_note: Option<String>,
+    /// What the template that starts begin with takes on the host in bytes.
+    #[serde(default)]
+    pub template_bytes: Option<u64>,
+    /// Seconds since it was made.
+    #[serde(default)]
+    pub template_seconds: Option<u64>,
+    /// Whether the last start began with the template.
+    #[serde(default)]
+    pub templated: bool,
+    /// Why it did not, where there is something to tell.
+    #[serde(default)]
+    pub template_note: Option<String>,
     /// What the guest says of itself, when it runs and answers.
     pub guest: Option<GuestStatus>,
 }

@@ -89,6 +89,7 @@ impl Server {
             }
             Request::Stop {} => self.watched(&mut client, self.machine.stop()).await?,
             Request::Suspend {} => self.watched(&mut client, self.machine.suspend()).await?,
+            Request::Prune {} => self.machine.prune().await.map_err(|error| failure(&error)),
             Request::Restart { retry_accelerator } => {
                 let restart = async {
                     self.machine.stop().await?;
@@ -224,6 +225,7 @@ impl Server {
         let is_virtual = self.image_version.is_some();
         let disk = DiskSize::of(&self.paths.disk()).filter(|_| is_virtual);
         let saved = self.machine.saved().filter(|_| is_virtual);
+        let template = self.machine.template().filter(|_| is_virtual);
         let cannot_sleep = self.machine.cannot_save();
         MachineStatus {
             state: state(snapshot.phase),
@@ -247,6 +249,10 @@ impl Server {
             cannot_sleep: cannot_sleep.map(str::to_owned),
             woken: snapshot.woken,
             wake_note: snapshot.wake_note,
+            template_bytes: template.map(|template| template.bytes),
+            template_seconds: template.map(|template| template.at.elapsed().unwrap_or_default().as_secs()),
+            templated: snapshot.templated,
+            template_note: snapshot.template_note,
             guest,
         }
     }

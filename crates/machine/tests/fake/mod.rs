@@ -37,6 +37,12 @@ pub struct Fake {
     pub paused: AtomicU64,
     /// Guests that were woken.
     pub wakes: AtomicU64,
+    /// Guests that began with a template.
+    pub templated: AtomicU64,
+    /// Whether guests can become templates.
+    pub is_template: AtomicBool,
+    /// Whether those that begin with it never speak.
+    pub template_is_mute: AtomicBool,
     /// How long a save takes.
     pub save: Mutex<Duration>,
     /// Whether the next save fails.
@@ -93,6 +99,7 @@ struct FakeBackend(Arc<Fake>);
 pub struct Inner {
     exit: watch::Sender<Option<ExitReason>>,
     halted: AtomicBool,
+    mute: bool,
 }
 
 impl Inner {
@@ -129,8 +136,10 @@ impl Backend for FakeBackend {
             if self.0.wake_fails.swap(false, Ordering::SeqCst) {
                 return Err(Error::Changed { what: "the weather" });
             }
-            self.0.wakes.fetch_add(1, Ordering::SeqCst);
-            let inner = Arc::new(Inner { exit: watch::channel(None).0, halted: AtomicBool::new(true) });
+            let count = if restore.template { &self.0.templated } else { &self.0.wakes };
+            count.fetch_add(1, Ordering::SeqCst);
+            let mute = restore.template && self.0.template_is_mute.load(Ordering::SeqCst);
+            let inner = Arc::new(Inner { exit: watch::channel(None).0, halted: AtomicBool::new(true), mute });
             *self.0.running.lock().unwrap() = Some(Arc::clone(&inner));
             return Ok(Box::new(FakeGuest { fake: Arc::clone(&self.0), inner, adopted: false }));
         }
@@ -146,7 +155,7 @@ impl Backend for FakeBackend {
                 evidence: Box::new(Evidence { console: "last words".to_owned(), stderr: String::new() }),
             });
         }
-        let inner = Arc::new(Inner { exit: watch::channel(None).0, halted: AtomicBool::new(false) });
+        let inner = Arc::new(Inner { exit: watch::channel(None).0, halted: AtomicBool::new(false), mute: false });
         *self.0.running.lock().unwrap() = Some(Arc::clone(&inner));
         Ok(Box::new(FakeGuest { fake: Arc::clone(&self.0), inner, adopted: false }))
     }
@@ -228,7 +237,7 @@ impl Guest for FakeGuest {
 }
 
 async fn agent(io: tokio::io::DuplexStream, fake: Arc<Fake>, inner: Arc<Inner>) {
-    if fake.mute.load(Ordering::SeqCst) {
+    if inner.mute || fake.mute.load(Ordering::SeqCst) {
         let _io = io;
         std::future::pending::<()>().await;
         return;
@@ -262,6 +271,7 @@ async fn answer(incoming: Incoming, fake: Arc<Fake>, inner: Arc<Inner>) {
                         json!({"containers_running": containers, "containers_paused": paused, "connections": 0})
                     }
                     "listeners" => json!({"listeners": [{"transport": "tcp", "address": "127.0.0.1:80"}]}),
+                    "template" if !fake.is_template.load(Ordering::SeqCst) => json!({"error": "unknown request"}),
                     "trim" => json!({"error": "no disk"}),
                     _ => json!({}),
                 };

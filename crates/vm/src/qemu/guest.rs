@@ -215,15 +215,8 @@ impl Guest for QemuGuest {
         create_private(path).map_err(failed)?;
         self.halted.store(true, Ordering::Relaxed);
         migrate::run(&self.qmp, "stop", Value::Null).await?;
+        // QEMU has flushed the disk and lets go of it.
         migrate::save(&self.qmp, path).await?;
-        // QEMU has flushed the disk and let go of it.
-        let written = path.to_owned();
-        let synced = tokio::task::spawn_blocking(move || {
-            // Windows wants a descriptor that could write for it.
-            OpenOptions::new().write(true).open(written)?.sync_all()
-        })
-        .await;
-        synced.unwrap_or_else(|_| Err(io::ErrorKind::Other.into())).map_err(failed)?;
         Ok(key)
     }
 

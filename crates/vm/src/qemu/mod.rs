@@ -31,7 +31,8 @@ use self::{
     verdict::{HostFacts, Verdict},
 };
 use crate::{
-    Accelerator, Backend, Endpoint, Error, Guest, GuestConfig, Identity, Process, Progress, Result, Step,
+    Accelerator, Backend, Endpoint, Error, Guest, GuestConfig, Identity, Process, Progress, Restore, Result,
+    Step,
     record::{Record, remove},
 };
 
@@ -217,17 +218,26 @@ impl Backend for Qemu {
         let facts = host::facts(&version);
         let plan = match self.accelerator {
             Some(accelerator) => verdict::Plan { attempts: vec![accelerator], note: None },
-            // It slept as it ran.
-            None if config.restore.is_some() => {
-                let saved = config.restore.iter().map(|restore| restore.key.accelerator);
-                verdict::Plan { attempts: saved.collect(), note: None }
+            None => {
+                let plan = verdict::plan(
+                    host::hardware(),
+                    Verdict::load(&self.files.verdict).as_ref(),
+                    &facts,
+                    config.retry_accelerator,
+                );
+                match &config.restore {
+                    None => plan,
+                    // A boot would be a better start than this.
+                    Some(Restore { template: true, key, .. }) if plan.attempts.first() != Some(&key.accelerator) => {
+                        return Err(Error::Changed { what: "the accelerator" });
+                    }
+                    Some(Restore { template: true, key, .. }) => {
+                        verdict::Plan { attempts: vec![key.accelerator], note: plan.note }
+                    }
+                    // It slept as it ran.
+                    Some(restore) => verdict::Plan { attempts: vec![restore.key.accelerator], note: None },
+                }
             }
-            None => verdict::plan(
-                host::hardware(),
-                Verdict::load(&self.files.verdict).as_ref(),
-                &facts,
-                config.retry_accelerator,
-            ),
         };
         let mut note = plan.note;
         let mut failed = None;

@@ -15,6 +15,7 @@ use crate::terminal::{print_line, warn};
 #[derive(Debug, Subcommand)]
 pub enum Machine {
     Logs(Logs),
+    Prune(Prune),
     Restart(Restart),
     Resume(Resume),
     Ssh(ssh::Ssh),
@@ -54,6 +55,13 @@ pub struct Suspend {}
 #[derive(Debug, Clone, Args)]
 #[command(override_usage = "skiff machine resume")]
 pub struct Resume {}
+
+/// Remove the template that the machine is started from
+///
+/// The next start boots the machine and makes another one. What sleeps is removed by `machine stop`.
+#[derive(Debug, Clone, Args)]
+#[command(override_usage = "skiff machine prune")]
+pub struct Prune {}
 
 /// Stop the machine and start it again
 #[derive(Debug, Clone, Args)]
@@ -97,6 +105,7 @@ impl Machine {
     pub async fn run(&self, context: &Context) -> Result<(), Error> {
         match self {
             Machine::Logs(args) => logs(context, args).await,
+            Machine::Prune(_) => prune(context).await,
             Machine::Restart(args) => restart(context, args).await,
             Machine::Resume(_) => start(context, &Start { retry_accelerator: false }).await,
             Machine::Ssh(args) => ssh::run(context, args).await,
@@ -112,6 +121,10 @@ async fn start(context: &Context, args: &Start) -> Result<(), Error> {
     let control = context.daemon().await?;
     let mut line = ProgressLine::new();
     control.start(args.retry_accelerator, |step| line.show(&step)).await.map_err(control_failed)
+}
+
+async fn prune(context: &Context) -> Result<(), Error> {
+    context.daemon().await?.prune().await.map_err(control_failed)
 }
 
 async fn suspend(context: &Context) -> Result<(), Error> {

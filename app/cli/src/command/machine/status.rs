@@ -98,8 +98,18 @@ fn describe(status: &HostStatus) -> String {
     }
     line("No sleep", machine.cannot_sleep.clone().unwrap_or_default());
     line("No wake", machine.wake_note.clone().unwrap_or_default());
-    let start = if machine.woken { "Wake" } else { "Boot" };
-    line(start, machine.boot_ms.map(|ms| format!("{:.2} s", ms as f64 / 1000.0)).unwrap_or_default());
+    if let Some(size) = machine.template_bytes {
+        let age = machine.template_seconds.map(|age| format!(", {} old", spell(age))).unwrap_or_default();
+        line("Template", format!("{}{age}", bytes(size)));
+    }
+    line("No template", machine.template_note.clone().unwrap_or_default());
+    let (start, how) = match (machine.woken, machine.templated) {
+        (true, _) => ("Wake", ""),
+        (_, true) => ("Start", ", from the template"),
+        _ => ("Boot", ""),
+    };
+    let took = machine.boot_ms.map(|ms| format!("{:.2} s{how}", ms as f64 / 1000.0));
+    line(start, took.unwrap_or_default());
     let idle = match machine.idle_stop_seconds {
         Some(seconds) => format!("after {} without containers and connections", spell(seconds)),
         None => "never".to_owned(),
@@ -158,6 +168,10 @@ mod tests {
                 cannot_sleep: None,
                 woken: false,
                 wake_note: None,
+                template_bytes: None,
+                template_seconds: None,
+                templated: false,
+                template_note: None,
                 guest: None,
             },
         };
@@ -175,6 +189,11 @@ mod tests {
             saved_seconds: Some(61),
             idle_sleeps: true,
             wake_note: Some("the disk was used since".into()),
+            boot_ms: Some(612),
+            template_bytes: Some(80 << 20),
+            template_seconds: Some(7),
+            templated: true,
+            template_note: Some("its description cannot be read".into()),
             ..asleep.machine
         };
         let text = describe(&asleep);
@@ -182,6 +201,9 @@ mod tests {
             "Machine:      asleep for 1 min 1 s\n",
             "Saved:        64MiB, 1 min 1 s old\n",
             "No wake:      the disk was used since\n",
+            "Template:     80MiB, 7 s old\n",
+            "No template:  its description cannot be read\n",
+            "Start:        0.61 s, from the template\n",
             "Idle sleep:   after 5 min 0 s without containers and connections\n",
         ] {
             assert!(text.contains(line), "{line:?} in {text:?}");
