@@ -190,6 +190,8 @@ mod tests {
         assert!(own.command.contains("engine"), "{}", own.command);
         assert!(own.began_after_boot() + booted_at() > 1_600_000_000);
         assert!(in_namespace_of(pid).contains(&pid));
+        assert!(age(pid).unwrap() <= age(1).unwrap(), "nobody is older than the first process");
+        assert_eq!(age(-1), None);
     }
 
     #[test]

@@ -142,7 +142,8 @@ pub(crate) async fn start(
             }
         }
     }
-    let (config, wants_template) = prepare(options, selected, retry_accelerator, Disk::Grow, reporter).await?;
+    let (config, wants_template) =
+        prepare(options, selected, retry_accelerator, Disk::Grow, reporter).await?;
     let wants_template = wants_template && selected.backend.cannot_save().is_none();
     let mut template_note = None;
     if !wants_template {
@@ -305,10 +306,9 @@ pub(crate) async fn up(
         let mut sessions = Sessions::new(transport);
         let link = sessions.next().await?;
         tracing::debug!(elapsed_ms = reporter.began.elapsed().as_millis() as u64, "linked");
-        let hello = greet(&link, &options.authorized_keys).await.map_err(|reason| Error::Held {
-            reason,
-            console: guest.console_tail(),
-        })?;
+        let hello = greet(&link, &options.authorized_keys)
+            .await
+            .map_err(|reason| Error::Held { reason, console: guest.console_tail() })?;
         Ok::<_, Error>((sessions, link, hello))
     };
     let result = tokio::select! {
@@ -323,7 +323,17 @@ pub(crate) async fn up(
         Ok((sessions, link, hello)) => {
             let took = reporter.began.elapsed();
             reporter.step("ready");
-            Ok(Booted { guest, sessions, link, hello, took, woken: false, wake_note: None, templated: false, template_note: None })
+            Ok(Booted {
+                guest,
+                sessions,
+                link,
+                hello,
+                took,
+                woken: false,
+                wake_note: None,
+                templated: false,
+                template_note: None,
+            })
         }
         Err(error) => {
             guest.stop(Duration::from_secs(3)).await.map_err(Error::Stop)?;

@@ -443,7 +443,8 @@ impl Driver {
     }
 
     fn runs(&mut self, booted: Booted, trigger: Trigger) {
-        let Booted { guest, sessions, link, hello, took, woken, wake_note, templated, template_note } = booted;
+        let Booted { guest, sessions, link, hello, took, woken, wake_note, templated, template_note } =
+            booted;
         let watched = Arc::clone(&guest);
         let waiter = self.spawn(async move { Event::GuestEnded(watched.wait().await) });
         let serve = session::serve(

@@ -134,7 +134,9 @@ impl Error {
     pub fn detail(&self) -> Option<String> {
         let text = match self {
             Self::Start(error) => error.evidence()?.text(),
-            Self::NoAgent { console, .. } | Self::LinkLost { console } | Self::Held { console, .. } => console.clone(),
+            Self::NoAgent { console, .. } | Self::LinkLost { console } | Self::Held { console, .. } => {
+                console.clone()
+            }
             Self::Ended { exit } => exit.tail.clone(),
             _ => return None,
         };

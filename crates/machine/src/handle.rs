@@ -14,7 +14,9 @@ use skiff_settings::Paths;
 use skiff_vm::Description;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
-use crate::{Error, Phase, SavedInfo, backend::Selected, control, driver::Driver, saved::Store, template::Templates};
+use crate::{
+    Error, Phase, SavedInfo, backend::Selected, control, driver::Driver, saved::Store, template::Templates,
+};
 
 /// Takes the streams that the guest opens; called on the machine's task, so it must not block.
 pub type IncomingHandler = Arc<dyn Fn(Link, Incoming) + Send + Sync>;

@@ -14,7 +14,8 @@ use crate::Error;
 /// Longest accepted description in bytes.
 const LONGEST: u64 = 1 << 20;
 /// Tells backup programs that the directory is not worth keeping (the Cache Directory Tagging Specification).
-const CACHE_TAG: &str = "Signature: 8a477f597d28d172789f06886806bc55\n# Of Skiff's machine: worth nothing elsewhere or later.\n";
+const CACHE_TAG: &str =
+    "Signature: 8a477f597d28d172789f06886806bc55\n# Of Skiff's machine: worth nothing elsewhere or later.\n";
 
 /// What is kept of a guest, for displays.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -215,7 +215,6 @@ enum Lasting {
     Later,
 }
 
-
 #[cfg(test)]
 mod tests {
     use std::{path::Path, time::Duration};

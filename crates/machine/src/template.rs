@@ -200,7 +200,9 @@ pub(crate) async fn start(
     let found = match templates.find() {
         Ok(Some(found)) => found,
         Ok(None) if templates.has_failed_enough() => {
-            return Err(Missed::None(Some("guests did not come up from it, it is made again tomorrow".to_owned())));
+            return Err(Missed::None(Some(
+                "guests did not come up from it, it is made again tomorrow".to_owned(),
+            )));
         }
         Ok(None) => return Err(Missed::None(None)),
         Err(reason) => {

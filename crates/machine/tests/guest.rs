@@ -113,7 +113,9 @@ async fn guest_boots_and_stops_and_leaves_nothing() {
     let left: Vec<_> = std::fs::read_dir(state.paths().machine_dir())
         .unwrap()
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-        .filter(|name| !["disk.img", "generation", "verdict.json", "image.json", "template"].contains(&name.as_str()))
+        .filter(|name| {
+            !["disk.img", "generation", "verdict.json", "image.json", "template"].contains(&name.as_str())
+        })
         .collect();
     assert_eq!(left, Vec::<String>::new());
 }

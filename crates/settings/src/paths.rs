@@ -131,6 +131,11 @@ impl Paths {
         self.machine_dir().join("saved")
     }
 
+    /// Returns the file with the published ports of the guest that sleeps.
+    pub fn saved_ports(&self) -> PathBuf {
+        self.saved_dir().join("ports.json")
+    }
+
     /// Returns the directory of the guest that starts begin with.
     pub fn template_dir(&self) -> PathBuf {
         self.machine_dir().join("template")

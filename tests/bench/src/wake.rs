@@ -84,7 +84,10 @@ pub fn bench() -> anyhow::Result<()> {
     println!("  suspend           {suspend}");
     println!("  wake → /_ping     {wake}");
     println!("  wake → first byte {byte}   (of the published port)");
-    println!("  ratio             {:8.2}     (start from the template to boot, goal ≤ 0.30)", start.ratio(&cold));
+    println!(
+        "  ratio             {:8.2}     (start from the template to boot, goal ≤ 0.30)",
+        start.ratio(&cold)
+    );
     println!("  ratio             {:8.2}     (wake to boot, goal ≤ 0.30)", wake.ratio(&cold));
     println!("  memory            {:8} MiB of QEMU while it runs, none asleep", memory >> 20);
     println!("  disk              {:8} MiB asleep, {} MiB of the template", saved >> 20, kept >> 20);

@@ -6,7 +6,7 @@
 #![cfg(target_os = "linux")]
 
 use std::fs;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -239,9 +239,11 @@ fn a_guest_that_slept_goes_on_and_its_clients_see_a_delay_only() {
             guest.status().ok().filter(|status| status.contains("asleep"))
         })?;
         ensure!(guest.daemon.qemu_pids().is_empty(), "looking wakes the guest");
+        // Its ports are bound by the new daemon, and who comes wakes it.
+        wait_until("the port to be bound", BOOT, || TcpListener::bind(("127.0.0.1", port)).err())?;
+        ensure!(get(port, "x")?.starts_with("word"), "the port is not published again");
         ensure!(started("writer")? == before[2], "it did not wake");
         let acknowledged = guest.goes_on("writer")?;
-        ensure!(get(port, "x")?.starts_with("word"), "the port is not published again");
         guest.docker.run("kill writer talker")?.ok()?;
         let rows = guest.rows()?;
         ensure!(rows >= acknowledged, "{acknowledged} rows were acknowledged, {rows} are there");
@@ -275,7 +277,13 @@ fn starts_from_one_template_share_nothing_that_is_random_and_have_the_disk_as_it
         for round in 11..11 + rounds("SKIFF_STARTS", 2) {
             guest.docker.sh("run --rm -v vol:/v busybox", &format!("echo {round} >/v/round; sync"))?.ok()?;
             guest.machine("stop")?.ok()?;
-            let said = guest.docker.command("run --rm -v vol:/v busybox cat /v/round").timeout(BOOT).run()?.ok()?.out();
+            let said = guest
+                .docker
+                .command("run --rm -v vol:/v busybox cat /v/round")
+                .timeout(BOOT)
+                .run()?
+                .ok()?
+                .out();
             ensure!(said.trim() == round.to_string(), "the disk is an old one: {said:?}");
             let status = guest.status()?;
             ensure!(status.contains("Start:") && status.contains("from the template"), "{status}");

@@ -882,6 +882,10 @@ export type MachineStatus = {
     cannot_sleep?: string | null;
     woken?: boolean;
     wake_note?: string | null;
+    template_bytes?: number | null;
+    template_seconds?: number | null;
+    templated?: boolean;
+    template_note?: string | null;
     guest?: GuestStatus | null;
 };
 
@@ -1092,6 +1096,7 @@ export type Request =
 })
     | ({ op: "stop" } & object)
     | ({ op: "suspend" } & object)
+    | ({ op: "prune" } & object)
     | ({ op: "restart" } & {
     retry_accelerator?: boolean;
 })

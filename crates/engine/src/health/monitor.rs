@@ -38,7 +38,10 @@ impl Engine {
             let began = record.state.started_at.unwrap_or(0);
             let status = record.state.health.as_ref().map_or(HealthStatus::Starting, |health| health.status);
             let pid = record.state.pid;
-            let age = || process::age(pid).unwrap_or_else(|| Duration::from_nanos(clock::now_ns().saturating_sub(began)));
+            let age = || {
+                process::age(pid)
+                    .unwrap_or_else(|| Duration::from_nanos(clock::now_ns().saturating_sub(began)))
+            };
             let pause = plan.pause(status, age());
             drop(record);
             tokio::time::sleep(pause).await;

@@ -177,7 +177,7 @@ async fn run_until(
     machine_options.busy = services.busy();
     let image_version = selected.image.as_ref().map(|image| image.version().to_owned());
     let machine = Machine::spawn(machine_options, selected);
-    services.start(&machine);
+    services.start(&machine, paths.saved_ports());
     write_context(options, &docker_socket);
     let containers = Arc::new(Containers::new(machine.clone()));
     names.start(&machine, &containers, paths);

@@ -88,9 +88,9 @@ impl Services {
         }
     }
 
-    /// Keeps ports bound while this machine sleeps.
-    pub(crate) fn start(&self, machine: &Machine) {
-        self.parked.start(machine);
+    /// Keeps ports bound while this machine sleeps; their list is in this file.
+    pub(crate) fn start(&self, machine: &Machine, list: std::path::PathBuf) {
+        self.parked.start(machine, list, &self.names);
     }
 
     /// Counts the connections between containers and the host or the outside.

@@ -155,7 +155,8 @@ impl Backend for FakeBackend {
                 evidence: Box::new(Evidence { console: "last words".to_owned(), stderr: String::new() }),
             });
         }
-        let inner = Arc::new(Inner { exit: watch::channel(None).0, halted: AtomicBool::new(false), mute: false });
+        let inner =
+            Arc::new(Inner { exit: watch::channel(None).0, halted: AtomicBool::new(false), mute: false });
         *self.0.running.lock().unwrap() = Some(Arc::clone(&inner));
         Ok(Box::new(FakeGuest { fake: Arc::clone(&self.0), inner, adopted: false }))
     }
@@ -271,7 +272,9 @@ async fn answer(incoming: Incoming, fake: Arc<Fake>, inner: Arc<Inner>) {
                         json!({"containers_running": containers, "containers_paused": paused, "connections": 0})
                     }
                     "listeners" => json!({"listeners": [{"transport": "tcp", "address": "127.0.0.1:80"}]}),
-                    "template" if !fake.is_template.load(Ordering::SeqCst) => json!({"error": "unknown request"}),
+                    "template" if !fake.is_template.load(Ordering::SeqCst) => {
+                        json!({"error": "unknown request"})
+                    }
                     "trim" => json!({"error": "no disk"}),
                     _ => json!({}),
                 };

@@ -228,7 +228,9 @@ impl Backend for Qemu {
                 match &config.restore {
                     None => plan,
                     // A boot would be a better start than this.
-                    Some(Restore { template: true, key, .. }) if plan.attempts.first() != Some(&key.accelerator) => {
+                    Some(Restore { template: true, key, .. })
+                        if plan.attempts.first() != Some(&key.accelerator) =>
+                    {
                         return Err(Error::Changed { what: "the accelerator" });
                     }
                     Some(Restore { template: true, key, .. }) => {

@@ -1,13 +1,19 @@
 //! Database servers in containers, used from this host through published ports and from containers by their names.
 
+use std::time::Duration;
+
 use anyhow::{Context, ensure};
 use skiff_testkit::{Finished, Program, wait_until};
 
 use super::debian::{DEBIAN, INSTALLED};
 use super::{debian, patience, skipped};
-use crate::{Subject, scenarios};
+use crate::{Chance, Subject, scenarios};
 
-scenarios![postgresql_is_used_from_the_host_and_by_name, redis_is_used_from_the_host_and_by_name];
+scenarios![
+    postgresql_is_used_from_the_host_and_by_name,
+    a_project_with_postgresql_under_load_sleeps_and_wakes_and_loses_no_row,
+    redis_is_used_from_the_host_and_by_name,
+];
 
 /// Starts the cluster that Debian's package made, for everybody.
 const POSTGRES: &str = "cd /var/lib/postgresql/*/main; version=$(cat PG_VERSION); \
@@ -84,6 +90,105 @@ fn postgresql_is_used_from_the_host_and_by_name(on: &Subject) -> anyhow::Result<
     ensure!(waiting.is_running(), "the query has ended");
     on.docker.run("kill db")?.ok()?;
     waiting.finish(on.patience(10))?.exits(2)?.complains("connection to server was lost")?;
+    Ok(())
+}
+
+/// Writes over one connection for ever, each statement a transaction of its own, and tells its number once it is committed.
+const WRITER: &str = r#"psql=$(ls -d /usr/lib/postgresql/*/bin)/psql
+$psql -qc 'create table log (n int primary key, text text, sum text)'
+n=0
+while n=$((n + 1)); do
+    echo "insert into log select $n, t, md5(t) from (select repeat(md5('$n'), $n % 97) as t) as row returning n;"
+done | $psql -Atq"#;
+
+/// A database and its writer.
+fn project() -> String {
+    // Compose would take them for its own variables.
+    let shell = |script: &str| ["bash".to_owned(), "-c".to_owned(), script.replace('$', "$$")];
+    let ready = "$(ls -d /usr/lib/postgresql/*/bin)/pg_isready -h 127.0.0.1".replace('$', "$$");
+    serde_json::json!({
+        "name": "bank",
+        "services": {
+            "db": {
+                "image": DEBIAN, "ports": ["127.0.0.1::5432"], "volumes": ["data:/var/lib/postgresql"],
+                "command": shell(POSTGRES),
+                "healthcheck": {"test": ["CMD-SHELL", ready], "interval": "2s", "timeout": "30s", "retries": 30},
+            },
+            "writer": {
+                "image": DEBIAN, "depends_on": {"db": {"condition": "service_healthy"}},
+                "environment": {"PGHOST": "db", "PGUSER": "postgres"}, "command": shell(WRITER),
+            },
+        },
+        "volumes": {"data": {}},
+    })
+    .to_string()
+}
+
+fn a_project_with_postgresql_under_load_sleeps_and_wakes_and_loses_no_row(
+    on: &Subject,
+) -> anyhow::Result<()> {
+    let Some(daemon) = on.daemon_under_test().filter(|_| on.is_guest()) else { return Ok(()) };
+    let Some(compose) = on.tool("docker-compose") else {
+        skipped("docker compose is not in target/tools (scripts/fetch-clients puts it there)");
+        return Ok(());
+    };
+    if let Err(reason) = debian::load(on)? {
+        skipped(&reason);
+        return Ok(());
+    }
+    let directory = tempfile::tempdir()?;
+    let file = directory.path().join("compose.yaml");
+    std::fs::write(&file, project())?;
+    let compose = |words: &[&str]| {
+        let program =
+            Program::new(&compose).env("DOCKER_HOST", on.docker.host()).args(["-f"]).args([file.as_os_str()]);
+        program.args(words.iter().copied()).timeout(patience(on)).run()?.ok()
+    };
+    compose(&["up", "--detach"])?;
+    let machine =
+        |command: &str| daemon.skiff(&format!("machine {command}"))?.timeout(patience(on)).run()?.ok();
+    let acknowledged = || -> anyhow::Result<u64> {
+        let said = on.docker.command("logs --tail 1 bank-writer-1").timeout(patience(on)).run()?.ok()?.out();
+        Ok(said.trim().parse().unwrap_or(0))
+    };
+    let goes_on = || -> anyhow::Result<u64> {
+        let before = acknowledged()?;
+        wait_until("the writer to go on", patience(on), || acknowledged().ok().filter(|now| *now > before))
+    };
+    goes_on()?;
+    let port = published(on, "bank-db-1", 5432)?;
+    let started = on.docker.inspect("bank-writer-1", "{{.State.StartedAt}}")?;
+    let psql = |statement: &str| {
+        let address = ["-h", "127.0.0.1", "-p", &port, "-U", "postgres", "-At", "-c", statement];
+        Program::new("psql").args(address).timeout(patience(on)).run()?.ok()
+    };
+    psql("create table visits (n int primary key)")?;
+    let mut chance = Chance::announced();
+    let rounds = std::env::var("SKIFF_SLEEPS").ok().and_then(|text| text.parse().ok()).unwrap_or(2);
+    for round in 1..=rounds {
+        std::thread::sleep(chance.below(Duration::from_millis(1500)));
+        machine("suspend")?;
+        ensure!(daemon.qemu_pids().is_empty(), "a process of the guest is left");
+        // A client of the host's comes, wakes it, and waits.
+        psql(&format!("insert into visits values ({round})"))?;
+        let known = goes_on()?;
+        let rows = psql("select max(n) from log")?.out().trim().parse::<u64>()?;
+        ensure!(rows >= known, "{known} rows were acknowledged, {rows} are there");
+    }
+    ensure!(
+        on.docker.inspect("bank-writer-1", "{{.State.StartedAt}}")? == started,
+        "the writer was started anew"
+    );
+    ensure!(on.docker.inspect("bank-db-1", "{{.State.Health.Status}}")? == "healthy");
+    on.docker.run("kill bank-writer-1")?.ok()?;
+    let known = acknowledged()?;
+    let rows = psql("select count(*) = max(n), max(n), bool_and(sum = md5(text) and text = repeat(md5(n::text), n % 97)) from log")?.out();
+    let fields: Vec<&str> = rows.trim().split('|').collect();
+    ensure!(fields.len() == 3 && fields[0] == "t" && fields[2] == "t", "rows are missing or wrong: {rows}");
+    ensure!(fields[1].parse::<u64>()? >= known, "{known} rows were acknowledged: {rows}");
+    let visits = psql("select count(*) from visits")?.out();
+    ensure!(visits.trim() == rounds.to_string(), "{visits} of {rounds} visits are there");
+    compose(&["down", "--volumes", "--timeout", "1"])?;
     Ok(())
 }
 

@@ -46,7 +46,7 @@ pub(super) async fn serve(
 ) {
     let held = match parked.claim(wish.address, wish.protocol).await {
         Some(held) => Ok(held),
-        None => bind(&wish, names).await,
+        None => bind(wish.address, wish.protocol, names).await,
     };
     let Held { bound, yielded, clients } = match held {
         Ok(held) => held,
@@ -103,16 +103,16 @@ pub(super) async fn serve(
 }
 
 /// Binds the address. Containers come before names: a port that those are served on is given up for it.
-async fn bind(wish: &Wish, names: &Names) -> io::Result<Held> {
-    let (bound, yielded) = match bind::bind(wish.address, wish.protocol) {
+async fn bind(address: SocketAddr, protocol: Protocol, names: &Names) -> io::Result<Held> {
+    let (bound, yielded) = match bind::bind(address, protocol) {
         Err(error)
             if error.kind() == io::ErrorKind::AddrInUse
-                && wish.protocol == Protocol::Tcp
-                && names.give_up(wish.address.port()) =>
+                && protocol == Protocol::Tcp
+                && names.give_up(address.port()) =>
         {
             // An aborted task lets go of its socket when it is next looked at.
             tokio::time::sleep(Duration::from_millis(20)).await;
-            bind::bind(wish.address, wish.protocol).map(|bound| (bound, true))
+            bind::bind(address, protocol).map(|bound| (bound, true))
         }
         outcome => outcome.map(|bound| (bound, false)),
     }?;

@@ -1,11 +1,16 @@
 //! Published ports of a guest that is asleep: they stay bound, and whoever comes wakes it and waits.
+//!
+//! Their list is beside the guest that sleeps, so that a daemon that is started meanwhile binds them again.
 
 use std::{
+    io,
     net::SocketAddr,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     time::Duration,
 };
 
+use serde::{Deserialize, Serialize};
 use skiff_link::{Link, Protocol};
 use skiff_machine::{Machine, Phase};
 use tokio::{
@@ -14,9 +19,12 @@ use tokio::{
 };
 
 use super::bind::{Bound, Socket};
+use crate::names::Names;
 
 /// Clients that may wait at one port; more wait in the system's queue.
 const CLIENTS: usize = 256;
+/// Longest accepted list in bytes.
+const LONGEST: u64 = 4 << 20;
 /// How long a guest that runs again may take to ask for its ports.
 const CLAIMED: Duration = Duration::from_secs(20);
 
@@ -34,20 +42,34 @@ pub(super) struct Held {
 pub(crate) struct Parked {
     ports: Mutex<Vec<Port>>,
     machine: OnceLock<Machine>,
+    /// Where their list is kept.
+    list: OnceLock<PathBuf>,
+}
+
+/// A port in the list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Listed {
+    address: SocketAddr,
+    protocol: Protocol,
 }
 
 struct Port {
-    address: SocketAddr,
-    protocol: Protocol,
+    listed: Listed,
     /// Dropped, it closes the port.
     claim: oneshot::Sender<oneshot::Sender<Held>>,
 }
 
 impl Parked {
-    /// Names the machine, and closes ports that it does not ask for any more. To be called once.
-    pub(crate) fn start(self: &Arc<Self>, machine: &Machine) {
+    /// Names the machine, binds the ports of one that is found asleep, and closes those that it does not ask for any more. To
+    /// be called once.
+    pub(crate) fn start(self: &Arc<Self>, machine: &Machine, list: PathBuf, names: &Arc<Names>) {
         if self.machine.set(machine.clone()).is_ok() {
+            // Set together with the machine.
+            let _ = self.list.set(list.clone());
             tokio::spawn(sweep(Arc::downgrade(self), machine.watch()));
+            let (parked, names, watch) = (Arc::downgrade(self), Arc::clone(names), machine.watch());
+            tokio::spawn(bind_again(parked, list, names, watch));
         }
     }
 
@@ -84,14 +106,23 @@ impl Parked {
         let address = held.bound.address;
         tracing::debug!(port = address.port(), "port waits for the guest to wake");
         tokio::spawn(wait(held, claimed, machine.clone()));
-        self.ports().push(Port { address, protocol, claim });
+        let mut ports = self.ports();
+        ports.retain(|port| !port.claim.is_closed());
+        ports.push(Port { listed: Listed { address, protocol }, claim });
+        if let Some(list) = self.list.get() {
+            let listed: Vec<Listed> = ports.iter().map(|port| port.listed).collect();
+            // A daemon that reads half a list binds the ports with the wake, as one that finds none.
+            if let Err(error) = write_list(list, &listed) {
+                tracing::debug!(%error, path = %list.display(), "list of waiting ports is not written");
+            }
+        }
     }
 
     /// Gives a port to who publishes it again.
     pub(super) async fn claim(&self, address: SocketAddr, protocol: Protocol) -> Option<Held> {
         let port = {
             let mut ports = self.ports();
-            let at = ports.iter().position(|port| port.address == address && port.protocol == protocol)?;
+            let at = ports.iter().position(|port| port.listed == Listed { address, protocol })?;
             ports.swap_remove(at)
         };
         let (sender, held) = oneshot::channel();
@@ -106,6 +137,50 @@ impl Parked {
 
 fn is_sleep(phase: Phase) -> bool {
     matches!(phase, Phase::Suspending | Phase::Asleep | Phase::Starting)
+}
+
+/// Binds the ports of a guest that this daemon has found asleep.
+async fn bind_again(
+    parked: std::sync::Weak<Parked>,
+    list: PathBuf,
+    names: Arc<Names>,
+    mut watch: watch::Receiver<skiff_machine::Snapshot>,
+) {
+    let known = |phase| matches!(phase, Phase::Asleep | Phase::Running | Phase::Failed);
+    match watch.wait_for(|snapshot| known(snapshot.phase)).await {
+        Ok(snapshot) if snapshot.phase == Phase::Asleep => {}
+        _ => return,
+    }
+    for Listed { address, protocol } in read_list(&list) {
+        let Some(parked) = parked.upgrade() else { return };
+        match super::bind(address, protocol, &names).await {
+            Ok(held) if parked.sleeps() => parked.park(held),
+            Ok(_) => return,
+            Err(error) => {
+                tracing::warn!(%error, port = address.port(), "port of the sleeping guest is not bound");
+            }
+        }
+    }
+}
+
+fn write_list(path: &Path, ports: &[Listed]) -> io::Result<()> {
+    // The first one parks before there is anything else of the sleep.
+    path.parent().map_or(Ok(()), std::fs::create_dir_all)?;
+    std::fs::write(path, serde_json::to_vec(ports)?)
+}
+
+/// The ports in the list; none where it cannot be read.
+fn read_list(path: &Path) -> Vec<Listed> {
+    let read = || -> io::Result<Vec<Listed>> {
+        if std::fs::metadata(path)?.len() > LONGEST {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
+        Ok(serde_json::from_slice(&std::fs::read(path)?)?)
+    };
+    read().unwrap_or_else(|error| {
+        tracing::debug!(%error, path = %path.display(), "no list of waiting ports");
+        Vec::new()
+    })
 }
 
 /// Waits for clients until somebody claims the port, or nobody wants it any more.
@@ -144,7 +219,7 @@ async fn wait(mut held: Held, mut claimed: oneshot::Receiver<oneshot::Sender<Hel
 }
 
 /// Waits for a client; none of a port for datagrams, which has one all the same.
-async fn knock(bound: &Bound) -> std::io::Result<Option<(TcpStream, SocketAddr)>> {
+async fn knock(bound: &Bound) -> io::Result<Option<(TcpStream, SocketAddr)>> {
     match &bound.socket {
         Socket::Tcp(listener) => listener.accept().await.map(Some),
         Socket::Udp(socket) => socket.readable().await.map(|()| None),
