@@ -84,6 +84,7 @@ impl Fake {
         self.starts.load(Ordering::SeqCst)
     }
 
+    #[allow(dead_code, reason = "not every test has one")]
     pub fn stops(&self) -> u64 {
         self.stops.load(Ordering::SeqCst)
     }
