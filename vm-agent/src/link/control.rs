@@ -92,7 +92,6 @@ async fn answer(line: &[u8], context: &Context<'_>) -> anyhow::Result<Value> {
                 bail!("this host is not ours to save");
             }
             Held::at(GUEST_HELD.as_ref()).ready().await?;
-            tokio::task::spawn_blocking(super::sleep::blank_freed).await?;
             Ok(json!({}))
         }
         Some("authorize") => {

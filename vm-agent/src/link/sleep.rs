@@ -22,10 +22,6 @@ const CGROUPS: &str = "/sys/fs/cgroup";
 const FREEZES: Duration = Duration::from_secs(2);
 /// How long they stand still without being told to go on, as this guest counts: whoever wanted to save it is gone.
 const LONGEST: Duration = Duration::from_secs(30);
-/// Memory that is made zeros at most, in bytes.
-const BLANKED: usize = 128 << 20;
-/// At most as large as any page.
-const PAGE: usize = 4096;
 /// How long shared directories may take to come back.
 const SHARES_COME: Duration = Duration::from_secs(10);
 
@@ -70,9 +66,7 @@ impl Sleeper {
             rustix::fs::sync();
             // What is clean comes from the disk again when it is wanted.
             fs::write("/proc/sys/vm/drop_caches", "3")?;
-            fs::write("/proc/sys/vm/compact_memory", "1")?;
-            blank_freed();
-            Ok(())
+            fs::write("/proc/sys/vm/compact_memory", "1")
         };
         if let Err(error) = tokio::task::spawn_blocking(work).await.unwrap_or(Ok(())) {
             tracing::debug!(%error, "memory is not freed");
@@ -147,24 +141,6 @@ impl Sleeper {
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
     }
-}
-
-/// Makes zeros of memory that was freed a moment ago, so that it takes no space where the guest is saved.
-///
-/// The host hears of free memory in large blocks and some seconds later. The kernel hands out first what is in small blocks
-/// or was freed last, and hands it out as zeros: taking a bounded amount and giving it back is enough, and asks the host for
-/// little that it has not given already.
-pub fn blank_freed() {
-    let text = fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let free =
-        text.lines().find_map(|line| line.strip_prefix("MemFree:")?.trim().strip_suffix(" kB")?.parse().ok());
-    let bytes = free.map_or(0, |kib: usize| kib.saturating_mul(1024) / 4).min(BLANKED);
-    let mut memory = vec![0_u8; bytes];
-    for byte in memory.iter_mut().step_by(PAGE) {
-        // A page is there once it is written to.
-        *std::hint::black_box(byte) = 0;
-    }
-    std::hint::black_box(&memory);
 }
 
 #[cfg(test)]
