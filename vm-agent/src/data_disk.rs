@@ -117,7 +117,11 @@ pub fn put_to_rest() {
 }
 
 /// Whether there is another file system below the root's directory.
-fn is_mounted() -> io::Result<bool> {
+pub fn is_mounted() -> io::Result<bool> {
     use std::os::unix::fs::MetadataExt;
-    Ok(fs::metadata(GUEST_DATA)?.dev() != fs::metadata("/")?.dev())
+    match fs::metadata(GUEST_DATA) {
+        Ok(data) => Ok(data.dev() != fs::metadata("/")?.dev()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
 }

@@ -13,6 +13,7 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
@@ -80,15 +81,21 @@ impl Held {
         }
     }
 
-    /// Opens the disk and lets the engine go on.
+    /// Opens the disk and lets the engine go on. Of several at once one does it, and all wait: a daemon may die while it asks,
+    /// and the next one asks again.
     pub fn end(&self) -> anyhow::Result<()> {
+        static TURN: Mutex<()> = Mutex::new(());
+        let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
         let device = match fs::read_to_string(&self.mark) {
             Ok(device) => device,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             Err(error) => return Err(error).context("find the data disk"),
         };
         Detached::of(&device).attach()?;
-        data_disk::open()?;
+        // A router that died in between may have come so far.
+        if !data_disk::is_mounted().context("look at the data disk")? {
+            data_disk::open()?;
+        }
         fs::remove_file(&self.mark).context("let the engine go on")
     }
 }
