@@ -141,6 +141,19 @@ impl Guest {
         })
     }
 
+    /// Kills the daemon that a command has started in the place of a killed one.
+    fn end_other_daemon(&self) {
+        let lock = self.daemon.state().join("lock");
+        let pid = fs::read_to_string(lock).ok().and_then(|text| text.trim().parse::<i32>().ok());
+        let Some(pid) = pid else { return };
+        let state = self.daemon.state();
+        // The number may be of the daemon that is dead already, and by now somebody else's.
+        let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        if String::from_utf8_lossy(&line).contains(&*state.to_string_lossy()) {
+            kill_hard(pid);
+        }
+    }
+
     fn rows(&self) -> anyhow::Result<u64> {
         let out = self.python("--rm", READER)?.out();
         out.trim().parse().with_context(|| format!("{out:?} is no number"))
@@ -368,15 +381,17 @@ fn whatever_is_killed_in_saving_or_waking_costs_the_sleep_and_never_the_disk() {
             let qemu = guest.daemon.qemu_pids();
             if (round / 2) % 2 == 0 {
                 qemu.into_iter().for_each(kill_hard);
+                let _ = under_way.finish(BOOT)?;
             } else {
                 guest.daemon.kill_daemon()?;
                 if (round / 4) % 2 == 1 {
                     guest.daemon.qemu_pids().into_iter().for_each(kill_hard);
                 }
+                // It may have failed, and says so; or it came too late and has started a daemon of its own.
+                let _ = under_way.finish(BOOT)?;
+                guest.end_other_daemon();
                 guest.daemon.start_again()?;
             }
-            // It may have failed, and says so.
-            let _ = under_way.finish(BOOT)?;
             guest.docker.command("start writer").timeout(BOOT).run()?.ok()?;
             let known = guest.goes_on("writer")?;
             ensure!(known > acknowledged, "{acknowledged} were acknowledged, {known} are known");
