@@ -47,13 +47,16 @@ fn branch(code: u16, value: u32, jump_true: u8, jump_false: u8) -> Instruction {
     Instruction { code, jump_true, jump_false, value }
 }
 
-pub(super) fn compile(profile: &LinuxSeccomp) -> Result<Code, Error> {
+/// Compiles for a machine whose own convention is `native`.
+pub(super) fn compile(profile: &LinuxSeccomp, native: Abi) -> Result<Code, Error> {
     let default = action(profile.default_action(), profile.default_errno_ret());
     check_notify(profile)?;
-    let native = native();
+    check_arguments(profile)?;
     let mut abis = vec![native];
     for arch in profile.architectures().iter().flatten() {
-        if let Some(abi) = abi(*arch).filter(|abi| family(native).contains(abi) && !abis.contains(abi)) {
+        if let Some(abi) =
+            abi(*arch, native).filter(|abi| family(native).contains(abi) && !abis.contains(abi))
+        {
             abis.push(abi);
         }
     }
@@ -62,17 +65,17 @@ pub(super) fn compile(profile: &LinuxSeccomp) -> Result<Code, Error> {
         let mut section = vec![op(LOAD, NUMBER)];
         if *abi == Abi::X86_64 {
             let x32 = if abis.contains(&Abi::X32) {
-                search(&ranges(&rules(profile, Abi::X32, default)?, default))?
+                search(&ranges(&rules(profile, Abi::X32, default), default))?
             } else {
                 vec![op(RETURN, KILL_PROCESS)]
             };
-            let below = search(&ranges(&rules(profile, Abi::X86_64, default)?, default))?;
+            let below = search(&ranges(&rules(profile, Abi::X86_64, default), default))?;
             section.push(branch(AT_LEAST, X32_BIT, 0, 1));
             section.push(op(JUMP, below.len() as u32));
             section.extend(below);
             section.extend(x32);
         } else {
-            section.extend(search(&ranges(&rules(profile, *abi, default)?, default))?);
+            section.extend(search(&ranges(&rules(profile, *abi, default), default))?);
         }
         code.push(branch(EQUAL, abi.audit(), 1, 0));
         code.push(op(JUMP, section.len() as u32));
@@ -85,7 +88,8 @@ pub(super) fn compile(profile: &LinuxSeccomp) -> Result<Code, Error> {
     Ok(code)
 }
 
-fn native() -> Abi {
+/// The convention of this machine.
+pub(super) fn native() -> Abi {
     if cfg!(target_arch = "aarch64") { Abi::Aarch64 } else { Abi::X86_64 }
 }
 
@@ -97,9 +101,9 @@ fn family(native: Abi) -> &'static [Abi] {
     }
 }
 
-fn abi(arch: Arch) -> Option<Abi> {
+fn abi(arch: Arch, native: Abi) -> Option<Abi> {
     match arch {
-        Arch::ScmpArchNative => Some(native()),
+        Arch::ScmpArchNative => Some(native),
         Arch::ScmpArchX86 => Some(Abi::I386),
         Arch::ScmpArchX86_64 => Some(Abi::X86_64),
         Arch::ScmpArchX32 => Some(Abi::X32),
@@ -128,8 +132,19 @@ fn check_notify(profile: &LinuxSeccomp) -> Result<(), Error> {
     Ok(())
 }
 
+/// Refuses conditions on arguments that no call has, wherever they are.
+fn check_arguments(profile: &LinuxSeccomp) -> Result<(), Error> {
+    for rule in profile.syscalls().iter().flatten() {
+        if let Some(bad) = rule.args().iter().flatten().find(|condition| condition.index() > 5) {
+            let name = rule.names().first().cloned().unwrap_or_default();
+            return Err(Error::Argument { name, index: bad.index() });
+        }
+    }
+    Ok(())
+}
+
 /// The rules of every call of one convention, in the profile's order. A rule without conditions ends the list.
-fn rules(profile: &LinuxSeccomp, abi: Abi, default: u32) -> Result<BTreeMap<u32, Vec<Rule>>, Error> {
+fn rules(profile: &LinuxSeccomp, abi: Abi, default: u32) -> BTreeMap<u32, Vec<Rule>> {
     let mut rules: BTreeMap<u32, Vec<Rule>> = BTreeMap::new();
     for entry in profile.syscalls().iter().flatten() {
         let action = action(entry.action(), entry.errno_ret());
@@ -144,9 +159,6 @@ fn rules(profile: &LinuxSeccomp, abi: Abi, default: u32) -> Result<BTreeMap<u32,
                 continue;
             }
             let conditions = entry.args().clone().unwrap_or_default();
-            if let Some(bad) = conditions.iter().find(|condition| condition.index() > 5) {
-                return Err(Error::Argument { name: name.clone(), index: bad.index() });
-            }
             if has_repeated_index(&conditions) {
                 // As libseccomp's callers do it: conditions on one argument are alternatives.
                 list.extend(conditions.into_iter().map(|one| Rule { conditions: vec![one], action }));
@@ -155,7 +167,7 @@ fn rules(profile: &LinuxSeccomp, abi: Abi, default: u32) -> Result<BTreeMap<u32,
             }
         }
     }
-    Ok(rules)
+    rules
 }
 
 fn has_repeated_index(conditions: &[LinuxSeccompArg]) -> bool {
@@ -281,6 +293,8 @@ fn condition(arg: &LinuxSeccompArg) -> Code {
     }
 }
 
+#[cfg(test)]
+mod fuzz;
 #[cfg(test)]
 mod oracle;
 #[cfg(test)]

@@ -4,6 +4,7 @@
 //! allowed fails with `EPERM`, except `clone3`: it fails with `ENOSYS`, so that C libraries fall back to `clone`,
 //! whose flags a filter can see.
 
+use super::syscalls::Abi;
 use oci_spec::runtime::{
     Arch, Capabilities, Capability, LinuxSeccomp, LinuxSeccompAction, LinuxSeccompArg, LinuxSeccompBuilder,
     LinuxSeccompOperator, LinuxSyscall, LinuxSyscallBuilder,
@@ -65,16 +66,25 @@ const WITH_CAPABILITY: [(Capability, &[&str]); 14] = [
 /// Tracing is safe to allow from Linux 4.8 on, and nothing older runs this runtime.
 const TRACING: [&str; 3] = ["process_vm_readv", "process_vm_writev", "ptrace"];
 
-#[cfg(target_arch = "aarch64")]
-const OF_MACHINE: [&str; 6] =
-    ["arm_fadvise64_64", "arm_sync_file_range", "sync_file_range2", "breakpoint", "cacheflush", "set_tls"];
-#[cfg(not(target_arch = "aarch64"))]
-const OF_MACHINE: [&str; 2] = ["arch_prctl", "modify_ldt"];
-
-#[cfg(target_arch = "aarch64")]
-const ARCHITECTURES: [Arch; 2] = [Arch::ScmpArchAarch64, Arch::ScmpArchArm];
-#[cfg(not(target_arch = "aarch64"))]
-const ARCHITECTURES: [Arch; 3] = [Arch::ScmpArchX86_64, Arch::ScmpArchX86, Arch::ScmpArchX32];
+/// Calls and conventions of one kind of machine.
+fn of_machine(machine: Abi) -> (&'static [&'static str], &'static [Arch]) {
+    match machine {
+        Abi::Aarch64 | Abi::Arm => (
+            &[
+                "arm_fadvise64_64",
+                "arm_sync_file_range",
+                "sync_file_range2",
+                "breakpoint",
+                "cacheflush",
+                "set_tls",
+            ],
+            &[Arch::ScmpArchAarch64, Arch::ScmpArchArm],
+        ),
+        Abi::X86_64 | Abi::I386 | Abi::X32 => {
+            (&["arch_prctl", "modify_ldt"], &[Arch::ScmpArchX86_64, Arch::ScmpArchX86, Arch::ScmpArchX32])
+        }
+    }
+}
 
 /// Socket families past the first dozen that are allowed. Left out are obscure ones with a history of kernel bugs,
 /// the kernel's crypto interface (38) and sockets to the hypervisor (40).
@@ -92,9 +102,10 @@ const NEW_NAMESPACES: u64 = 0x7e02_0000;
 
 const ENOSYS: u32 = 38;
 
-pub(super) fn profile(capabilities: &Capabilities) -> LinuxSeccomp {
+pub(super) fn profile(machine: Abi, capabilities: &Capabilities) -> LinuxSeccomp {
+    let (calls, architectures) = of_machine(machine);
     let words = ALLOWED.lines().filter(|line| !line.starts_with('#')).flat_map(str::split_whitespace);
-    let mut rules = vec![allow(words.chain(TRACING).chain(OF_MACHINE), None)];
+    let mut rules = vec![allow(words.chain(TRACING).chain(calls.iter().copied()), None)];
     let families = std::iter::once(condition(LinuxSeccompOperator::ScmpCmpLt, FIRST_FAMILY_REFUSED, None))
         .chain(FAMILIES.map(|family| condition(LinuxSeccompOperator::ScmpCmpEq, family, None)));
     rules.extend(families.map(|family| allow(["socket"], Some(family))));
@@ -113,7 +124,7 @@ pub(super) fn profile(capabilities: &Capabilities) -> LinuxSeccomp {
     LinuxSeccompBuilder::default()
         .default_action(LinuxSeccompAction::ScmpActErrno)
         .default_errno_ret(libc::EPERM as u32)
-        .architectures(ARCHITECTURES)
+        .architectures(architectures)
         .syscalls(rules)
         .build()
         .unwrap_or_else(|_| unreachable!("the builder checks nothing but what is set here"))

@@ -1,6 +1,7 @@
 //! Profiles as Docker's users write them (`--security-opt seccomp=FILE`): OCI rules with conditions on the container.
 
 use super::Error;
+use super::syscalls::Abi;
 use crate::capability::capability_from_name;
 use oci_spec::runtime::{
     Arch, Capabilities, LinuxSeccomp, LinuxSeccompAction, LinuxSeccompArg, LinuxSeccompFilterFlag,
@@ -61,12 +62,26 @@ struct Filter {
     min_kernel: Option<String>,
 }
 
-/// Go's name of this machine's architecture.
-const ARCHITECTURE: &str = if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" };
-const NATIVE: Arch = if cfg!(target_arch = "aarch64") { Arch::ScmpArchAarch64 } else { Arch::ScmpArchX86_64 };
+/// What a rule's conditions are about: a container on a machine.
+struct Place<'a> {
+    capabilities: &'a Capabilities,
+    /// Go's name of the machine's architecture.
+    architecture: &'static str,
+    kernel: (u32, u32),
+}
 
 /// Reads a profile in Docker's JSON and resolves its conditions for a container with these capabilities.
 pub fn from_docker_json(json: &str, capabilities: &Capabilities) -> Result<LinuxSeccomp, Error> {
+    read(json, super::bpf::native(), capabilities)
+}
+
+/// As [`from_docker_json`], for a machine whose own convention is `native`.
+pub(super) fn read(json: &str, native: Abi, capabilities: &Capabilities) -> Result<LinuxSeccomp, Error> {
+    let (architecture, native) = match native {
+        Abi::Aarch64 | Abi::Arm => ("arm64", Arch::ScmpArchAarch64),
+        Abi::X86_64 | Abi::I386 | Abi::X32 => ("amd64", Arch::ScmpArchX86_64),
+    };
+    let place = Place { capabilities, architecture, kernel: kernel_version() };
     let profile: Profile = serde_json::from_str(json).map_err(|source| Error::Json { source })?;
     let wrong = |what: &str| Error::Profile { what: what.to_owned() };
     let (listed, map) = (profile.architectures.unwrap_or_default(), profile.arch_map.unwrap_or_default());
@@ -74,11 +89,10 @@ pub fn from_docker_json(json: &str, capabilities: &Capabilities) -> Result<Linux
         return Err(wrong("both 'architectures' and 'archMap' are specified, use one of them"));
     }
     let mut architectures = listed;
-    if let Some(entry) = map.into_iter().find(|entry| entry.architecture == NATIVE) {
+    if let Some(entry) = map.into_iter().find(|entry| entry.architecture == native) {
         architectures.push(entry.architecture);
         architectures.extend(entry.sub_architectures.unwrap_or_default());
     }
-    let kernel = kernel_version();
     let mut rules: Vec<LinuxSyscall> = Vec::new();
     for rule in profile.syscalls.unwrap_or_default() {
         let mut names = rule.names.unwrap_or_default();
@@ -86,7 +100,7 @@ pub fn from_docker_json(json: &str, capabilities: &Capabilities) -> Result<Linux
             return Err(wrong("both 'name' and 'names' are specified, use one of them"));
         }
         names.extend(rule.name);
-        if !rule.includes.included(capabilities, kernel)? || rule.excludes.excluded(capabilities, kernel)? {
+        if !rule.includes.included(&place)? || rule.excludes.excluded(&place)? {
             continue;
         }
         let args: Vec<LinuxSeccompArg> =
@@ -113,20 +127,20 @@ impl Argument {
 
 impl Filter {
     /// Whether everything that a rule asks for is there.
-    fn included(&self, capabilities: &Capabilities, kernel: (u32, u32)) -> Result<bool, Error> {
-        let caps = self.caps.iter().flatten().all(|name| holds(name, capabilities));
-        let arches = self.arches.as_ref().is_none_or(|list| list.is_empty() || here(list));
+    fn included(&self, place: &Place<'_>) -> Result<bool, Error> {
+        let caps = self.caps.iter().flatten().all(|name| holds(name, place.capabilities));
+        let arches = self.arches.as_ref().is_none_or(|list| list.is_empty() || place.is_of(list));
         let recent =
-            self.min_kernel.as_deref().map(version).transpose()?.is_none_or(|wanted| kernel >= wanted);
+            self.min_kernel.as_deref().map(version).transpose()?.is_none_or(|wanted| place.kernel >= wanted);
         Ok(caps && arches && recent)
     }
 
     /// Whether something that a rule must not meet is there.
-    fn excluded(&self, capabilities: &Capabilities, kernel: (u32, u32)) -> Result<bool, Error> {
-        let caps = self.caps.iter().flatten().any(|name| holds(name, capabilities));
+    fn excluded(&self, place: &Place<'_>) -> Result<bool, Error> {
+        let caps = self.caps.iter().flatten().any(|name| holds(name, place.capabilities));
         let recent =
-            self.min_kernel.as_deref().map(version).transpose()?.is_some_and(|wanted| kernel >= wanted);
-        Ok(caps || self.arches.as_ref().is_some_and(|list| here(list)) || recent)
+            self.min_kernel.as_deref().map(version).transpose()?.is_some_and(|wanted| place.kernel >= wanted);
+        Ok(caps || self.arches.as_ref().is_some_and(|list| place.is_of(list)) || recent)
     }
 }
 
@@ -134,8 +148,10 @@ fn holds(name: &str, capabilities: &Capabilities) -> bool {
     capability_from_name(name).is_some_and(|capability| capabilities.contains(&capability))
 }
 
-fn here(list: &[String]) -> bool {
-    list.iter().any(|name| name == ARCHITECTURE)
+impl Place<'_> {
+    fn is_of(&self, architectures: &[String]) -> bool {
+        architectures.iter().any(|name| name == self.architecture)
+    }
 }
 
 fn version(text: &str) -> Result<(u32, u32), Error> {

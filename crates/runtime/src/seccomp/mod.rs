@@ -70,17 +70,17 @@ const KEPT: usize = 16;
 
 /// Docker's default profile for a container with Docker's default capabilities.
 pub fn docker_default() -> LinuxSeccomp {
-    docker::profile(&DEFAULT_CAPABILITIES.into_iter().collect())
+    docker_default_for(&DEFAULT_CAPABILITIES.into_iter().collect())
 }
 
 /// Docker's default profile for a container with these capabilities: some bring system calls with them.
 pub fn docker_default_for(capabilities: &Capabilities) -> LinuxSeccomp {
-    docker::profile(capabilities)
+    docker::profile(bpf::native(), capabilities)
 }
 
 /// Compiles a profile to a filter for this machine.
 pub fn compile(profile: &LinuxSeccomp) -> Result<Vec<Instruction>, Error> {
-    bpf::compile(profile)
+    bpf::compile(profile, bpf::native())
 }
 
 /// As [`compile`], with the result kept for the next container that has the same profile.

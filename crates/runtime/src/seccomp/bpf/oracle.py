@@ -46,9 +46,13 @@ def compile_profile(profile, path, unknown):
     default = action(profile["defaultAction"], profile.get("defaultErrnoRet"))
     compiled = seccomp.SyscallFilter(default)
     compiled.set_attr(seccomp.Attr.ACT_BADARCH, seccomp.KILL_PROCESS)
-    for arch in profile.get("architectures", []):
+    arches = profile.get("architectures") or []
+    for arch in arches:
         if not compiled.exist_arch(ARCHES[arch]):
             compiled.add_arch(ARCHES[arch])
+    # A filter for another machine does not have this one's convention.
+    if arches and seccomp.system_arch() not in (int(ARCHES[arch]) & 0xFFFFFFFF for arch in arches):
+        compiled.remove_arch(seccomp.Arch.NATIVE)
     for rule in profile.get("syscalls", []):
         wanted = action(rule["action"], rule.get("errnoRet"))
         if wanted == default:

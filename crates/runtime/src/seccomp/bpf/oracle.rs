@@ -2,9 +2,9 @@
 
 use super::super::syscalls::{Abi, names};
 use super::tests::run;
-use super::{compile, family, native};
+use super::{family, native};
 use crate::capability::{DEFAULT_CAPABILITIES, all_capabilities};
-use crate::seccomp::docker_default_for;
+use crate::seccomp::{compile, docker, json};
 use oci_spec::runtime::{Capabilities, Capability, LinuxSeccomp};
 use skiff_linux_sys::seccomp::Instruction;
 use std::io::Write as _;
@@ -79,44 +79,96 @@ fn without(profile: &LinuxSeccomp, unknown: &[String]) -> LinuxSeccomp {
     profile
 }
 
-#[test]
-fn dockers_profile_decides_as_libseccomp_would_for_every_call_capability_and_convention() {
+/// No capability, Docker's, all, and each alone.
+fn capability_sets() -> Vec<Capabilities> {
     let set = |list: &[Capability]| -> Capabilities { list.iter().copied().collect() };
     let mut sets = vec![set(&[]), set(&DEFAULT_CAPABILITIES), set(&all_capabilities())];
     sets.extend(all_capabilities().into_iter().map(|one| set(&[one])));
-    let profiles: Vec<LinuxSeccomp> = sets.iter().map(docker_default_for).collect();
-    let (theirs, unknown) = libseccomp(&profiles);
-    assert!(unknown.len() < 40, "libseccomp knows too little: {unknown:?}");
-    for ((profile, set), theirs) in profiles.iter().zip(&sets).zip(&theirs) {
-        let ours = compile(&without(profile, &unknown)).unwrap();
-        for abi in family(native()) {
-            let first = if *abi == Abi::X32 { 0x4000_0000 } else { 0 };
-            let looked_at: Vec<u32> = profile
-                .syscalls()
-                .iter()
-                .flatten()
-                .filter(|rule| rule.args().is_some())
-                .flat_map(|rule| rule.names())
-                .filter_map(|name| super::number(*abi, name))
-                .collect();
-            for number in (first..first + 700).chain([first + 0x00ff_ffff]) {
-                let count = if looked_at.contains(&number) { FIRST_ARGUMENTS.len() } else { 1 };
-                for &argument in FIRST_ARGUMENTS.iter().rev().take(count) {
-                    // Registers of 32-bit conventions reach a filter without a high half. Of x32's, libseccomp looks at
-                    // the low one alone; ours refuses what has anything in the other.
-                    let wide = matches!(abi, Abi::X86_64 | Abi::Aarch64);
-                    let argument = if wide { argument } else { argument & 0xffff_ffff };
+    sets
+}
+
+/// Every number that a call of a convention could have and one that none has, with first arguments to look at.
+fn calls(profile: &LinuxSeccomp, abi: Abi) -> impl Iterator<Item = (u32, u64)> {
+    let first = if abi == Abi::X32 { 0x4000_0000 } else { 0 };
+    let looked_at: Vec<u32> = profile
+        .syscalls()
+        .iter()
+        .flatten()
+        .filter(|rule| rule.args().is_some())
+        .flat_map(|rule| rule.names())
+        .filter_map(|name| super::number(abi, name))
+        .collect();
+    // ARM has private calls far above the others.
+    let private = if abi == Abi::Arm { 0x000f_0000..0x000f_0010 } else { 0..0 };
+    (first..first + 700).chain([first + 0x00ff_ffff]).chain(private).flat_map(move |number| {
+        let count = if looked_at.contains(&number) { FIRST_ARGUMENTS.len() } else { 1 };
+        // Registers of 32-bit conventions reach a filter without a high half. Of x32's, libseccomp looks at the low one
+        // alone; ours refuses what has anything in the other.
+        let wide = matches!(abi, Abi::X86_64 | Abi::Aarch64);
+        let cut = move |argument: u64| if wide { argument } else { argument & 0xffff_ffff };
+        FIRST_ARGUMENTS.iter().rev().take(count).map(move |&argument| (number, cut(argument)))
+    })
+}
+
+#[test]
+fn dockers_profile_decides_as_libseccomp_would_for_every_call_capability_and_convention() {
+    let sets = capability_sets();
+    for machine in [Abi::X86_64, Abi::Aarch64] {
+        let profiles: Vec<LinuxSeccomp> = sets.iter().map(|set| docker::profile(machine, set)).collect();
+        let (theirs, unknown) = libseccomp(&profiles);
+        assert!(unknown.len() < 40, "libseccomp knows too little: {unknown:?}");
+        for ((profile, set), theirs) in profiles.iter().zip(&sets).zip(&theirs) {
+            let ours = super::compile(&without(profile, &unknown), machine).unwrap();
+            for &abi in family(machine) {
+                for (number, argument) in calls(profile, abi) {
                     let arguments = [argument, 0, 0, 0, 0, 0];
-                    let (our, their) = (
+                    assert_eq!(
                         run(&ours, abi.audit(), number, arguments),
                         run(theirs, abi.audit(), number, arguments),
+                        "{abi:?} call {number} first argument {argument:#x} with {set:?}"
                     );
-                    assert_eq!(our, their, "{abi:?} call {number} first argument {argument:#x} with {set:?}");
+                }
+            }
+            let foreign = if machine == Abi::Aarch64 { Abi::X86_64 } else { Abi::Aarch64 };
+            assert_eq!(run(&ours, foreign.audit(), 0, [0; 6]), run(theirs, foreign.audit(), 0, [0; 6]));
+        }
+    }
+}
+
+/// What `seccomp/default.json` of moby/profiles decides, at the commit 02e898b of 2026. Its text gives the same numbers when
+/// it is read by `from_docker_json`: `SKIFF_MOBY_PROFILE=default.json` before this test compares a newer one.
+const OF_MOBY: [(Abi, u64); 2] =
+    [(Abi::X86_64, 0x41db_28c4_6822_df4c), (Abi::Aarch64, 0x294e_6fd8_0198_af11)];
+
+#[test]
+fn dockers_profile_decides_as_mobys_does() {
+    let sets = capability_sets();
+    // FNV-1a over every decision.
+    let fingerprint = |machine: Abi, profile: &dyn Fn(&Capabilities) -> LinuxSeccomp| {
+        let mut hash = 0xcbf2_9ce4_8422_2325u64;
+        for set in &sets {
+            let profile = profile(set);
+            let filter = super::compile(&profile, machine).unwrap();
+            for &abi in family(machine) {
+                for (number, argument) in calls(&docker::profile(machine, set), abi) {
+                    let decision = run(&filter, abi.audit(), number, [argument, 0, 0, 0, 0, 0]);
+                    for byte in decision.to_le_bytes() {
+                        hash = (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
+                    }
                 }
             }
         }
-        let foreign = if native() == Abi::Aarch64 { Abi::X86_64 } else { Abi::Aarch64 };
-        assert_eq!(run(&ours, foreign.audit(), 0, [0; 6]), run(theirs, foreign.audit(), 0, [0; 6]));
+        hash
+    };
+    for (machine, of_moby) in OF_MOBY {
+        assert_eq!(fingerprint(machine, &|set| docker::profile(machine, set)), of_moby, "{machine:?}");
+    }
+    if let Some(path) = std::env::var_os("SKIFF_MOBY_PROFILE") {
+        let text = std::fs::read_to_string(path).unwrap();
+        for (machine, of_moby) in OF_MOBY {
+            let read = |set: &Capabilities| json::read(&text, machine, set).unwrap();
+            assert_eq!(fingerprint(machine, &read), of_moby, "moby's profile has changed for {machine:?}");
+        }
     }
 }
 

@@ -1,7 +1,12 @@
-use super::*;
+use super::{compile as compile_for, *};
 use crate::seccomp::{docker_default, docker_default_for};
 use oci_spec::runtime::Capability;
 use proptest::prelude::*;
+
+/// Compiles for this machine.
+fn compile(profile: &LinuxSeccomp) -> Result<Code, Error> {
+    compile_for(profile, native())
+}
 
 const ALLOW: u32 = 0x7fff_0000;
 const EPERM: u32 = 0x0005_0001;
@@ -121,7 +126,8 @@ fn a_lookup_takes_few_steps() {
     assert!(steps <= depth, "{steps} steps");
 }
 
-fn holds(arg: &LinuxSeccompArg, value: u64) -> bool {
+/// Whether a condition is met by a value.
+pub(super) fn holds(arg: &LinuxSeccompArg, value: u64) -> bool {
     use LinuxSeccompOperator as Op;
     match arg.op() {
         Op::ScmpCmpNe => value != arg.value(),
