@@ -11,7 +11,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// Controllers that limits need; those that a machine lacks are left out.
+/// Controllers that every container gets; those that a machine lacks are left out. Each makes a cgroup cost more, so the rare
+/// ones are only for those whose resources want them.
 const CONTROLLERS: [&str; 5] = ["cpu", "cpuset", "io", "memory", "pids"];
 
 /// How long a killed cgroup may take to empty before removal gives up.
@@ -50,12 +51,17 @@ impl Cgroup {
 
     /// Makes the cgroup `id` below `parent`, with every controller that the machine has handed down to it.
     pub fn create(parent: &Path, id: &str) -> Result<Self, Error> {
+        Self::create_for(parent, id, &LinuxResources::default())
+    }
+
+    /// As [`create`](Self::create), with the controllers that these resources need besides.
+    pub fn create_for(parent: &Path, id: &str, resources: &LinuxResources) -> Result<Self, Error> {
         std::fs::create_dir_all(parent).map_err(|source| failed(parent, source))?;
         let mut ancestors: Vec<&Path> =
             parent.ancestors().take_while(|path| path.join("cgroup.controllers").is_file()).collect();
         ancestors.reverse();
         for ancestor in ancestors {
-            delegate(ancestor)?;
+            delegate(ancestor, &limits::rare_controllers(resources))?;
         }
         let path = parent.join(id);
         let mut made = std::fs::create_dir(&path);
@@ -253,7 +259,7 @@ fn write_existing(path: &Path, value: &str) -> io::Result<()> {
 }
 
 /// Hands the controllers of a directory down to its children.
-fn delegate(path: &Path) -> Result<(), Error> {
+fn delegate(path: &Path, rare: &[&str]) -> Result<(), Error> {
     let read = |file: &str| {
         let path = path.join(file);
         std::fs::read_to_string(&path).map_err(|source| failed(&path, source))
@@ -261,7 +267,7 @@ fn delegate(path: &Path) -> Result<(), Error> {
     let (has, handed) = (read("cgroup.controllers")?, read("cgroup.subtree_control")?);
     let has: Vec<&str> = has.split_whitespace().collect();
     let handed: Vec<&str> = handed.split_whitespace().collect();
-    for name in CONTROLLERS {
+    for &name in CONTROLLERS.iter().chain(rare) {
         if has.contains(&name) && !handed.contains(&name) {
             let file = path.join("cgroup.subtree_control");
             write_existing(&file, &format!("+{name}")).map_err(|source| failed(&file, source))?;

@@ -60,7 +60,7 @@ pub fn exec_with(exec: Exec<'_>, inherited: u32) -> Result<Created, Error> {
         kinds = kinds | Namespaces::TIME;
     }
     let wanted = exec.process.user().additional_gids().clone().unwrap_or_default();
-    if !crate::mapping::is_privileged() {
+    if !crate::mapping::owns_machine() {
         // Those that are the host's cannot be joined again without its privileges.
         for (kind, file) in KINDS {
             if !has_own(exec.target_pid, file) {

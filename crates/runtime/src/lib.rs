@@ -45,6 +45,7 @@ pub use error::{Error, ExecFailure};
 pub use exec::{Exec, exec, exec_with};
 pub use hooks::run_hooks;
 pub use io::{Io, Stdio};
+pub use mapping::owns_machine;
 pub use mounts::{clone_tree, mount_options};
 pub use rootfs::{RootFs, mount_rootfs};
 pub use skiff_linux_sys::child::{NEVER_RAN, Parent};

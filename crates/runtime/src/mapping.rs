@@ -123,9 +123,19 @@ impl Mapping {
     }
 }
 
-/// Whether this process may write any mapping.
+/// Whether this process may write any mapping of ids that it has, and mount: root, if only in a user namespace.
 pub(crate) fn is_privileged() -> bool {
     rustix::process::geteuid().is_root()
+}
+
+/// Whether this process is root of the whole machine, not of a user namespace that somebody (rootless podman) has made.
+pub fn owns_machine() -> bool {
+    is_privileged() && std::fs::read_to_string("/proc/self/uid_map").map_or(true, |map| covers_all(&map))
+}
+
+/// Whether a `uid_map` is the machine's own: every id there is, each as itself.
+fn covers_all(map: &str) -> bool {
+    map.split_whitespace().eq(["0", "0", "4294967295"])
 }
 
 fn lines(list: &[LinuxIdMapping]) -> String {
@@ -157,6 +167,13 @@ mod tests {
 
     fn entry(container: u32, host: u32, size: u32) -> LinuxIdMapping {
         LinuxIdMappingBuilder::default().container_id(container).host_id(host).size(size).build().unwrap()
+    }
+
+    #[test]
+    fn the_machines_own_mapping_is_known() {
+        assert!(covers_all("         0          0 4294967295\n"));
+        assert!(!covers_all("         0       1000          1\n         1     100000      65536\n"));
+        assert!(!covers_all("         0          0          1\n"));
     }
 
     #[test]

@@ -62,7 +62,7 @@ pub(crate) fn adjust_from_outside(process: &Process, pid: i32) -> Result<(), Err
         match std::fs::write(format!("/proc/{pid}/oom_score_adj"), score.to_string()) {
             Ok(()) => {}
             // Only a privileged user can make a process a less likely victim.
-            Err(_) if !privileged => {}
+            Err(_) if !crate::mapping::owns_machine() => {}
             Err(source) => return Err(Error::Setup { what: "setting oom_score_adj".into(), source }),
         }
     }

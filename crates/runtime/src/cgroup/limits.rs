@@ -9,6 +9,22 @@ pub(super) fn is_optional(file: &str) -> bool {
         || matches!(file, "memory.swap.max" | "io.weight" | "io.bfq.weight" | "cpu.idle" | "cpu.max.burst")
 }
 
+/// Controllers that only these resources need.
+pub(super) fn rare_controllers(resources: &LinuxResources) -> Vec<&'static str> {
+    let unified =
+        |prefix: &str| resources.unified().iter().flatten().any(|(file, _)| file.starts_with(prefix));
+    let pages = resources.hugepage_limits().as_ref().is_some_and(|list| !list.is_empty());
+    let rdma = resources.rdma().as_ref().is_some_and(|map| !map.is_empty());
+    [
+        ("hugetlb", pages || unified("hugetlb.")),
+        ("rdma", rdma || unified("rdma.")),
+        ("misc", unified("misc.")),
+    ]
+    .into_iter()
+    .filter_map(|(name, wanted)| wanted.then_some(name))
+    .collect()
+}
+
 /// Refuses what no file can stand for.
 pub(super) fn check(resources: &LinuxResources) -> Result<(), Error> {
     for name in resources.unified().iter().flatten().map(|(name, _)| name) {
@@ -168,6 +184,17 @@ mod tests {
                 "io.weight=8:0 1",
                 "io.max=8:0 rbps=1000",
             ]
+        );
+    }
+
+    #[test]
+    fn rare_controllers_are_for_those_who_want_them() {
+        let of = |json: &str| rare_controllers(&serde_json::from_str(json).unwrap());
+        assert!(of(r#"{"memory":{"limit":1},"unified":{"memory.high":"1"}}"#).is_empty());
+        assert_eq!(of(r#"{"hugepageLimits":[{"pageSize":"2MB","limit":0}]}"#), ["hugetlb"]);
+        assert_eq!(
+            of(r#"{"rdma":{"mlx5_1":{"hcaHandles":3}},"unified":{"misc.max":"a 1"}}"#),
+            ["rdma", "misc"]
         );
     }
 
