@@ -12,10 +12,8 @@ mod layout;
 mod link;
 mod logging;
 mod modules;
-mod oci;
 mod pty;
 mod query;
-mod seal;
 mod serve;
 mod ssh;
 mod supervise;
@@ -33,7 +31,7 @@ enum Role {
     /// Run the engine on this host in the foreground, until SIGTERM
     Serve(serve::Options),
     /// Create and run containers from OCI bundles, as runc does; also under the name skiff-oci
-    Oci(Box<oci::Options>),
+    Oci(Box<skiff_oci::Options>),
     /// Be the guest's init (PID 1)
     Supervise,
     /// Serve the Docker API; started by the supervisor
@@ -48,14 +46,18 @@ fn main() -> std::process::ExitCode {
     if init::is_asked_for() {
         return init::run().into();
     }
-    if oci::is_asked_for() {
-        return oci::main();
+    if skiff_oci::is_asked_for() {
+        return skiff_oci::main();
+    }
+    // Before the arguments are read: it starts the program anew.
+    if std::env::args_os().nth(1).is_some_and(|role| role == "oci") {
+        skiff_oci::seal::ensure(c"skiff-agent");
     }
     // The kernel starts /init without arguments.
     let role = if supervise::is_init() { Role::Supervise } else { Command::parse().role };
     let result = match role {
         Role::Serve(options) => serve::run(options),
-        Role::Oci(options) => return oci::run(*options),
+        Role::Oci(options) => return skiff_oci::run(*options),
         Role::Supervise => supervise::run(),
         Role::Engine(options) => engine::run(options),
         Role::Link(options) => link::run(options),

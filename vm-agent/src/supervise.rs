@@ -44,6 +44,7 @@ pub fn run() -> anyhow::Result<()> {
 fn boot_and_serve() -> anyhow::Result<()> {
     let started = Instant::now();
     mount_kernel_filesystems()?;
+    raise_file_limit();
     make_root_pivotable().context("prepare the root file system")?;
     crate::logging::init();
     modules::load_for_boot()?;
@@ -90,6 +91,17 @@ fn engine_options(line: &str) -> EngineOptions {
         mirrors: values("skiff.registry-mirror=").map(str::to_owned).collect(),
         address_pools: values("skiff.address-pool=").map(str::to_owned).collect(),
         publish_ip: values("skiff.publish-ip=").find_map(|ip| ip.parse().ok()),
+    }
+}
+
+/// As many open files as dockerd gets from its unit. The kernel's 4,096 are those of 450 running containers; whatever starts from
+/// here inherits the limit.
+const FILES: u64 = 1 << 20;
+
+fn raise_file_limit() {
+    let wanted = rustix::process::Rlimit { current: Some(FILES), maximum: Some(FILES) };
+    if let Err(errno) = rustix::process::setrlimit(rustix::process::Resource::Nofile, wanted) {
+        println!("skiff-agent: limit of open files stays: {errno}");
     }
 }
 

@@ -22,6 +22,8 @@ const TABLE: &[(&str, &[&str])] = &[
     ("skiff-images", &["skiff-linux-sys", "skiff-proxy"]),
     ("skiff-network", &["skiff-linux-sys"]),
     ("skiff-runtime", &["skiff-linux-sys"]),
+    // A program of its own, and part of the agent.
+    ("skiff-oci", &["skiff-linux-sys", "skiff-runtime"]),
     ("skiff-supervisor", &["skiff-linux-sys"]),
     ("skiff-build", &["skiff-images", "skiff-linux-sys", "skiff-runtime"]),
     ("skiff-buildkit", &["skiff-build", "skiff-images"]),
@@ -51,6 +53,7 @@ const TABLE: &[(&str, &[&str])] = &[
             "skiff-linux-sys",
             "skiff-listeners",
             "skiff-network",
+            "skiff-oci",
             "skiff-runtime",
             "skiff-settings",
             "skiff-supervisor",
@@ -76,7 +79,8 @@ const TABLE: &[(&str, &[&str])] = &[
     // The window has the dashboard's page and its way to the sockets.
     ("skiff-desktop", &["skiff-dashboard", "skiff-host", "skiff-settings"]),
     // Around the product.
-    ("skiff-bench", &["skiff-settings", "skiff-testkit"]),
+    // The floor of `runtime` is a clone of our own.
+    ("skiff-bench", &["skiff-linux-sys", "skiff-settings", "skiff-testkit"]),
     ("skiff-compat", &["skiff-testkit"]),
     ("skiff-e2e", &["skiff-settings", "skiff-testkit"]),
     ("xtask", &[]),

@@ -55,7 +55,7 @@ pub struct Options {
 
 /// Serves until the supervisor says stop, or is gone.
 pub fn run(options: Options) -> anyhow::Result<()> {
-    crate::seal::ensure();
+    skiff_oci::seal::ensure(c"skiff-agent");
     // Before anything else is opened: the descriptors are known by number.
     let supervisor = Client::from_env()?;
     crate::logging::init();

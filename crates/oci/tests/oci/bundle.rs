@@ -71,9 +71,7 @@ impl Bundle {
     }
 
     fn program() -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_skiff-agent"));
-        command.arg("oci");
-        command
+        Command::new(env!("CARGO_BIN_EXE_skiff-oci"))
     }
 
     /// The bundle's directory.

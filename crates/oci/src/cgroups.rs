@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
-use oci_spec::runtime::Spec;
+use oci_spec::runtime::{LinuxResources, Spec};
 use skiff_runtime::Cgroup;
 
 use super::state::Record;
@@ -23,14 +23,29 @@ pub fn path(global: &Global, spec: &Spec, id: &str) -> anyhow::Result<Option<Pat
         Some(path) => clean(&path)?,
     };
     let path = root.join(relative);
-    // An ordinary user has only what was delegated.
-    if !rustix::process::geteuid().is_root() {
+    // An ordinary user has only what was delegated, as root of a user namespace, too.
+    if !skiff_runtime::owns_machine() {
         let existing = path.ancestors().find(|path| path.is_dir()).unwrap_or(&root);
         if rustix::fs::access(existing, rustix::fs::Access::WRITE_OK).is_err() {
             return Ok(None);
         }
     }
     Ok(Some(path))
+}
+
+/// Says so if a container without a cgroup was to have limits.
+pub fn without(global: &Global, spec: &Spec) {
+    let resources = spec.linux().as_ref().and_then(|linux| linux.resources().as_ref());
+    if resources.is_some_and(limits_something) {
+        log::warning(global, "limits are not set: the container has no cgroup of its own");
+    }
+}
+
+/// Device rules apart: they need no controller.
+fn limits_something(resources: &LinuxResources) -> bool {
+    let mut limits = resources.clone();
+    limits.set_devices(None);
+    limits != LinuxResources::default()
 }
 
 /// Makes the cgroup and sets its limits, as far as the machine can.
@@ -40,17 +55,13 @@ pub fn make(global: &Global, path: &Path, spec: &Spec) -> anyhow::Result<Cgroup>
     if path.is_dir() && Cgroup::open(path)?.procs().is_ok_and(|procs| !procs.is_empty()) {
         bail!("linux.cgroupsPath: {} has processes already", path.display());
     }
-    let cgroup = Cgroup::create(parent, name)?;
     let resources = spec.linux().as_ref().and_then(|linux| linux.resources().as_ref());
-    let Some(resources) = resources else { return Ok(cgroup) };
+    let Some(resources) = resources else { return Ok(Cgroup::create(parent, name)?) };
+    let cgroup = Cgroup::create_for(parent, name, resources)?;
     if Cgroup::limits(parent) {
         cgroup.apply(resources)?;
-    } else {
-        let mut limits = resources.clone();
-        limits.set_devices(None);
-        if limits != oci_spec::runtime::LinuxResources::default() {
-            log::warning(global, "limits are not set: this machine's cgroup v2 hierarchy has no controllers");
-        }
+    } else if limits_something(resources) {
+        log::warning(global, "limits are not set: this machine's cgroup v2 hierarchy has no controllers");
     }
     if let Some(rules) = resources.devices() {
         cgroup.filter_devices(rules)?;

@@ -1,8 +1,13 @@
-//! `skiff-agent oci`: the namespace runtime as a command of its own, with the arguments, states and exit codes that
-//! callers of runc know. A program that is found under the name `skiff-oci` is this command, too.
+//! The namespace runtime as a command, with the arguments, states and exit codes that callers of runc know.
+//!
+//! It is a program of its own, `skiff-oci`, and part of the agent as `skiff-agent oci`. **Why a program of its own:** each
+//! command starts it twice (`seal.rs`), and most of what a command takes is that start. One with the engine in it has ten times
+//! as many pages to relocate; and less of what could be misused is in reach while a process is on its way into a container.
 //!
 //! There is no process of ours beside a running container: its first process becomes a child of the caller's subreaper,
 //! and everything that later commands need to know is in its state directory (`state.rs`).
+#![forbid(unsafe_code)]
+#![cfg(target_os = "linux")]
 
 mod bundle;
 mod cgroups;
@@ -15,6 +20,7 @@ mod list;
 mod log;
 mod processes;
 mod run;
+pub mod seal;
 mod signals;
 mod start;
 mod state;
@@ -102,20 +108,21 @@ enum Command {
     Spec(bundle::SpecOptions),
 }
 
-/// Whether the program was started under the name of this command.
+/// Whether a program of another name (the agent) was started as this command.
 pub fn is_asked_for() -> bool {
     let name = std::env::args_os().next().unwrap_or_default();
     std::path::Path::new(&name).file_name().is_some_and(|name| name == NAME)
 }
 
-/// Runs the command that the program's own name asks for.
+/// Runs the command that the arguments ask for. To be called before the process does anything else.
 pub fn main() -> ExitCode {
+    // First of all, before the arguments are read: it starts the program anew.
+    seal::ensure(c"skiff-oci");
     run(Program::parse().options)
 }
 
-/// Runs one command.
+/// Runs one command of a program whose file is protected: see [`seal::ensure`].
 pub fn run(options: Options) -> ExitCode {
-    crate::seal::ensure();
     let Options { global, command } = options;
     let what = command.verb();
     let failure_code = if what == "exec" { 255 } else { 1 };

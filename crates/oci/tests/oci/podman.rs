@@ -1,6 +1,7 @@
 //! Debian's podman with this runtime. It keeps everything below a directory of the test's own.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -17,7 +18,7 @@ impl Podman {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path();
         let runtime = path.join("skiff-oci");
-        std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_skiff-agent"), &runtime).unwrap();
+        std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_skiff-oci"), &runtime).unwrap();
         // Machines that are themselves confined can't raise the limits to podman's defaults.
         let conf = "[containers]\ndefault_ulimits=[\"nofile=512:512\",\"nproc=4096:4096\"]\n";
         fs::write(path.join("containers.conf"), conf).unwrap();
@@ -126,4 +127,34 @@ fn podman_runs_execs_checks_and_pods() {
     }
     podman.run(&["pod", "rm", "-f", "-t", "0", "pod"]).ok();
     assert_eq!(podman.run(&["ps", "-aq"]).ok().out, "");
+}
+
+#[test]
+fn podman_builds_images_by_this_runtime() {
+    let mut podman = Podman::new();
+    let path = podman.directory.path().to_owned();
+    // Which commands the build gives to the runtime.
+    let recorder = path.join("recorder");
+    let runtime = podman.runtime.display();
+    fs::write(
+        &recorder,
+        format!("#!/bin/sh\necho \"$*\" >>{}/calls\nexec {runtime} \"$@\"\n", path.display()),
+    )
+    .unwrap();
+    fs::set_permissions(&recorder, fs::Permissions::from_mode(0o755)).unwrap();
+    podman.runtime = recorder;
+    let steps = "FROM localhost/box\nRUN id -u >/tmp/built && test -e /proc/self\nUSER 33\nRUN test \"$(id -u)\" = 33\n\
+        CMD [\"cat\", \"/tmp/built\"]\n";
+    fs::write(path.join("Dockerfile"), steps).unwrap();
+    let build =
+        ["build", "--network", "none", "--signature-policy", "policy.json", "-t", "localhost/built", "."];
+    podman.run(&build).ok();
+    let calls = fs::read_to_string(path.join("calls")).unwrap();
+    for verb in ["create", "start", "delete"] {
+        let count = calls.lines().filter(|line| line.split(' ').any(|word| word == verb)).count();
+        assert_eq!(count, 2, "{verb} is called once for each step:\n{calls}");
+    }
+    assert_eq!(podman.run(&["run", "--rm", "--network", "none", "localhost/built"]).ok().out, "0\n");
+    fs::write(path.join("Dockerfile"), "FROM localhost/box\nRUN exit 9\n").unwrap();
+    podman.run(&build).fails("exit status 9");
 }

@@ -123,6 +123,9 @@ fn complete(
     entry.write(&record)?;
     let cgroup =
         record.cgroup.as_deref().map(|path| cgroups::make(global, path, &record.spec)).transpose()?;
+    if cgroup.is_none() {
+        cgroups::without(global, &record.spec);
+    }
     let listener = entry.listen()?;
     let io = streams(&record)?;
     let seen = record.clone();

@@ -5,6 +5,7 @@
 //! that is read-only and attached nowhere: nobody can make it writable, since nobody's namespace has it.
 
 use std::convert::Infallible;
+use std::ffi::CStr;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::process::CommandExt;
@@ -15,26 +16,26 @@ use rustix::mount::{OpenTreeFlags, open_tree};
 use skiff_linux_sys::mount::{MountAttr, Scope, set_attributes};
 
 const PROGRAM: &str = "/proc/self/exe";
-/// What `ps` and `pgrep` show.
-const NAME: &std::ffi::CStr = c"skiff-agent";
 /// `MOUNT_ATTR_RDONLY` (linux/mount.h).
 const READ_ONLY: u64 = 1;
 
 /// Starts the program anew from a read-only mount, unless it runs from one. Without the privilege to mount it stays as it
 /// is: then it cannot write to its file, and no more can a container of the same user.
 ///
+/// `name` is what `ps` and `pgrep` show of it then.
+///
 /// To be called before anything else is done: nothing but arguments, environment and descriptors survives.
-pub fn ensure() {
+pub fn ensure(name: &CStr) {
     if !rustix::process::geteuid().is_root() {
         return;
     }
     if is_sealed().unwrap_or(true) {
         // The kernel named the process after the descriptor that it was started from. Best effort: the name is for people.
-        let _ = rustix::thread::set_name(NAME);
+        let _ = rustix::thread::set_name(name);
         return;
     }
     let Err(error) = restart();
-    eprintln!("skiff-agent: its own file can't be protected from containers: {error}");
+    eprintln!("skiff: the program's own file can't be protected from containers: {error}");
 }
 
 fn is_sealed() -> io::Result<bool> {

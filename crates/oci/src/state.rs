@@ -111,11 +111,12 @@ pub struct Entry {
 impl Store {
     /// Opens the store; the directory is made with the first container.
     pub fn open(root: Option<PathBuf>) -> anyhow::Result<Self> {
-        let user = rustix::process::geteuid();
+        let owner = skiff_runtime::owns_machine();
+        let is_root = rustix::process::geteuid().is_root();
         let root = match (root, std::env::var_os("XDG_RUNTIME_DIR")) {
             (Some(root), _) => std::path::absolute(root)?,
-            (None, Some(run)) if !user.is_root() => PathBuf::from(run).join("skiff-oci"),
-            (None, None) if !user.is_root() => {
+            (None, Some(run)) if !owner => PathBuf::from(run).join("skiff-oci"),
+            (None, None) if !is_root => {
                 bail!("XDG_RUNTIME_DIR is not set: give the state's place by --root")
             }
             (None, _) => PathBuf::from("/run/skiff-oci"),

@@ -25,8 +25,8 @@ fn the_runtimes_own_file_cannot_be_written_through_proc() {
         bundle.config["process"]["capabilities"][set].as_array_mut().unwrap().push("CAP_SYS_PTRACE".into());
     }
     // A program of our own: if the attack succeeds it is not the test's that is lost.
-    let program = bundle.path().join("skiff-agent");
-    fs::copy(env!("CARGO_BIN_EXE_skiff-agent"), &program).unwrap();
+    let program = bundle.path().join("skiff-oci");
+    fs::copy(env!("CARGO_BIN_EXE_skiff-oci"), &program).unwrap();
     let before = fs::metadata(&program).unwrap().len();
     // The attacker brings what the program needs to run.
     let libraries = Command::new("ldd").arg(&program).output().unwrap();
@@ -43,7 +43,7 @@ fn the_runtimes_own_file_cannot_be_written_through_proc() {
     drop(bundle.command(&[]));
     let ours = |arguments: &[&str]| {
         let mut command = Command::new(&program);
-        command.args(["oci", "--root", "state"]).args(arguments).current_dir(bundle.path());
+        command.args(["--root", "state"]).args(arguments).current_dir(bundle.path());
         bundle.finish(command)
     };
     ours(&["run", "-d", "box"]).ok();

@@ -154,6 +154,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2000))]
+
         #[test]
         fn a_configuration_with_anything_anywhere_is_read_or_refused(
             place in any::<proptest::sample::Index>(), choice in 0usize..8, text in ".{0,20}", number in any::<i64>(),
@@ -182,6 +184,8 @@ mod tests {
                 Err(error) => {
                     let told = format!("{error:#}");
                     prop_assert!(told.contains("config.json"), "{told}");
+                    let field = at.split('/').nth(1).unwrap_or_default();
+                    prop_assert!(told.contains(field), "{at}: {told}");
                 }
             }
         }

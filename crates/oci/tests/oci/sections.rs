@@ -378,7 +378,7 @@ fn an_ordinary_user_runs_a_container() {
     fs::set_permissions(bundle.path(), fs::Permissions::from_mode(0o755)).unwrap();
     fs::remove_file(bundle.path().join("config.json")).unwrap();
     let program = bundle.path().join("skiff-oci");
-    fs::copy(env!("CARGO_BIN_EXE_skiff-agent"), &program).unwrap();
+    fs::copy(env!("CARGO_BIN_EXE_skiff-oci"), &program).unwrap();
     std::os::unix::fs::chown(bundle.path(), Some(1000), Some(1000)).unwrap();
     std::os::unix::fs::chown(bundle.rootfs(""), Some(1000), Some(1000)).unwrap();
     let script = "./skiff-oci --root user-state spec --rootless && \
