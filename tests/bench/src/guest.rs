@@ -20,7 +20,7 @@ const WARM_UP: usize = 3;
 /// Where the copies are in the guest.
 pub const PLACE: &str = "/run/bench";
 /// Where the engine listens in the guest.
-const SOCKET: &str = "/run/skiff/docker.sock";
+pub const SOCKET: &str = "/run/skiff/docker.sock";
 
 /// Prints the figures.
 pub fn bench() -> anyhow::Result<()> {
@@ -123,7 +123,8 @@ pub fn copy_in(
     Ok(())
 }
 
-fn find(name: &str) -> anyhow::Result<PathBuf> {
+/// A peer's program.
+pub fn find(name: &str) -> anyhow::Result<PathBuf> {
     for directory in ["/usr/bin", "/usr/sbin"] {
         let path = Path::new(directory).join(name);
         if path.is_file() {

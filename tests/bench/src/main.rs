@@ -35,7 +35,8 @@ const USAGE: &str = "Usage: skiff-bench api|boot|build|files|image|network|ports
   ports published ports: on this host beside a dockerd if there is one, and in the guest beside its own link
   run   create+start+wait+remove of `true` over the API: on this host beside `runc run`, in the guest beside `crun run` and
         `runc run`, all of the same root file system
-  runtime  `skiff-agent oci` beside `runc`: run, exec, and what many containers take
+  runtime  `skiff-oci` beside `runc` on this host and beside `crun` and `runc` in the guest: run, exec, and what
+        500 containers take, with conmon beside crun; and what the kernel alone takes
   wake  the first answer of a guest that sleeps, beside one that is booted; suspend, memory and disk";
 
 fn main() -> anyhow::Result<()> {
@@ -43,6 +44,10 @@ fn main() -> anyhow::Result<()> {
     // The guest's half of `run`.
     if names == ["inside"] {
         return guest::inside();
+    }
+    // That of `runtime`.
+    if names == ["runtime-inside"] {
+        return runtime::inside();
     }
     // The halves of `network`.
     match &names[..] {

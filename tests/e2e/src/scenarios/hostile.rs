@@ -15,6 +15,8 @@ scenarios![
     working_directories_and_volumes_stay_inside,
     what_an_image_says_wrongly_is_no_fault_of_its_user,
     whiteouts_of_the_root_and_above_are_refused,
+    mounts_of_build_steps_stay_inside,
+    users_beyond_all_ids_are_not_root,
 ];
 
 /// Where links of the images point to, on the machine of the engine.
@@ -121,5 +123,74 @@ fn whiteouts_of_the_root_and_above_are_refused(on: &Subject) -> anyhow::Result<(
         let failed = on.docker.feed("load", image.archive(&["e2e/whiteout:1"]))?;
         ensure!(failed.code != 0 && failed.err().contains(".wh."), "{name} was accepted\n{failed}");
     }
+    Ok(())
+}
+
+fn build(on: &Subject, dockerfile: &str) -> anyhow::Result<skiff_testkit::Finished> {
+    let program = on.docker.command("build -t e2e/hostile:1 --no-cache -").env("DOCKER_BUILDKIT", "0");
+    program.stdin(dockerfile).timeout(on.patience(120)).run()
+}
+
+/// What builders have let out: CVE-2024-1753 and CVE-2024-9407 (the source of a bind is a link), CVE-2024-9675 (the id of a cache
+/// is a path), CVE-2024-23651 (so is a cache's source), CVE-2024-23652 (what is tidied up after a step lies behind a link).
+fn mounts_of_build_steps_stay_inside(on: &Subject) -> anyhow::Result<()> {
+    let stage = format!(
+        "FROM busybox AS evil\nRUN ln -s / /root-link && ln -s ../../../../../../.. /up && ln -s {OUTSIDE} /outside && \
+         echo own >/own\nFROM busybox\n"
+    );
+    // A link leads to the stage's own root, where the file of that stage is.
+    for link in ["root-link", "up"] {
+        let step = format!(
+            "RUN --mount=type=bind,from=evil,source=/{link},target=/m test -e /m/own && ! test -e /m/proc/1\n"
+        );
+        build(on, &format!("{stage}{step}"))?.ok()?;
+    }
+    let refused =
+        build(on, &format!("{stage}RUN --mount=type=bind,from=evil,source=/outside,target=/m true\n"))?;
+    ensure!(refused.code != 0, "{refused}");
+    let refused =
+        build(on, &format!("{stage}RUN --mount=type=cache,from=evil,source=/outside,target=/m true\n"))?;
+    ensure!(refused.code != 0, "{refused}");
+    build(
+        on,
+        &format!("{stage}RUN --mount=type=cache,id=../../../../../..{OUTSIDE},target=/c touch /c/x\n"),
+    )?
+    .ok()?;
+    nothing_outside()?;
+
+    // What a step leaves in place of what was above its mount: the builder takes the empty mount points away again.
+    if !on.in_guest {
+        std::fs::create_dir_all(format!("{OUTSIDE}/point"))?;
+    }
+    let swap =
+        format!("RUN --mount=type=tmpfs,target=/made/point mv /made /moved; ln -s {OUTSIDE} /made; true\n");
+    let done = build(on, &format!("FROM busybox\n{swap}RUN true\n"));
+    let stays = on.in_guest || Path::new(&format!("{OUTSIDE}/point")).is_dir();
+    if !on.in_guest {
+        let _ = std::fs::remove_dir_all(OUTSIDE);
+    }
+    done?;
+    ensure!(stays, "the builder took away a directory of the machine");
+    on.docker.run("rmi -f e2e/hostile:1")?;
+    Ok(())
+}
+
+/// CVE-2024-40635: a number that does not fit wraps around, to root.
+fn users_beyond_all_ids_are_not_root(on: &Subject) -> anyhow::Result<()> {
+    for user in ["2147483648", "4294967295", "4294967296", "18446744073709551616", "0:4294967296"] {
+        let refused = on.docker.run(&format!("run --rm -u {user} busybox id -u"))?;
+        ensure!(refused.code != 0 && refused.out().is_empty(), "{user}: {refused}");
+        let image = Image::busybox()?.with_config("User", json!(user));
+        on.load(&image, "e2e/user:1")?;
+        let refused = on.docker.run("run --rm e2e/user:1 id -u")?;
+        ensure!(refused.code != 0 && refused.out().is_empty(), "{user} of the image: {refused}");
+    }
+    // CVE-2022-36109, CVE-2022-2989: the user's own group is among the further ones.
+    on.docker.run("run --rm -u 5:7 --group-add 8 busybox id -G")?.ok()?.prints("7 8\n")?;
+    on.docker
+        .sh("run --rm -u 5:7 --group-add 8 busybox", "grep ^Groups /proc/self/status")?
+        .ok()?
+        .shows("7 8")?;
+    on.docker.run("rmi -f e2e/user:1")?.ok()?;
     Ok(())
 }

@@ -19,6 +19,7 @@ mod hostile;
 mod images;
 mod init;
 mod lifecycle;
+mod limits;
 mod links;
 mod list;
 mod load;
@@ -52,6 +53,7 @@ pub fn all() -> Vec<Scenario> {
         restart::ALL,
         logs::ALL,
         lifecycle::ALL,
+        limits::ALL,
         list::ALL,
         network::ALL,
         system::ALL,
