@@ -42,10 +42,11 @@ fn installed(root: &Path) -> anyhow::Result<Vec<String>> {
     Ok(files(root)?.into_iter().filter(|file| !file.starts_with("/var/lib/")).collect())
 }
 
-const WANTED: [&str; 9] = [
+const WANTED: [&str; 10] = [
     "/usr/bin/skiff",
     "/usr/bin/skiff-agent",
     "/usr/bin/skiff-desktop",
+    "/usr/bin/skiff-oci",
     "/usr/lib/systemd/user/skiff.service",
     "/usr/share/applications/dev.skiff.Desktop.desktop",
     "/usr/share/doc/skiff/copyright",

@@ -20,7 +20,7 @@ const MANY: usize = 500;
 /// How many clients start them.
 const CLIENTS: usize = 4;
 /// How long one may take to appear on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(300);
 
 /// Starts them by the command and removes them by the command; nothing runs beside them.
 pub fn commands(bench: &Bench) -> anyhow::Result<()> {
@@ -79,6 +79,9 @@ where
     U: FnMut(&str) -> anyhow::Result<()>,
     D: FnMut(&str) -> anyhow::Result<()>,
 {
+    // The kernel goes on taking network namespaces down after their containers are gone, and makes none meanwhile.
+    up()?("settled")?;
+    down()?("settled")?;
     let (free, own) = (available()?, beside(0.0)?);
     let started = Instant::now();
     by_clients(up)?;
@@ -165,13 +168,15 @@ fn available() -> anyhow::Result<f64> {
     field(&text, "MemAvailable:").context("the kernel does not tell")
 }
 
-/// What the processes of a program have in memory, in KiB; what several share counts in parts.
+/// What the processes of a program, as their command lines name it, have in memory, in KiB; what several share counts in parts.
 fn memory_of(program: &str) -> anyhow::Result<f64> {
     let mut sum = 0.0;
     for entry in fs::read_dir("/proc")?.flatten() {
         let path = entry.path();
         // Processes come and go.
-        let named = fs::read_link(path.join("exe")).is_ok_and(|exe| exe.ends_with(program));
+        let line = fs::read(path.join("cmdline")).unwrap_or_default();
+        let first = line.split(|byte| *byte == 0).next().unwrap_or_default();
+        let named = String::from_utf8_lossy(first).rsplit('/').next() == Some(program);
         if let Some(text) = named.then(|| fs::read_to_string(path.join("smaps_rollup")).ok()).flatten() {
             sum += field(&text, "Pss:").unwrap_or(0.0);
         }
