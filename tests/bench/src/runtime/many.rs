@@ -134,21 +134,14 @@ fn under_conmon(bench: &Bench, runtime: &Runtime, id: &str) -> anyhow::Result<()
     let place = bench.root.join("state-conmon").join(id);
     fs::create_dir_all(&place)?;
     let pid = place.join("pid");
+    // conmon keeps files of its own in the bundle.
+    fs::copy(bench.bundle.join("config.json"), place.join("config.json"))?;
+    std::os::unix::fs::symlink(bench.bundle.join("rootfs"), place.join("rootfs"))?;
+    let bundle = place.to_str().context("the place is no text")?;
     let mut command = Command::new(bench.root.join("conmon"));
-    command.args([
-        "--api-version",
-        "1",
-        "--cid",
-        id,
-        "--cuuid",
-        id,
-        "--name",
-        id,
-        "--bundle",
-        bench.bundle(),
-    ]);
+    command.args(["--api-version", "1", "--cid", id, "--cuuid", id, "--name", id, "--bundle", bundle]);
     command.arg("--runtime").arg(&runtime.program);
-    command.arg("--runtime-arg").arg(format!("--root={}", bench.root.join(runtime.name).display()));
+    command.arg("--runtime-arg").arg(format!("--root={}", runtime.state(&bench.root).display()));
     command.arg("--log-path").arg(format!("k8s-file:{}", place.join("log").display()));
     command.arg("--container-pidfile").arg(&pid).arg("--exit-dir").arg(&place).arg("--full-attach");
     start(command)?;

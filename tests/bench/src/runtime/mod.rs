@@ -30,9 +30,13 @@ impl Runtime {
     /// A command that keeps its state below `root`.
     pub fn command(&self, root: &Path, arguments: &[&str]) -> Command {
         let mut command = Command::new(&self.program);
-        command.arg("--root").arg(root.join(format!("state-{}", self.name)));
-        command.args(arguments).stdin(Stdio::null());
+        command.arg("--root").arg(self.state(root)).args(arguments).stdin(Stdio::null());
         command
+    }
+
+    /// Where its state is below `root`, which may have the program under its name.
+    pub fn state(&self, root: &Path) -> PathBuf {
+        root.join(format!("state-{}", self.name))
     }
 }
 
