@@ -35,6 +35,7 @@ mod restart;
 mod run;
 mod system;
 mod terminal;
+mod tools;
 mod versions;
 mod volumes;
 
@@ -73,6 +74,7 @@ pub fn all() -> Vec<Scenario> {
         archive::ALL,
         images::ALL,
         push::ALL,
+        tools::ALL,
         bad_input::ALL,
         build::ALL,
         dockerfiles::ALL,
