@@ -72,7 +72,7 @@ pub enum Error {
         message: String,
     },
     /// A step's process failed.
-    #[error("process \"{command}\" did not complete successfully: exit code: {exit_code}")]
+    #[error("process {command:?} did not complete successfully: exit code: {exit_code}")]
     Process {
         /// Its arguments, joined.
         command: String,

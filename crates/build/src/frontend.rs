@@ -12,6 +12,8 @@ use crate::solver::Ref;
 
 /// The metadata key of an image's configuration (JSON); with several platforms `containerimage.config/linux/arm64`.
 pub const IMAGE_CONFIG_KEY: &str = "containerimage.config";
+/// The metadata key of the list of platforms.
+pub(crate) const PLATFORMS_KEY: &str = "refs.platforms";
 
 /// What a client asks of a frontend, as `Control.Solve` and `LLBBridge.Solve` have it.
 #[derive(Debug, Clone, Default)]

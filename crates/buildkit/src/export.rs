@@ -8,14 +8,17 @@ use std::time::{Duration, Instant};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::json;
-use skiff_build::export::{self, Archive, ExportedImage, ImageOptions};
+use skiff_build::export::{self, Archive, ExportedImage, ExportedList, ImageOptions};
 use skiff_build::{BuildResult, Error, Job, Progress, Ref, Refs, Result};
 
+use crate::fsutil::Shape;
 use crate::session::Session;
 use crate::shown::Shown;
 
 /// What images are pushed as.
 const PUSHED: &str = "application/vnd.docker.distribution.manifest.v2+json";
+/// What images for several platforms are pushed as.
+const PUSHED_LIST: &str = "application/vnd.oci.image.index.v1+json";
 /// How often the progress of a transfer is told.
 const TELL: Duration = Duration::from_millis(100);
 
@@ -35,6 +38,10 @@ pub(crate) struct Exporter {
     image: ImageOptions,
     /// Whether the image is pushed, too.
     push: bool,
+    /// Whether it was asked for as dockerd's own: by clients that push, or push once more, by the Docker API.
+    is_moby: bool,
+    /// Whether files are sent in a directory for each platform; without it, when there may be several.
+    split: Option<bool>,
     /// Its place in the client's list, which its files are sent under.
     index: usize,
 }
@@ -57,6 +64,7 @@ impl Exporter {
     /// # Errors
     /// For an unknown kind, in BuildKit's words; for attributes that can't be done.
     pub fn read(kind: &str, attributes: &HashMap<String, String>, index: usize) -> Result<Option<Self>> {
+        let is_moby = kind == "moby";
         let kind = match kind {
             "" | "cacheonly" => return Ok(None),
             "moby" | "image" => Kind::Image,
@@ -92,7 +100,9 @@ impl Exporter {
         if push && image.names.is_empty() {
             return Err(Error::invalid("tag is needed when pushing to registry"));
         }
-        Ok(Some(Self { kind, image, push, index }))
+        let given = attributes.get("platform-split").is_some_and(|text| !text.is_empty());
+        let split = if given { Some(flag("platform-split")?) } else { None };
+        Ok(Some(Self { kind, image, push, is_moby, split, index }))
     }
 
     /// Lets the image tell later builds about the cache.
@@ -120,6 +130,19 @@ impl Exporter {
         let session =
             || session.clone().ok_or_else(|| Error::invalid("this exporter needs a session of the client"));
         match self.kind {
+            Kind::Image if self.push && result.is_for_several() => {
+                let list = export::push_several(job, result, self.image, self.is_moby).await?;
+                Ok(about_list(&list))
+            }
+            Kind::Archive(Archive::Oci) if result.is_for_several() => {
+                let (writer, mut end) = session()?.open_file(self.index);
+                let list = match export::archive_several(job, result, self.image, writer).await {
+                    Ok(list) => list,
+                    Err(error) => return Err(end.reason().await.unwrap_or(error)),
+                };
+                end.finish().await?;
+                Ok(about_list(&list))
+            }
             Kind::Image => {
                 let names = self.image.names.clone();
                 let image = export::image(job, result, self.image).await?;
@@ -145,9 +168,14 @@ impl Exporter {
                 Ok(about(image, &names))
             }
             Kind::Tar => {
-                let session = session()?;
-                let Some(reference) = single(result)? else { return Ok(Exported::default()) };
-                reference.evaluate().await?;
+                let (session, trees) = (session()?, trees(result, self.split)?);
+                for (_, reference) in &trees {
+                    reference.evaluate().await?;
+                }
+                if trees.is_empty() {
+                    return Ok(Exported::default());
+                }
+                let epoch = self.image.source_date_epoch;
                 Shown::during(progress, "exporting to client tarball", async |shown: Shown| {
                     let (writer, mut end) = session.open_file(self.index);
                     let sent = Arc::new(AtomicU64::new(0));
@@ -157,7 +185,7 @@ impl Exporter {
                         told: Instant::now(),
                         shown: shown.clone(),
                     };
-                    if let Err(error) = export::tar(&reference, writer).await {
+                    if let Err(error) = export::tar(trees, epoch, writer).await {
                         return Err(end.reason().await.unwrap_or(error));
                     }
                     end.finish().await?;
@@ -167,31 +195,46 @@ impl Exporter {
                 .await
             }
             Kind::Local => {
-                let session = session()?;
-                let Some(reference) = single(result)? else { return Ok(Exported::default()) };
-                let mounted = reference.mount().await?;
-                let root =
-                    mounted.root().try_clone_to_owned().map_err(|error| Error::failed(error.to_string()))?;
-                Shown::during(progress, "exporting to client directory", async |shown: Shown| {
-                    let sent = Arc::new(AtomicU64::new(0));
-                    let (told, counted, teller) =
-                        (std::sync::Mutex::new(Instant::now()), sent.clone(), shown.clone());
-                    let on_sent = Arc::new(move |bytes| {
-                        counted.store(bytes, Ordering::Relaxed);
-                        let mut told = told.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-                        if told.elapsed() >= TELL {
-                            *told = Instant::now();
-                            teller.bytes("copying files", bytes, false);
-                        }
-                    });
-                    session.send_files(root, self.index, on_sent).await?;
-                    shown.bytes("copying files", sent.load(Ordering::Relaxed), true);
-                    Ok(Exported::default())
-                })
-                .await
+                let (session, trees) = (session()?, trees(result, self.split)?);
+                for (directory, reference) in trees {
+                    let shape = Shape {
+                        directory: Some(directory).filter(|directory| !directory.is_empty()),
+                        epoch: self.image.source_date_epoch,
+                    };
+                    send(&session, progress.clone(), &reference, self.index, shape).await?;
+                }
+                Ok(Exported::default())
             }
         }
     }
+}
+
+/// Sends the files of a reference to a directory of the client.
+async fn send(
+    session: &Arc<Session>,
+    progress: Arc<dyn Progress>,
+    reference: &Ref,
+    index: usize,
+    shape: Shape,
+) -> Result<()> {
+    let mounted = reference.mount().await?;
+    let root = mounted.root().try_clone_to_owned().map_err(|error| Error::failed(error.to_string()))?;
+    Shown::during(progress, "exporting to client directory", async |shown: Shown| {
+        let sent = Arc::new(AtomicU64::new(0));
+        let (told, counted, teller) = (std::sync::Mutex::new(Instant::now()), sent.clone(), shown.clone());
+        let on_sent = Arc::new(move |bytes| {
+            counted.store(bytes, Ordering::Relaxed);
+            let mut told = told.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            if told.elapsed() >= TELL {
+                *told = Instant::now();
+                teller.bytes("copying files", bytes, false);
+            }
+        });
+        session.send_files(root, shape, index, on_sent).await?;
+        shown.bytes("copying files", sent.load(Ordering::Relaxed), true);
+        Ok(())
+    })
+    .await
 }
 
 /// What clients are told about an image. Its digest is its id: images of this store are known by their configuration,
@@ -208,12 +251,33 @@ fn about(image: ExportedImage, names: &[String]) -> Exported {
     Exported { told, configuration: Some(image.config) }
 }
 
-fn single(result: &BuildResult) -> Result<Option<Ref>> {
+/// What clients are told about an image for several platforms.
+fn about_list(list: &ExportedList) -> Exported {
+    let mut told = HashMap::new();
+    if let Some(digest) = &list.digest {
+        let descriptor = json!({ "mediaType": PUSHED_LIST, "digest": digest, "size": list.size });
+        let descriptor = STANDARD.encode(descriptor.to_string());
+        told.insert("containerimage.descriptor".to_owned(), descriptor);
+        told.insert("containerimage.digest".to_owned(), digest.clone());
+    }
+    if !list.names.is_empty() {
+        told.insert("image.name".to_owned(), list.names.join(","));
+    }
+    Exported { told, configuration: None }
+}
+
+/// The file systems of a result, each with the directory that it is sent in; an empty one is none.
+fn trees(result: &BuildResult, split: Option<bool>) -> Result<Vec<(String, Ref)>> {
+    let directory = |id: &str| if split == Some(false) { String::new() } else { id.replace('/', "_") };
     match &result.refs {
-        Refs::None => Ok(None),
-        Refs::Single(reference) => Ok(Some(reference.clone())),
-        Refs::Map(refs) if refs.len() <= 1 => Ok(refs.values().next().cloned()),
-        Refs::Map(_) => Err(Error::invalid("files of several platforms can't be exported at once")),
+        Refs::None => Ok(Vec::new()),
+        Refs::Single(reference) => Ok(vec![(String::new(), reference.clone())]),
+        Refs::Map(map) if map.len() > 1 && split == Some(false) => Err(Error::invalid(
+            "the files of several platforms need a directory for each: platform-split=true",
+        )),
+        Refs::Map(_) => {
+            Ok(result.by_platform().into_iter().map(|(id, reference)| (directory(&id), reference)).collect())
+        }
     }
 }
 

@@ -41,9 +41,11 @@ impl Filters {
     /// A filter that is true or false.
     pub(crate) fn boolean(&self, name: &str) -> Result<Option<bool>> {
         let Some(values) = self.get(name) else { return Ok(None) };
-        let parsed: Vec<_> = values.iter().map(|value| parse_bool(value)).collect();
-        match parsed.as_slice() {
-            [Some(first), rest @ ..] if rest.iter().all(|other| other == &Some(*first)) => Ok(Some(*first)),
+        // As Docker reads it: what is neither counts for nothing beside what is.
+        let said = |wanted: bool| values.iter().any(|value| parse_bool(value) == Some(wanted));
+        match (said(true), said(false)) {
+            (true, false) => Ok(Some(true)),
+            (false, true) => Ok(Some(false)),
             _ => Err(Error::invalid(format!("invalid filter '{name}=[{}]'", values.join(" ")))),
         }
     }

@@ -130,6 +130,12 @@ impl ParsedConfig {
         Ok(ParsedConfig { id: Digest::of(bytes), diff_ids, config: Arc::new(config), raw: Arc::new(raw) })
     }
 
+    /// The platform, in its normal form.
+    pub fn platform(&self) -> Platform {
+        let variant = self.raw.get("variant").and_then(Value::as_str).unwrap_or_default();
+        Platform::normalise(&self.config.os().to_string(), &self.config.architecture().to_string(), variant)
+    }
+
     /// Checks a configuration from outside for what Docker refuses: one that was let in once stays readable.
     pub fn check(&self) -> Result<(), Error> {
         let refused = |message: String| Err(Error::Invalid { message });

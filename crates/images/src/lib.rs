@@ -46,7 +46,7 @@ pub use load::Loaded;
 pub use platform::Platform;
 pub use progress::{Progress, ProgressDetail, ProgressEvent, Silent};
 pub use pull::Described;
-pub use push::{PackedLayer, Pushed, oci_manifest};
+pub use push::{BuiltFor, PackedLayer, Pushed, oci_manifest};
 pub use reference::{DEFAULT_DOMAIN, ParseError, Reference, Target};
 pub use registry::{
     Auth, Delegate, Delegated, Dial, Download, DownloadAnswer, Io, LoggedIn, ProxyDial, Search, SearchResult,

@@ -16,6 +16,8 @@ use crate::digest::Digest;
 use crate::error::Error;
 use crate::image::ParsedConfig;
 use crate::layer::Decoder;
+use crate::platform::Platform;
+use crate::push::{BuiltFor, oci_index};
 use crate::reference::{Reference, Target};
 use crate::store::{Held, Inner, LayerLease, Store};
 
@@ -29,6 +31,8 @@ const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 pub struct Save {
     inner: Arc<Inner>,
     images: Vec<Chosen>,
+    /// The names of the list that all images are members of, when they are one image for several platforms.
+    list: Option<Vec<Reference>>,
     _leases: Vec<LayerLease>,
 }
 
@@ -38,6 +42,8 @@ struct Chosen {
     names: Vec<Reference>,
     /// The configuration of one that is not in the store.
     config: Option<Vec<u8>>,
+    /// What it is for, as a member of a list.
+    platform: Option<Platform>,
 }
 
 impl std::fmt::Debug for Save {
@@ -53,7 +59,8 @@ impl Store {
     /// # Errors
     /// [`Error::NoSuchImage`]; nothing is written then.
     pub fn save(&self, names: &[String]) -> Result<Save, Error> {
-        let mut save = Save { inner: Arc::clone(&self.inner), images: Vec::new(), _leases: Vec::new() };
+        let mut save =
+            Save { inner: Arc::clone(&self.inner), images: Vec::new(), list: None, _leases: Vec::new() };
         for typed in names {
             let image = |reference: &str| self.get(reference).map(|image| image.id);
             let Ok(Target::Name(name)) = Target::parse(typed) else {
@@ -93,15 +100,47 @@ impl Store {
     pub fn save_built(&self, new: NewBuilt, layers: &Held) -> Result<Save, Error> {
         let names = new.names.iter().map(|name| Ok(Reference::parse(name)?.or_latest()));
         let names = names.collect::<Result<Vec<_>, Error>>()?;
-        let parsed = ParsedConfig::parse(&new.config)?;
+        let (image, leases) = self.built(new.config, names, layers)?;
+        Ok(Save { inner: Arc::clone(&self.inner), images: vec![image], list: None, _leases: leases })
+    }
+
+    /// Prepares the archive of an image for several platforms that is none of the store's: an OCI layout with a list of
+    /// manifests, which has no `manifest.json`. Blocks.
+    ///
+    /// # Errors
+    /// As [`Store::add_image`].
+    pub fn save_several(&self, names: &[String], images: Vec<BuiltFor>) -> Result<Save, Error> {
+        let names = names.iter().map(|name| Ok(Reference::parse(name)?.or_latest()));
+        let names = names.collect::<Result<Vec<_>, Error>>()?;
+        let mut save = Save {
+            inner: Arc::clone(&self.inner),
+            images: Vec::new(),
+            list: Some(names),
+            _leases: Vec::new(),
+        };
+        for BuiltFor { platform, config, layers } in images {
+            let (mut image, leases) = self.built(config, Vec::new(), &layers)?;
+            image.platform = Some(platform);
+            save.images.push(image);
+            save._leases.extend(leases);
+        }
+        Ok(save)
+    }
+
+    fn built(
+        &self,
+        config: Vec<u8>,
+        names: Vec<Reference>,
+        layers: &Held,
+    ) -> Result<(Chosen, Vec<LayerLease>), Error> {
+        let parsed = ParsedConfig::parse(&config)?;
         if !parsed.diff_ids.iter().eq(layers.layers()) {
             return Err(Error::Invalid { message: "the configuration names other layers".to_owned() });
         }
         let missing = || Error::Invalid { message: "a layer is not in the store".to_owned() };
         let leases = parsed.diff_ids.iter().map(|layer| self.inner.lease(layer).ok_or_else(missing));
         let leases = leases.collect::<Result<Vec<_>, Error>>()?;
-        let image = Chosen { parsed, names, config: Some(new.config) };
-        Ok(Save { inner: Arc::clone(&self.inner), images: vec![image], _leases: leases })
+        Ok((Chosen { parsed, names, config: Some(config), platform: None }, leases))
     }
 }
 
@@ -135,7 +174,7 @@ impl Save {
                 for layer in &parsed.diff_ids {
                     self._leases.push(self.inner.lease(layer).ok_or_else(missing)?);
                 }
-                self.images.push(Chosen { parsed, names: Vec::new(), config: None });
+                self.images.push(Chosen { parsed, names: Vec::new(), config: None, platform: None });
                 self.images.len() - 1
             }
         };
@@ -157,15 +196,26 @@ impl Save {
         for path in ["blobs/", "blobs/sha256/"] {
             archive.out.header(&Header::directory(path, 0))?;
         }
-        let (mut entries, mut saved) = (Vec::new(), Vec::new());
+        let (mut entries, mut saved, mut members) = (Vec::new(), Vec::new(), Vec::new());
         for image in &self.images {
-            let (entry, line) = archive.image(&self.inner, image)?;
-            entries.extend(entry);
-            saved.push(line);
+            let (manifest, line) = archive.image(&self.inner, image)?;
+            if let Some(platform) = &image.platform {
+                members.push((Digest::of(&manifest), manifest.len(), platform.clone()));
+            } else {
+                entries.extend(named(MANIFEST, &manifest, &image.names));
+                saved.push(line);
+            }
+        }
+        if let Some(names) = &self.list {
+            let list = oci_index(&members);
+            archive.blob(&Digest::of(&list), &list)?;
+            entries.extend(named(INDEX, &list, names));
         }
         let index = json!({ "schemaVersion": 2, "mediaType": INDEX, "manifests": entries });
         archive.out.file("index.json", index.to_string().as_bytes(), 0)?;
-        archive.out.file("manifest.json", Value::Array(saved).to_string().as_bytes(), 0)?;
+        if self.list.is_none() {
+            archive.out.file("manifest.json", Value::Array(saved).to_string().as_bytes(), 0)?;
+        }
         archive.out.file("oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#, 0)?;
         let repositories = self.repositories();
         if !repositories.is_empty() {
@@ -182,8 +232,8 @@ struct Saving<W> {
 }
 
 impl<W: Write> Saving<W> {
-    /// Writes what one image needs; returns its lines of `index.json` and `manifest.json`.
-    fn image(&mut self, inner: &Inner, image: &Chosen) -> io::Result<(Vec<Value>, Value)> {
+    /// Writes what one image needs; returns its manifest and its line of `manifest.json`.
+    fn image(&mut self, inner: &Inner, image: &Chosen) -> io::Result<(Vec<u8>, Value)> {
         let ParsedConfig { id, diff_ids, .. } = &image.parsed;
         let config = match &image.config {
             Some(config) => config.clone(),
@@ -203,21 +253,7 @@ impl<W: Write> Saving<W> {
         let sources: serde_json::Map<String, Value> =
             diff_ids.iter().map(|digest| (digest.to_string(), descriptor(digest))).collect();
         let manifest = manifest.to_string().into_bytes();
-        let digest = Digest::of(&manifest);
-        self.blob(&digest, &manifest)?;
-        let entry = json!({ "mediaType": MANIFEST, "digest": digest.as_str(), "size": manifest.len() });
-        let named = |name: &Reference| {
-            let mut entry = entry.clone();
-            entry["annotations"] = json!({
-                "io.containerd.image.name": name.to_string(),
-                "org.opencontainers.image.ref.name": name.tag(),
-            });
-            entry
-        };
-        let entries = match image.names.as_slice() {
-            [] => vec![entry],
-            names => names.iter().map(named).collect(),
-        };
+        self.blob(&Digest::of(&manifest), &manifest)?;
         let tags: Vec<String> = image.names.iter().map(Reference::familiar).collect();
         let line = json!({
             "Config": blob_path(id),
@@ -225,7 +261,7 @@ impl<W: Write> Saving<W> {
             "Layers": diff_ids.iter().map(blob_path).collect::<Vec<_>>(),
             "LayerSources": sources,
         });
-        Ok((entries, line))
+        Ok((manifest, line))
     }
 
     fn blob(&mut self, digest: &Digest, bytes: &[u8]) -> io::Result<()> {
@@ -255,6 +291,24 @@ impl<W: Write> Saving<W> {
             left -= got as u64;
         }
         self.out.pad(size)
+    }
+}
+
+/// The entries of `index.json` for a document: one for each name, or one without.
+fn named(media_type: &str, document: &[u8], names: &[Reference]) -> Vec<Value> {
+    let digest = Digest::of(document);
+    let entry = json!({ "mediaType": media_type, "digest": digest.as_str(), "size": document.len() });
+    let named = |name: &Reference| {
+        let mut entry = entry.clone();
+        entry["annotations"] = json!({
+            "io.containerd.image.name": name.to_string(),
+            "org.opencontainers.image.ref.name": name.tag(),
+        });
+        entry
+    };
+    match names {
+        [] => vec![entry],
+        names => names.iter().map(named).collect(),
     }
 }
 

@@ -8,6 +8,7 @@
 
 pub mod chance;
 pub mod clients;
+pub mod crash;
 pub mod name_server;
 pub mod outside;
 pub mod probe;

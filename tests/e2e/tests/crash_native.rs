@@ -7,33 +7,9 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use skiff_e2e::Chance;
+use skiff_e2e::crash::{SOON, expect_clean, on_engine};
 use skiff_testkit::leftovers::kill_hard;
-use skiff_testkit::{DockerCli, Image, NativeEngine, Registry, free_port, http, wait_until};
-
-const SOON: Duration = Duration::from_secs(15);
-
-/// Runs a test on a fresh engine with busybox; a failure shows the engine's log.
-fn on_engine(test: impl FnOnce(&mut NativeEngine, &DockerCli) -> anyhow::Result<()>) {
-    let mut engine = NativeEngine::start().unwrap_or_else(|error| panic!("{error:#}"));
-    let result = (|| {
-        let docker = engine.docker()?;
-        docker.feed("load", Image::busybox()?.archive(&["busybox:latest"]))?.ok()?;
-        test(&mut engine, &docker)
-    })();
-    if let Err(error) = result {
-        panic!("{error:#}\n{}", engine.log_tail());
-    }
-}
-
-/// What must hold when all containers are removed.
-fn expect_clean(engine: &NativeEngine, docker: &DockerCli) -> anyhow::Result<()> {
-    let ids = docker.run("ps -aq")?.ok()?.out();
-    if !ids.is_empty() {
-        docker.command("rm -f").args(ids.split_whitespace()).run()?.ok()?;
-    }
-    docker.run("ps -aq")?.ok()?.prints("")?;
-    engine.expect_no_leftovers(SOON)
-}
+use skiff_testkit::{DockerCli, Image, Registry, free_port, http, wait_until};
 
 #[test]
 fn a_counter_outlives_its_engine_and_no_number_is_lost() {
@@ -340,70 +316,5 @@ fn a_second_engine_on_the_same_root_is_refused_and_the_first_goes_on() {
         refused.complains(&engine.root().display().to_string())?.complains("in use")?;
         docker.run("run --rm busybox true")?.ok()?;
         Ok(())
-    });
-}
-
-#[test]
-fn a_build_dies_with_its_engine_and_the_next_one_works() {
-    let buildx = skiff_testkit::binaries::target_directory().join("tools/docker-buildx");
-    if !buildx.is_file() {
-        eprintln!("skipped: docker-buildx is not in target/tools (scripts/fetch-clients puts it there)");
-        return;
-    }
-    on_engine(|engine, docker| {
-        let dir = tempfile::tempdir().context("make the project's directory")?;
-        let dockerfile = |step: &str| {
-            let text = format!("FROM busybox\nRUN echo first > /first\nRUN {step}\nCMD cat /first\n");
-            std::fs::write(dir.path().join("Dockerfile"), text)
-        };
-        let build = skiff_testkit::Program::new(&buildx)
-            .env("DOCKER_HOST", docker.host())
-            .env("DOCKER_CONFIG", dir.path().join(".config"))
-            .args(["build", "--progress", "plain", "--tag", "built"])
-            .args([dir.path()]);
-        dockerfile("echo begun && sleep 1000")?;
-        let running = build.start()?;
-        running.wait_for_complaint("begun", SOON)?;
-        engine.kill_engine()?;
-        ensure!(running.finish(SOON)?.code != 0, "the build outlived its engine");
-        dockerfile("true")?;
-        let built = build.run()?.ok()?;
-        ensure!(built.err().contains("CACHED"), "what was done before is gone:\n{}", built.err());
-        docker.run("run --rm built")?.ok()?.prints("first\n")?;
-        expect_clean(engine, docker)
-    });
-}
-
-#[test]
-fn a_build_cache_that_is_no_directory_does_not_keep_the_engine_from_starting() {
-    on_engine(|engine, docker| {
-        let build = || -> anyhow::Result<()> {
-            let built = docker.command("build -t cached -").env("DOCKER_BUILDKIT", "0");
-            built.stdin("FROM busybox\nRUN echo built > /file\n").run()?.ok().map(drop)
-        };
-        build()?;
-        engine.stop()?;
-        let cache = engine.root().join("build");
-        std::fs::rename(&cache, engine.root().join("elsewhere"))?;
-        std::fs::write(&cache, "no directory")?;
-        engine.start_again()?;
-        build()?;
-        docker.run("run --rm cached cat /file")?.ok()?.prints("built\n")?;
-        let aside = std::fs::read_dir(engine.root())?.flatten();
-        let aside = aside.filter(|entry| entry.file_name().to_string_lossy().starts_with("build.broken-"));
-        ensure!(aside.count() == 1, "what was there is not kept");
-        // Files inside that make no sense cost what they were about, and nothing else.
-        engine.kill_all();
-        for directory in ["contexts/trees", "contexts/files", "contexts/staging", "mounts"] {
-            let place = cache.join(directory);
-            std::fs::create_dir_all(&place)?;
-            for entry in std::fs::read_dir(&place)?.flatten().filter(|entry| entry.path().is_file()) {
-                std::fs::write(entry.path(), "\0garbage")?;
-            }
-            std::fs::write(place.join(".garbage"), "\0")?;
-        }
-        engine.start_again()?;
-        build()?;
-        expect_clean(engine, docker)
     });
 }

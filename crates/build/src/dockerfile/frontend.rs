@@ -19,15 +19,13 @@ use super::parse::{self, directive};
 use super::request::{self, GitRef, LintReport, Settings};
 use super::sources::{JobSources, Sources};
 use crate::error::{Error, Result};
-use crate::frontend::{BuildResult, FrontendRequest, IMAGE_CONFIG_KEY, Refs};
+use crate::frontend::{BuildResult, FrontendRequest, IMAGE_CONFIG_KEY, PLATFORMS_KEY, Refs};
 use crate::graph::pb;
 use crate::progress::Event;
 use crate::solver::Job;
 
 /// The metadata key of the base image's configuration.
 const BASE_CONFIG_KEY: &str = "containerimage.base.config";
-/// The metadata key of the list of platforms.
-const PLATFORMS_KEY: &str = "refs.platforms";
 /// The usual name of the file.
 const DOCKERFILE: &str = "Dockerfile";
 /// How many platforms one build may have.

@@ -5,6 +5,7 @@
 mod cache;
 mod config;
 mod inline;
+mod several;
 
 use std::io::Write;
 use std::sync::Arc;
@@ -15,6 +16,7 @@ use skiff_images::{Held, NewBuilt, Reference};
 
 pub use cache::{CacheExport, CacheTarget, cache};
 pub(crate) use inline::{Entry as CacheEntry, read as read_inline};
+pub use several::{ExportedList, archive_several, push_several};
 
 use crate::error::{Error, Result};
 use crate::frontend::{BuildResult, IMAGE_CONFIG_KEY, Refs};
@@ -138,17 +140,30 @@ pub async fn archive(
     done
 }
 
-/// Writes the files of a reference as a tar. Blocks while writing, on a thread of its own.
+/// Writes files as a tar, those of each reference below a directory of its own where there are several (`linux_arm64`).
+/// Blocks while writing, on a thread of its own. With an epoch every time is that (seconds since 1970).
 ///
 /// # Errors
-/// Errors of making the reference; when `out` fails.
-pub async fn tar(reference: &Ref, out: impl Write + Send + 'static) -> Result<()> {
-    let mounted = reference.mount().await?;
+/// Errors of making the references; when `out` fails.
+pub async fn tar(
+    references: Vec<(String, Ref)>,
+    epoch: Option<i64>,
+    out: impl Write + Send + 'static,
+) -> Result<()> {
+    let mut mounted = Vec::with_capacity(references.len());
+    for (directory, reference) in references {
+        mounted.push((directory, reference.mount().await?));
+    }
     blocking(move || {
         let failed = |error: std::io::Error| Error::failed(format!("write the files: {error}"));
         let mut packer = Packer::new(out);
-        let root = mounted.root().try_clone_to_owned().map_err(failed)?;
-        packer.add(root, b"", Mounts::Included).map_err(failed)?;
+        if let Some(epoch) = epoch {
+            packer = packer.with_every_time(epoch);
+        }
+        for (directory, mounted) in mounted {
+            let root = mounted.root().try_clone_to_owned().map_err(failed)?;
+            packer.add(root, directory.as_bytes(), Mounts::Included).map_err(failed)?;
+        }
         packer.finish().map(drop).map_err(failed)
     })
     .await
@@ -180,7 +195,10 @@ fn single(job: &Job, result: &BuildResult) -> Result<(Ref, String)> {
                 let key = if result.metadata.contains_key(&own) { own } else { IMAGE_CONFIG_KEY.to_owned() };
                 Ok((reference.clone(), key))
             }
-            _ => Err(Error::invalid("docker exporter does not currently support exporting manifest lists")),
+            _ => Err(Error::invalid(
+                "docker exporter does not currently support exporting manifest lists: push the image (--push), or \
+                 export it (--output type=oci,dest=FILE)",
+            )),
         },
         // Nothing is a file system too.
         Refs::None if result.metadata.contains_key(IMAGE_CONFIG_KEY) => {

@@ -41,8 +41,9 @@ pub(crate) fn plan(op: &pb::ExecOp, inputs: &[Value]) -> Result<Plan> {
     if op.mounts.len() > MOST_MOUNTS {
         return Err(Error::invalid("invalid exec op with too many mounts"));
     }
-    if !op.cdi_devices.iter().all(|device| device.optional) {
-        return Err(Error::invalid("CDI devices are not available on this machine"));
+    // No device is registered here: what a step can do without, it does without.
+    if let Some(device) = op.cdi_devices.iter().find(|device| !device.optional) {
+        return Err(Error::invalid(format!("required device {:?} is not registered", device.name)));
     }
     let mut counts: Vec<Option<Vec<Selection>>> = inputs.iter().map(|_| Some(Vec::new())).collect();
     let mut outputs = Vec::new();
@@ -168,7 +169,7 @@ pub(crate) async fn run(
     drop(guard.disarm());
     let exit_code = exit.map_err(|error| match error {
         Error::Failed { message } => {
-            Error::failed(format!("process \"{command}\" did not complete successfully: {message}"))
+            Error::failed(format!("process {command:?} did not complete successfully: {message}"))
         }
         error => error,
     })?;

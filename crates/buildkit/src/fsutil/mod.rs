@@ -19,4 +19,4 @@ mod send;
 
 pub(crate) use metadata::put as put_metadata;
 pub(crate) use receive::{ReceiveError, receive};
-pub(crate) use send::{OnSent, SendError, send};
+pub(crate) use send::{OnSent, SendError, Shape, send};

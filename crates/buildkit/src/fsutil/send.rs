@@ -19,6 +19,7 @@ use super::mode::Mode;
 const CHUNK: usize = 32 << 10;
 /// Files that were asked for and not sent yet; a receiver may ask for all of them at once.
 const ASKED: usize = 4 << 20;
+const NANOS: i64 = 1_000_000_000;
 
 /// Why a tree could not be sent.
 #[derive(Debug, Error)]
@@ -53,6 +54,32 @@ pub(crate) enum SendError {
     Ended,
 }
 
+/// What a tree is shown as.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Shape {
+    /// The directory that everything is in, if it is.
+    pub directory: Option<String>,
+    /// Seconds since 1970 that every time becomes.
+    pub epoch: Option<i64>,
+}
+
+impl Shape {
+    fn path(&self, path: &str) -> String {
+        match &self.directory {
+            Some(directory) => format!("{directory}/{path}"),
+            None => path.to_owned(),
+        }
+    }
+
+    /// The entry of the directory.
+    fn top(&self) -> Option<Stat> {
+        let mode = Mode::from_unix(FileType::Directory.as_raw_mode() | 0o755).to_go();
+        let path = self.directory.clone()?;
+        let mod_time = self.epoch.unwrap_or_default().saturating_mul(NANOS);
+        Some(Stat { path, mode, mod_time, ..Stat::default() })
+    }
+}
+
 /// Is told how many bytes were sent so far.
 pub(crate) type OnSent = Arc<dyn Fn(u64) + Send + Sync>;
 
@@ -65,6 +92,7 @@ type Files = Arc<Mutex<HashMap<u32, String>>>;
 /// See [`SendError`].
 pub(crate) async fn send(
     root: OwnedFd,
+    shape: Shape,
     mut requests: impl Stream<Item = Result<Packet, Status>> + Send + Unpin,
     packets: mpsc::Sender<Packet>,
     on_bytes: OnSent,
@@ -74,7 +102,7 @@ pub(crate) async fn send(
     let (asked, to_read) = mpsc::channel::<u32>(1024);
     let mut walk = tokio::task::spawn_blocking({
         let (root, files, packets) = (root.clone(), files.clone(), packets.clone());
-        let walk = Walk { root, files, packets, next_id: 0, links: HashMap::new() };
+        let walk = Walk { root, shape, files, packets, next_id: 0, links: HashMap::new() };
         move || walk.run()
     });
     let mut read = tokio::task::spawn_blocking({
@@ -136,6 +164,7 @@ fn joined(result: Result<Result<(), SendError>, tokio::task::JoinError>) -> Resu
 /// Goes through the tree in the order that receivers check.
 struct Walk {
     root: Arc<OwnedFd>,
+    shape: Shape,
     files: Files,
     packets: mpsc::Sender<Packet>,
     next_id: u32,
@@ -145,6 +174,14 @@ struct Walk {
 
 impl Walk {
     fn run(mut self) -> Result<(), SendError> {
+        if let Some(stat) = self.shape.top() {
+            self.next_id += 1;
+            self.send(Packet {
+                r#type: PacketType::PacketStat.into(),
+                stat: Some(stat),
+                ..Packet::default()
+            })?;
+        }
         // Directories whose entries are still to come, deepest last; depth costs memory, never stack.
         let mut levels = vec![(String::new(), self.names("")?.into_iter())];
         while let Some((dir, names)) = levels.last_mut() {
@@ -166,6 +203,10 @@ impl Walk {
                 }
             }
             self.next_id += 1;
+            stat.path = self.shape.path(&path);
+            if let Some(epoch) = self.shape.epoch {
+                stat.mod_time = epoch.saturating_mul(NANOS);
+            }
             self.send(Packet {
                 r#type: PacketType::PacketStat.into(),
                 stat: Some(stat),
@@ -186,7 +227,7 @@ impl Walk {
         if found.st_nlink > 1 {
             let first = self.links.entry((found.st_dev, found.st_ino)).or_insert_with(|| path.to_owned());
             if first != path {
-                stat.linkname.clone_from(first);
+                stat.linkname = self.shape.path(first);
                 stat.size = 0;
             }
         }
@@ -266,8 +307,7 @@ fn stat_of(root: &OwnedFd, path: &str) -> rustix::io::Result<Stat> {
     };
     let device = matches!(mode.kind, FileType::BlockDevice | FileType::CharacterDevice);
     #[allow(clippy::unnecessary_cast, reason = "the types differ between architectures")]
-    let mod_time =
-        (found.st_mtime as i64).saturating_mul(1_000_000_000).saturating_add(found.st_mtime_nsec as i64);
+    let mod_time = (found.st_mtime as i64).saturating_mul(NANOS).saturating_add(found.st_mtime_nsec as i64);
     Ok(Stat {
         path: path.to_owned(),
         mode: mode.to_go(),

@@ -88,6 +88,7 @@ impl Session {
     pub(crate) async fn send_files(
         &self,
         root: OwnedFd,
+        shape: fsutil::Shape,
         index: usize,
         on_sent: fsutil::OnSent,
     ) -> Result<()> {
@@ -99,7 +100,7 @@ impl Session {
         // Clients answer the call only once they have had a packet: it is sent while the answer is waited for.
         let answer = async move { Ok::<_, Status>(client.diff_copy(call).await?.into_inner()) };
         let requests = Box::pin(futures_util::stream::once(answer).try_flatten());
-        let transfer = fsutil::send(root, requests, packets, on_sent);
+        let transfer = fsutil::send(root, shape, requests, packets, on_sent);
         let outcome = tokio::select! {
             outcome = transfer => outcome,
             () = self.ended() => Err(SendError::Ended),

@@ -94,7 +94,9 @@ impl FileSyncService for FakeClient {
         let root = open(self.0.directory.as_ref().unwrap().path());
         let (packets, outgoing) = mpsc::channel(8);
         tokio::spawn(async move {
-            let sent = fsutil::send(root, request.into_inner(), packets, Arc::new(|_| {})).await;
+            let sent =
+                fsutil::send(root, fsutil::Shape::default(), request.into_inner(), packets, Arc::new(|_| {}))
+                    .await;
             assert!(sent.is_ok() || matches!(sent, Err(fsutil::SendError::Receiver { .. })), "{sent:?}");
         });
         Ok(Response::new(Box::pin(ReceiverStream::new(outgoing).map(Ok))))
@@ -468,7 +470,7 @@ async fn files_are_sent_to_the_client() {
     std::fs::write(result.path().join("bin/app"), vec![1; 70_000]).unwrap();
     std::os::unix::fs::symlink("/bin/app", result.path().join("app")).unwrap();
     let session = sessions.get("x:files").await.unwrap();
-    session.send_files(open(result.path()), 0, Arc::new(|_| {})).await.unwrap();
+    session.send_files(open(result.path()), fsutil::Shape::default(), 0, Arc::new(|_| {})).await.unwrap();
     // The client has it all when it says so; it stores it right after.
     let tree = loop {
         let tree = std::mem::take(&mut *client.0.tree.lock().unwrap());

@@ -49,6 +49,8 @@ pub struct Packer<W> {
     linked: HashMap<(u64, u64), Vec<u8>>,
     buffer: Vec<u8>,
     size: u64,
+    /// What every time becomes.
+    time: Option<i64>,
 }
 
 struct Level {
@@ -61,7 +63,12 @@ struct Level {
 impl<W: Write> Packer<W> {
     /// Writes to `out`.
     pub fn new(out: W) -> Self {
-        Self { out: Writer::new(out), linked: HashMap::new(), buffer: vec![0; BUFFER], size: 0 }
+        Self { out: Writer::new(out), linked: HashMap::new(), buffer: vec![0; BUFFER], size: 0, time: None }
+    }
+
+    /// Says that every file was changed at one time, in seconds since 1970.
+    pub fn with_every_time(self, time: i64) -> Self {
+        Self { time: Some(time), ..self }
     }
 
     /// Bytes of all files so far, without headers.
@@ -169,6 +176,7 @@ impl<W: Write> Packer<W> {
 
     fn entry(&mut self, node: &OwnedFd, status: &Stat, path: &[u8]) -> io::Result<()> {
         let Some(mut header) = header(node, status, path)? else { return Ok(()) };
+        header.mtime = self.time.unwrap_or(header.mtime);
         if header.kind != EntryType::Directory && status.st_nlink > 1 {
             let key = (status.st_dev, status.st_ino);
             if let Some(first) = self.linked.get(&key) {

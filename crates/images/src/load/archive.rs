@@ -7,6 +7,7 @@ use serde::Deserialize;
 use super::spool::{Spool, digest_of};
 use crate::digest::Digest;
 use crate::error::Error;
+use crate::image::ParsedConfig;
 use crate::manifest::{
     CONFIG_LIMIT, Descriptor, Document, MANIFEST_LIMIT, MAX_NESTING, ManifestList, parse_json,
 };
@@ -23,6 +24,14 @@ pub(super) struct Plan {
     pub layers: Vec<PathBuf>,
     pub layer_blobs: Vec<Digest>,
     pub manifests: Vec<(Digest, Vec<u8>)>,
+}
+
+impl Plan {
+    /// Whether the image runs where `platform` is wanted; one that can't be read is told of when it is loaded.
+    pub(super) fn is_for(&self, platform: &Platform) -> bool {
+        let parsed = ParsedConfig::parse(&self.config);
+        parsed.map_or(true, |parsed| platform.distance(&parsed.platform()).is_some())
+    }
 }
 
 #[derive(Deserialize)]

@@ -78,13 +78,22 @@ impl Store {
         progress: &dyn Progress,
         marker: Option<&str>,
     ) -> Result<Vec<Loaded>, Error> {
+        let asked = platform.is_some();
         let platform = Store::platform(platform)?;
         let inner = Arc::clone(&self.inner);
         let spool =
             blocking_read(reader, move |chunks| spool::spool(&inner.layout, inner.limits, chunks)).await?;
         let spool = Arc::new(spool);
-        let for_plan = Arc::clone(&spool);
-        let plans = blocking(move || archive::plans(&for_plan, &platform)).await?;
+        let (for_plan, wanted) = (Arc::clone(&spool), platform.clone());
+        let mut plans = blocking(move || archive::plans(&for_plan, &wanted)).await?;
+        if asked {
+            plans.retain(|plan| plan.is_for(&platform));
+            if plans.is_empty() {
+                let message =
+                    format!("no image of the archive matches the specified platform: wanted {platform}");
+                return Err(Error::Invalid { message });
+            }
+        }
         let count = plans.len();
         let mut loaded = Vec::with_capacity(count);
         for (at, plan) in plans.into_iter().enumerate() {

@@ -11,7 +11,7 @@ use crate::error::Error;
 use crate::manifest::{Descriptor, OCI_MANIFEST};
 use crate::progress::{Progress, ProgressEvent};
 use crate::reference::Reference;
-use crate::registry::{Auth, Purpose};
+use crate::registry::{Auth, Purpose, Repository};
 use crate::store::{Held, Store};
 
 const OCI_CONFIG: &str = "application/vnd.oci.image.config.v1+json";
@@ -73,13 +73,27 @@ impl Store {
         progress: &dyn Progress,
     ) -> Result<Pushed, Error> {
         let reference = Reference::parse(reference)?.or_latest();
-        let Some(tag) = reference.tag().map(str::to_owned).filter(|_| reference.digest().is_none()) else {
-            return Err(Error::Invalid { message: "cannot push a digest reference".to_owned() });
-        };
-        let packed = self.pack_layers(layers).await?;
-        let manifest = oci_manifest(&config, &packed);
+        let tag = super::tag_to_push(&reference)?;
         let endpoint = self.inner.client.endpoints(&reference).pop().ok_or(Error::Interrupted)?;
         let repository = self.inner.client.repository(&endpoint, &reference, auth, Purpose::Push).await?;
+        let manifest = self.send_built(&repository, &reference, config, layers, progress).await?;
+        let (digest, size) = (Digest::of(&manifest), manifest.len() as u64);
+        repository.put_manifest(&tag, OCI_MANIFEST, manifest).await?;
+        progress.event(ProgressEvent::line(format!("{tag}: digest: {digest} size: {size}")));
+        Ok(Pushed { tag, digest, size })
+    }
+
+    /// Sends a configuration and its layers; returns the manifest, which is still to be put.
+    pub(super) async fn send_built(
+        &self,
+        repository: &Repository,
+        reference: &Reference,
+        config: Vec<u8>,
+        layers: &Held,
+        progress: &dyn Progress,
+    ) -> Result<Vec<u8>, Error> {
+        let packed = self.pack_layers(layers).await?;
+        let manifest = oci_manifest(&config, &packed);
         let blobs: Vec<(Descriptor, Digest)> = packed
             .into_iter()
             .map(|layer| {
@@ -95,7 +109,7 @@ impl Store {
             .collect();
         let uploads = blobs
             .iter()
-            .map(|(blob, diff_id)| self.push_layer(&repository, &reference, blob, diff_id.clone(), progress));
+            .map(|(blob, diff_id)| self.push_layer(repository, reference, blob, diff_id.clone(), progress));
         stream::iter(uploads.collect::<Vec<_>>())
             .buffer_unordered(PARALLEL_UPLOADS)
             .try_collect::<Vec<()>>()
@@ -104,9 +118,6 @@ impl Store {
         if !repository.has_blob(&config_digest).await? {
             repository.upload_bytes(&config_digest, config).await?;
         }
-        let (digest, size) = (Digest::of(&manifest), manifest.len() as u64);
-        repository.put_manifest(&tag, OCI_MANIFEST, manifest).await?;
-        progress.event(ProgressEvent::line(format!("{tag}: digest: {digest} size: {size}")));
-        Ok(Pushed { tag, digest, size })
+        Ok(manifest)
     }
 }

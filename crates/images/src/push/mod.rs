@@ -4,11 +4,14 @@
 
 mod built;
 mod layer;
+mod several;
 
 use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 use serde_json::{Value, json};
 
 pub use built::{PackedLayer, oci_manifest};
+pub use several::BuiltFor;
+pub(crate) use several::oci_index;
 
 use crate::digest::Digest;
 use crate::error::Error;
@@ -41,6 +44,13 @@ struct Outgoing {
     layers: Vec<Descriptor>,
 }
 
+/// The tag that something is pushed under.
+fn tag_to_push(reference: &Reference) -> Result<String, Error> {
+    let tag = reference.tag().filter(|_| reference.digest().is_none());
+    tag.map(str::to_owned)
+        .ok_or_else(|| Error::Invalid { message: "cannot push a digest reference".to_owned() })
+}
+
 impl Store {
     /// Pushes the image of a name; one without a tag means every tag of that repository here.
     ///
@@ -57,6 +67,9 @@ impl Store {
             return Err(Error::Invalid { message: "cannot push a digest reference".to_owned() });
         }
         progress.event(ProgressEvent::line(format!("The push refers to repository [{}]", reference.name())));
+        if let Some(pushed) = self.pushed_before(&reference, progress) {
+            return Ok(vec![pushed]);
+        }
         let tags = self.tags_to_push(&reference)?;
         let endpoint = self.inner.client.endpoints(&reference).pop().ok_or(Error::Interrupted)?;
         let repository = self.inner.client.repository(&endpoint, &reference, auth, Purpose::Push).await?;

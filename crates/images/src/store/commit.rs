@@ -3,6 +3,7 @@
 use std::sync::{Arc, PoisonError};
 
 use super::metadata::{Change, ImageRecord};
+use super::names::check_name;
 use super::{Inner, LayerLease};
 use crate::digest::Digest;
 use crate::error::Error;
@@ -29,6 +30,7 @@ pub(crate) struct NewImage {
 impl Inner {
     /// Commits an image and its names in one step.
     pub fn commit_image(self: &Arc<Inner>, new: NewImage) -> Result<(), Error> {
+        new.names.iter().try_for_each(check_name)?;
         let _one_at_a_time = self.commit.lock().unwrap_or_else(PoisonError::into_inner);
         let id = new.parsed.id.to_string();
         let mut change = Change::default();

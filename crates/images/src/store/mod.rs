@@ -20,6 +20,7 @@ mod remove;
 use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use tokio::sync::Semaphore;
 
@@ -38,6 +39,7 @@ use crate::error::Error;
 use crate::image::{self, HistoryEntry, Image, ParsedConfig};
 use crate::layer::Limits;
 use crate::platform::Platform;
+use crate::push::Pushed;
 use crate::reference::{Reference, Target};
 use crate::registry::Client;
 
@@ -76,6 +78,8 @@ pub(crate) struct State {
     removed: HashSet<Digest>,
     /// Compressed forms made for pushing, by the layer's diff id.
     packed: HashMap<Digest, (Digest, u64)>,
+    /// Lists of manifests that builds have pushed, by their complete names, for clients that ask for the push again.
+    pub lists: HashMap<String, (Pushed, Instant)>,
 }
 
 /// How many layers are downloaded at once.

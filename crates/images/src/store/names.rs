@@ -9,6 +9,16 @@ use crate::error::Error;
 use crate::image::Image;
 use crate::reference::{Reference, Target};
 
+/// Refuses a name that reads like the beginning of an image's id.
+pub(super) fn check_name(name: &Reference) -> Result<(), Error> {
+    match name.familiar_name() == "sha256" {
+        true => Err(Error::Invalid {
+            message: "refusing to create an ambiguous tag using digest algorithm as name".to_owned(),
+        }),
+        false => Ok(()),
+    }
+}
+
 impl Store {
     /// Gives an image another name; the name moves when another image has it.
     ///
@@ -22,6 +32,7 @@ impl Store {
             });
         }
         let name = name.or_latest();
+        check_name(&name)?;
         let _one_at_a_time = self.inner.commit.lock().unwrap_or_else(PoisonError::into_inner);
         let source_target = Target::parse(source)?;
         let mut change = Change::default();

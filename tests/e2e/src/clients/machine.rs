@@ -62,13 +62,23 @@ impl Machine {
         set("PIP_CONFIG_FILE", &format!("{SEEN}/pip.conf"));
         set("NPM_CONFIG_USERCONFIG", &format!("{SEEN}/npmrc"));
         set("NODE_EXTRA_CA_CERTS", "/etc/ssl/certs/ca-certificates.crt");
-        for (name, value) in std::env::vars() {
-            let known = OF_CLIENTS.iter().any(|start| name.starts_with(start)) && !name.ends_with("_CAINFO");
-            if known || PROXIES.contains(&name.to_lowercase().as_str()) {
-                set(&name, &as_seen_inside(&value));
-            }
+        for (name, value) in variables() {
+            set(&name, &value);
         }
         options
+    }
+
+    /// Options of `docker build`, and the lines of a Dockerfile that let its steps see them.
+    pub(super) fn build_arguments(&self) -> (Vec<String>, String) {
+        let (mut options, mut lines) = (Vec::new(), String::new());
+        for (name, value) in variables() {
+            // Proxies are arguments of every build.
+            if !is_proxy(&name) {
+                lines += &format!("ARG {name}\n");
+            }
+            options.extend(["--build-arg".to_owned(), format!("{name}={value}")]);
+        }
+        (options, lines)
     }
 
     /// Unpacks a release of npm below the directory; its own registry has it.
@@ -89,6 +99,18 @@ impl Machine {
         ensure!(self.path().join("package/bin/npm-cli.js").is_file(), "npm is packed in another way");
         Ok(())
     }
+}
+
+/// The variables that tell clients, as containers should see them.
+fn variables() -> impl Iterator<Item = (String, String)> {
+    let known = |name: &str| {
+        OF_CLIENTS.iter().any(|start| name.starts_with(start)) && !name.ends_with("_CAINFO") || is_proxy(name)
+    };
+    std::env::vars().filter(move |(name, _)| known(name)).map(|(name, value)| (name, as_seen_inside(&value)))
+}
+
+fn is_proxy(name: &str) -> bool {
+    PROXIES.contains(&name.to_lowercase().as_str())
 }
 
 /// Why this machine itself does not reach the registry of a client, if so; a container could not either.

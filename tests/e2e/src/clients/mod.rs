@@ -1,5 +1,6 @@
 //! Real clients of networks in containers of a real distribution: package managers, version control, databases.
 
+mod builds;
 mod databases;
 mod debian;
 mod machine;
@@ -14,7 +15,7 @@ use crate::{Scenario, Subject};
 
 /// Every scenario, in the order in which they build on each other.
 pub fn all() -> Vec<Scenario> {
-    [packages::ALL, names::ALL, servers::ALL, databases::ALL].concat()
+    [packages::ALL, builds::ALL, names::ALL, servers::ALL, databases::ALL].concat()
 }
 
 /// The settings of a daemon whose guest sees this machine's Rust, too large to be put into an image.

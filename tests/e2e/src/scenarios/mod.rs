@@ -29,6 +29,7 @@ mod network;
 mod networks;
 mod networks_ipv6;
 mod people;
+mod platforms;
 mod ports;
 mod push;
 mod restart;
@@ -38,6 +39,8 @@ mod terminal;
 mod tools;
 mod versions;
 mod volumes;
+
+pub(crate) use dockerfiles::{DOORS, Door};
 
 /// Every scenario.
 pub fn all() -> Vec<Scenario> {
@@ -69,6 +72,7 @@ pub fn all() -> Vec<Scenario> {
         compose::ALL,
         buildx::ALL,
         caches::ALL,
+        platforms::ALL,
         volumes::ALL,
         files::ALL,
         archive::ALL,

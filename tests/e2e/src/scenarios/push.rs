@@ -6,7 +6,7 @@ use std::process::{Child, Command, Stdio};
 use anyhow::ensure;
 use skiff_testkit::image::{Compression, Layer};
 use skiff_testkit::registry::{PASSWORD, USER};
-use skiff_testkit::{Image, Registry, binaries, wait_until};
+use skiff_testkit::{DockerCli, Image, Registry, binaries, wait_until};
 
 use crate::{Subject, scenarios};
 
@@ -15,6 +15,7 @@ scenarios![
     all_tags_are_pushed,
     a_protected_registry_wants_a_login,
     skiff_and_docker_share_their_logins,
+    a_helper_keeps_the_logins_of_both,
     what_can_not_be_pushed_is_named,
     skiffs_own_registry_takes_and_gives_images,
 ];
@@ -87,6 +88,57 @@ fn skiff_and_docker_share_their_logins(on: &Subject) -> anyhow::Result<()> {
     on.docker.run(&format!("logout {server}"))?.ok()?;
     skiff.run(&format!("logout {server}"))?.ok()?.shows("Not logged in")?;
     skiff.run(&format!("pull {reference}"))?.exits(1)?.complains("no basic auth credentials")?;
+    Ok(())
+}
+
+/// A credential helper that keeps what it is given in files beside itself.
+const HELPER: &str = r#"#!/bin/sh
+cd "$(dirname "$0")" || exit 1
+input=$(cat)
+case $1 in
+store) server=$(printf %s "$input" | sed 's/.*"ServerURL":"\([^"]*\)".*/\1/') ;;
+*) server=$input ;;
+esac
+file=kept-$(printf %s "$server" | tr -c '[:alnum:]' _)
+case $1 in
+store) printf %s "$input" >"$file" ;;
+get) cat "$file" 2>/dev/null || { echo "credentials not found in native keychain"; exit 1; } ;;
+erase) rm -f "$file" ;;
+list) echo '{}' ;;
+esac
+"#;
+
+fn a_helper_keeps_the_logins_of_both(on: &Subject) -> anyhow::Result<()> {
+    let registry = Registry::protected()?;
+    let (server, reference) = (registry.address(), registry.reference("private/z:1"));
+    let dir = tempfile::tempdir()?;
+    let helper = dir.path().join("docker-credential-e2e");
+    std::fs::write(&helper, HELPER)?;
+    std::fs::set_permissions(&helper, std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
+    let path = format!("{}:{}", dir.path().display(), std::env::var("PATH").unwrap_or_default());
+    let skiff = on.docker.clone().with_program(binaries::skiff()?);
+    let config = dir.path().join("config.json");
+    for settings in
+        [r#"{"credsStore":"e2e"}"#.to_owned(), format!(r#"{{"credHelpers":{{"{server}":"e2e"}}}}"#)]
+    {
+        std::fs::write(&config, settings)?;
+        for (one, other) in [(&skiff, &on.docker), (&on.docker, &skiff)] {
+            let run = |docker: &DockerCli, line: &str| {
+                docker.command(line).env("DOCKER_CONFIG", dir.path()).env("PATH", &path)
+            };
+            let login = format!("login -u {USER} --password-stdin {server}");
+            run(one, &login).stdin(PASSWORD).run()?.ok()?.shows("Login Succeeded")?;
+            let kept = std::fs::read_to_string(&config)?;
+            ensure!(!kept.contains(r#""auth":"#), "the password is in the file: {kept}");
+            run(one, &format!("tag busybox {reference}")).run()?.ok()?;
+            run(other, &format!("push {reference}")).run()?.ok()?;
+            run(one, &format!("pull {reference}")).run()?.ok()?.shows("up to date")?;
+            run(other, &format!("logout {server}")).run()?.ok()?;
+            let refused = run(one, &format!("pull {reference}")).run()?.exits(1)?;
+            refused.complains("no basic auth credentials")?;
+        }
+    }
+    on.docker.run(&format!("rmi {reference}"))?.ok()?;
     Ok(())
 }
 

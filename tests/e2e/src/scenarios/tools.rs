@@ -68,11 +68,11 @@ fn what_other_tools_write_is_loaded(on: &Subject) -> anyhow::Result<()> {
         let loaded = on.docker.run(&format!("load -i {}", at(archive)))?.ok()?.out();
         ensure!(loaded.contains("e2e/tools:1"), "{archive}: {loaded}");
         // podman and skopeo give names without a registry their own.
-        let name = match loaded.contains("localhost/") {
+        let name = match loaded.contains("localhost/e2e/tools:1") {
             true => "localhost/e2e/tools:1",
             false => "e2e/tools:1",
         };
-        let image = on.docker.inspect(name, "{{.Id}}")?;
+        let image = on.docker.inspect(name, "{{.Id}}").with_context(|| format!("{archive}: {loaded}"))?;
         ensure!(image == id || archive.contains("oci"), "{archive}: {image} is not {id}");
         on.docker.run(&format!("run --rm --network none {name} cat /by"))?.ok()?.prints("e2e/tools:1")?;
         on.docker.run(&format!("rmi -f {image}"))?.ok()?;

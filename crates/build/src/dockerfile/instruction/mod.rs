@@ -1,5 +1,6 @@
 //! What instructions mean: typed, with their flags checked, before any variable is known.
 
+mod device;
 mod flags;
 mod health;
 mod mount;
@@ -8,6 +9,7 @@ mod transfer;
 
 use std::fmt;
 
+pub use device::Device;
 pub use health::Health;
 pub use mount::{Mount, MountKind, Sharing, boolean, fields};
 pub use parse::{Document, parse, parse_trigger};
@@ -147,6 +149,8 @@ pub struct Run {
     pub network: Network,
     /// `--security=insecure`.
     pub insecure: bool,
+    /// `--device`.
+    pub devices: Vec<Device>,
 }
 
 /// `RUN --network`.

@@ -1,5 +1,6 @@
 //! Gives each instruction its meaning, and puts them into stages.
 
+use super::device::Device;
 use super::flags::{Flags, Takes};
 use super::health::Health;
 use super::mount::Mount;
@@ -263,15 +264,11 @@ fn run(node: &Node) -> Result<Run> {
         "insecure" => true,
         _ => return Err(Fault::new(format!("security {:?} is not valid", flags.text("security")))),
     };
-    if let Some(device) = flags.values("device").first() {
-        return Err(Fault::new(format!(
-            "device {device:?} is not available: RUN --device needs CDI devices, and this builder has none"
-        )));
-    }
+    let devices = flags.values("device").iter().map(|text| Device::parse(text)).collect::<Result<_>>()?;
     let mounts = flags.values("mount");
     let mount_sources = mounts.iter().map(|mount| Mount::source_of(mount)).collect::<Result<_>>()?;
     let heredocs: Vec<Heredoc> = node.heredocs.clone();
-    Ok(Run { command: command(&node.arguments), heredocs, mounts, mount_sources, network, insecure })
+    Ok(Run { command: command(&node.arguments), heredocs, mounts, mount_sources, network, insecure, devices })
 }
 
 fn trigger(node: &Node) -> Result<String> {

@@ -113,7 +113,11 @@ impl Converter<'_> {
             security: if run.insecure { pb::SecurityMode::Insecure } else { pb::SecurityMode::Sandbox }
                 .into(),
             secretenv: secret_env,
-            cdi_devices: Vec::new(),
+            cdi_devices: run
+                .devices
+                .iter()
+                .map(|device| pb::CdiDevice { name: device.name.clone(), optional: !device.required })
+                .collect(),
         };
         let vertex = self.vertex(step, name, pb::op::Op::Exec(exec), inputs.into_list());
         let made = self.draft.add(vertex)?;

@@ -28,17 +28,21 @@ type Files = BTreeMap<String, String>;
 
 /// A way to have an image built.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Door {
+pub(crate) enum Door {
+    /// The docker command with the classic builder.
     Classic,
+    /// The docker command of 20.10 with BuildKit's session.
     Session,
+    /// buildx.
     Buildx,
 }
 
-const DOORS: [Door; 3] = [Door::Classic, Door::Session, Door::Buildx];
+/// Every door.
+pub(crate) const DOORS: [Door; 3] = [Door::Classic, Door::Session, Door::Buildx];
 
 impl Door {
     /// The client's command for this door; `None` where it was not fetched.
-    fn program(self, on: &Subject, docker: &DockerCli, config: &Path) -> Option<Program> {
+    pub(crate) fn program(self, on: &Subject, docker: &DockerCli, config: &Path) -> Option<Program> {
         let program = match self {
             Self::Classic => return Some(docker.command("build").env("DOCKER_BUILDKIT", "0")),
             Self::Session => on.tool("docker-20.10")?,
