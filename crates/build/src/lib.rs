@@ -26,6 +26,7 @@ mod error;
 pub mod export;
 mod files;
 mod frontend;
+mod git;
 pub mod graph;
 mod progress;
 mod solver;

@@ -49,8 +49,8 @@ pub use pull::Described;
 pub use push::{BuiltFor, PackedLayer, Pushed, oci_manifest};
 pub use reference::{DEFAULT_DOMAIN, ParseError, Reference, Target};
 pub use registry::{
-    Auth, Delegate, Delegated, Dial, Download, DownloadAnswer, Io, LoggedIn, ProxyDial, Search, SearchResult,
-    Secret, TcpDial, Trust,
+    Auth, Delegate, Delegated, Dial, Download, DownloadAnswer, Io, LoggedIn, ProxyDial, Reply, Search,
+    SearchResult, Secret, TcpDial, Trust,
 };
 pub use remote::{PushedMember, RemoteManifest};
 pub use save::Save;

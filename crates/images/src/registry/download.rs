@@ -78,16 +78,23 @@ impl Client {
                 });
             }
             let answer = answer(response.headers());
-            let body = BlobBody {
-                body: response.into_body(),
-                stall: self.timeouts.stall.max(Duration::from_secs(1)),
-                url: shown,
-                offset: 0,
-            };
-            let state = State::Idle(Some(Box::new(body)));
-            return Ok((Download { state, rest: Bytes::new() }, answer));
+            return Ok((Download::of(response.into_body(), self.timeouts.stall, shown), answer));
         }
         Err(request_error("Get", url, "stopped after 10 redirects".to_owned()))
+    }
+}
+
+impl Download {
+    /// A body that must go on at least every `stall`.
+    pub(super) fn of(body: hyper::body::Incoming, stall: Duration, url: String) -> Self {
+        let body = BlobBody { body, stall: stall.max(Duration::from_secs(1)), url, offset: 0 };
+        Self { state: State::Idle(Some(Box::new(body))), rest: Bytes::new() }
+    }
+}
+
+impl std::fmt::Debug for Download {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Download").finish_non_exhaustive()
     }
 }
 

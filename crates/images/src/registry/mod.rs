@@ -4,6 +4,7 @@
 //! Every wait has an end: connecting, the answer's head, and each piece of a body.
 
 mod answer;
+mod ask;
 mod auth;
 mod body;
 mod connect;
@@ -32,6 +33,7 @@ use hyper::body::Incoming;
 use hyper_util::client::legacy;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 
+pub use ask::Reply;
 pub use auth::{Auth, Secret};
 pub(crate) use body::BlobBody;
 use connect::{ConnectError, Connector};

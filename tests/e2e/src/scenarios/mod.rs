@@ -14,6 +14,7 @@ mod dockerfiles;
 mod egress;
 mod exec;
 mod files;
+mod git;
 mod health;
 mod hostile;
 mod images;
@@ -73,6 +74,7 @@ pub fn all() -> Vec<Scenario> {
         buildx::ALL,
         caches::ALL,
         platforms::ALL,
+        git::ALL,
         volumes::ALL,
         files::ALL,
         archive::ALL,
