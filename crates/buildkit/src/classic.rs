@@ -121,7 +121,7 @@ impl BuildKit {
         };
         let session = SessionClient { sessions: self.sessions().clone(), id: request.session.clone() };
         let mut client = session.into_client();
-        let mut translated = translate(&request)?;
+        let mut translated = translate(&request, self.inner.host_gateway)?;
         if let Some(body) = body {
             let url = format!("http://buildkit-session/{}", translated.name);
             translated.attributes.insert("context".to_owned(), url.clone());
@@ -293,7 +293,7 @@ fn with_body(client: Client, url: String, body: Body) -> Client {
 }
 
 /// Writes the query as a request of BuildKit's.
-fn translate(request: &ClassicBuild) -> Result<Request> {
+fn translate(request: &ClassicBuild, gateway: Option<IpAddr>) -> Result<Request> {
     let mut attributes = HashMap::new();
     let mut put = |name: &str, value: String| {
         attributes.insert(name.to_owned(), value);
@@ -326,7 +326,7 @@ fn translate(request: &ClassicBuild) -> Result<Request> {
         network @ ("host" | "none") => put("force-network-mode", network.to_owned()),
         other => return Err(Error::invalid(format!("network mode \"{other}\" not supported by buildkit"))),
     }
-    put("add-hosts", extra_hosts(&request.extra_hosts)?);
+    put("add-hosts", extra_hosts(&request.extra_hosts, gateway)?);
     if request.shm_size > 0 {
         put("shm-size", request.shm_size.to_string());
     }
@@ -367,14 +367,22 @@ fn translate(request: &ClassicBuild) -> Result<Request> {
     })
 }
 
-/// `NAME:ADDRESS` to `NAME=ADDRESS`, as frontends read it.
-fn extra_hosts(hosts: &[String]) -> Result<String> {
+/// `NAME:ADDRESS` to `NAME=ADDRESS`, as frontends read it; `host-gateway` stands for `gateway`.
+fn extra_hosts(hosts: &[String], gateway: Option<IpAddr>) -> Result<String> {
     let mut text = String::new();
     for host in hosts {
         let invalid = || Error::invalid(format!("invalid host {host}"));
         let (name, address) = host.split_once([':', '=']).ok_or_else(invalid)?;
-        let address = address.trim_start_matches('[').trim_end_matches(']');
-        if name.is_empty() || address != "host-gateway" && address.parse::<IpAddr>().is_err() {
+        let address = match address {
+            "host-gateway" => {
+                gateway.ok_or_else(|| Error::invalid("unable to derive the IP value for host-gateway"))?
+            }
+            address => {
+                let address = address.trim_start_matches('[').trim_end_matches(']');
+                address.parse::<IpAddr>().map_err(|_| invalid())?
+            }
+        };
+        if name.is_empty() {
             return Err(invalid());
         }
         let comma = if text.is_empty() { "" } else { "," };
@@ -389,23 +397,23 @@ mod tests {
 
     #[test]
     fn a_query_becomes_what_buildx_would_have_asked() {
-        let request = translate(&ClassicBuild {
+        let classic = ClassicBuild {
             remote: "client-session".to_owned(),
             target: "app".to_owned(),
             tags: vec!["a".to_owned(), "b:1".to_owned()],
             build_args: vec![("BUILDKIT_INLINE_CACHE".to_owned(), "1".to_owned())],
             labels: vec![("l".to_owned(), "v".to_owned())],
             network: "host".to_owned(),
-            extra_hosts: vec!["db:10.0.0.1".to_owned(), "six:[::1]".to_owned()],
+            extra_hosts: ["db:10.0.0.1", "six:[::1]", "host:host-gateway"].map(str::to_owned).into(),
             ulimits: vec![("nofile".to_owned(), 1, 2)],
             ..ClassicBuild::default()
-        })
-        .unwrap();
+        };
+        let request = translate(&classic, Some(IpAddr::from([172, 17, 0, 1]))).unwrap();
         let attribute = |name: &str| request.attributes.get(name).map(String::as_str);
         assert_eq!(attribute("target"), Some("app"));
         assert_eq!(attribute("context"), None);
         assert_eq!(attribute("label:l"), Some("v"));
-        assert_eq!(attribute("add-hosts"), Some("db=10.0.0.1,six=::1"));
+        assert_eq!(attribute("add-hosts"), Some("db=10.0.0.1,six=::1,host=172.17.0.1"));
         assert_eq!(attribute("ulimit"), Some("nofile=1:2"));
         assert_eq!(attribute("force-network-mode"), Some("host"));
         assert_eq!(request.entitlements, ["network.host"]);
@@ -418,11 +426,11 @@ mod tests {
     fn what_buildkit_refuses_is_refused_in_its_words() {
         let network = ClassicBuild { network: "mine".to_owned(), ..ClassicBuild::default() };
         assert_eq!(
-            translate(&network).unwrap_err().to_string(),
+            translate(&network, None).unwrap_err().to_string(),
             "network mode \"mine\" not supported by buildkit"
         );
-        for host in ["x", "x:y", ":1.2.3.4"] {
-            assert!(extra_hosts(&[host.to_owned()]).is_err(), "{host}");
+        for host in ["x", "x:y", ":1.2.3.4", "x:host-gateway"] {
+            assert!(extra_hosts(&[host.to_owned()], None).is_err(), "{host}");
         }
     }
 }

@@ -52,7 +52,7 @@ pub(crate) struct Inner {
     pub jobs: crate::classic::Named,
     pub history: History,
     worker: String,
-    host_gateway: Option<std::net::IpAddr>,
+    pub host_gateway: Option<std::net::IpAddr>,
 }
 
 impl fmt::Debug for BuildKit {

@@ -64,7 +64,8 @@ fn what_other_tools_write_is_loaded(on: &Subject) -> anyhow::Result<()> {
         "packed.xz",
         "packed.zst",
     ];
-    for archive in archives {
+    // A guest is slow, and reads them as any engine does.
+    for archive in archives.into_iter().filter(|archive| !on.in_guest || archive.contains("oci")) {
         let loaded = on.docker.run(&format!("load -i {}", at(archive)))?.ok()?.out();
         ensure!(loaded.contains("e2e/tools:1"), "{archive}: {loaded}");
         // podman and skopeo give names without a registry their own.
