@@ -1,7 +1,7 @@
 //! `xtask types`: the TypeScript of what the interface is told, from the Rust that says it.
 //!
-//! Two files are read as source: the control socket's messages, and the models of the Docker API that the engine answers with
-//! (bollard-stubs, found through cargo). What [`ROOTS`] names is written, with all that it is made of.
+//! Files are read as source: our own ([`OWN`]), and the models of the Docker API that the engine answers with (bollard-stubs,
+//! found through cargo). What [`ROOTS`] names is written, with all that it is made of.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -15,8 +15,14 @@ use syn::{Attribute, Fields, GenericArgument, Item, PathArguments, Type};
 
 /// Where it goes.
 const OUTPUT: &str = "ui/src/backend/types.ts";
-/// Our own messages.
-const MESSAGES: &str = "crates/host/src/control/message.rs";
+/// Our own: the daemon's messages with the settings in them, and what the engine tells that Docker's API has not.
+const OWN: &[&str] = &[
+    "crates/settings/src/settings.rs",
+    "crates/settings/src/effect.rs",
+    "crates/docker-api/src/backend/history.rs",
+    "crates/docker-api/src/backend/volumes.rs",
+    "crates/host/src/control/message.rs",
+];
 /// The package with the Docker API's models.
 const MODELS: &str = "bollard-stubs";
 /// What the interface names.
@@ -40,6 +46,9 @@ const ROOTS: &[&str] = &[
     "EventMessage",
     "SystemInfo",
     "SystemVersion",
+    "PastBuild",
+    "BuildTold",
+    "VolumeFiles",
     "Request",
     "Event",
     "Status",
@@ -50,7 +59,7 @@ pub fn run(check: bool) -> anyhow::Result<Vec<String>> {
     let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..");
     let mut items = BTreeMap::new();
     // Ours come last: a name that both have is ours.
-    for path in [models()?, root.join(MESSAGES)] {
+    for path in std::iter::once(models()?).chain(OWN.iter().map(|path| root.join(path))) {
         let text = fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
         for item in syn::parse_file(&text).with_context(|| format!("parse {}", path.display()))?.items {
             let name = match &item {
@@ -193,7 +202,7 @@ fn typescript(kind: &Type, names: &mut BTreeSet<String>) -> anyhow::Result<(Stri
         "Box" => inner(0)?,
         "Vec" => format!("{}[]", bracket(inner(0)?)),
         "HashMap" => format!("Record<string, {}>", inner(1)?),
-        "String" | "PathBuf" | "BollardDate" => "string".to_owned(),
+        "String" | "PathBuf" | "IpAddr" | "BollardDate" => "string".to_owned(),
         "bool" => "boolean".to_owned(),
         "u8" | "u16" | "u32" | "u64" | "i8" | "i16" | "i32" | "i64" | "isize" | "usize" | "f32" | "f64" => {
             "number".to_owned()

@@ -122,6 +122,10 @@ impl BuildKit {
         let session = SessionClient { sessions: self.sessions().clone(), id: request.session.clone() };
         let mut client = session.into_client();
         let mut translated = translate(&request, self.inner.host_gateway)?;
+        // Who gave it a name that is nobody else's finds it in the history by that.
+        if is_unique(&request.id) && self.inner.builds.find(&request.id).is_none() {
+            translated.name.clone_from(&request.id);
+        }
         if let Some(body) = body {
             let url = format!("http://buildkit-session/{}", translated.name);
             translated.attributes.insert("context".to_owned(), url.clone());
@@ -290,6 +294,11 @@ fn with_body(client: Client, url: String, body: Body) -> Client {
     }
     let contexts = Arc::new(WithBody { session: client.contexts.clone(), url, body: Mutex::new(Some(body)) });
     Client { contexts, ..client }
+}
+
+/// Whether a name was drawn by lot, as the docker command's are.
+fn is_unique(name: &str) -> bool {
+    (20..=64).contains(&name.len()) && name.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
 /// Writes the query as a request of BuildKit's.

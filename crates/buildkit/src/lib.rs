@@ -31,4 +31,5 @@ mod status;
 mod tests;
 
 pub use classic::{Body, ClassicBuild, Line, Lines};
+pub use history::{PastBuild, Tale, Told};
 pub use service::{BuildKit, Config};

@@ -12,12 +12,12 @@ use crate::answer::{Body, Refusal, set};
 use crate::upstream::{Purpose, Upstream};
 
 /// Longest request in bytes.
-const REQUEST: usize = 4 << 10;
+const REQUEST: usize = 64 << 10;
 /// Events that may wait for the page.
 const WAITING: usize = 1 << 16;
 
-/// Tells what a request is for, or refuses what is not for browsers: streams have a way of their own, and the daemon is
-/// ended by those who started it.
+/// Tells what a request is for, or refuses what is not for browsers: streams have a way of their own. The daemon may be ended:
+/// some settings are true with a new one only, and the next use starts that.
 pub(crate) fn purpose(request: &Request) -> Result<Purpose, Refusal> {
     match request {
         Request::Version {}
@@ -25,11 +25,17 @@ pub(crate) fn purpose(request: &Request) -> Result<Purpose, Refusal> {
         | Request::Logs { .. }
         | Request::Port { .. }
         | Request::Network {}
+        | Request::Doctor {}
+        | Request::Diagnose {}
+        | Request::Settings {}
+        | Request::Configure { .. }
+        | Request::Reclaim {}
         | Request::Suspend {}
         | Request::Prune {}
+        | Request::Shutdown {}
         | Request::Stop {} => Ok(Purpose::Look),
         Request::Start { .. } | Request::Restart { .. } => Ok(Purpose::Use),
-        Request::Shell {} | Request::Engine {} | Request::Shutdown {} => {
+        Request::Shell {} | Request::Engine {} => {
             Err(Refusal::new(StatusCode::BAD_REQUEST, "this can't be asked from a browser"))
         }
     }

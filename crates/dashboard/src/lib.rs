@@ -26,6 +26,7 @@ mod docker;
 mod guard;
 mod server;
 mod session;
+mod shell;
 mod stream;
 mod upstream;
 mod window;

@@ -3,11 +3,13 @@
 //!
 //! ```text
 //! page   → text   {"docker": {"method": "GET", "path": "/events"}}      or {"control": {"op": "logs", …}}
+//!                                                                       or {"shell": {"columns": 80, "rows": 24}}
 //!        ← text   {"begun": {"status": 200, "contentType": "…"}}        or {"error": {…}}, and the end
 //!        ← binary what the engine sends, as it comes
 //! page   → text   {"credit": 65536}     so many bytes have been dealt with
 //! page   → binary what a terminal is to read, or what is uploaded
 //! page   → text   {"eof": null}         there will be no more of it
+//! page   → text   {"resize": [80, 24]}  a terminal's columns and rows
 //!        ← text   {"end": true}         and the end
 //! ```
 //!
@@ -30,6 +32,7 @@ use tokio::sync::mpsc;
 use tokio_tungstenite::tungstenite::Message;
 
 use crate::answer::{Body, Refusal, whole};
+use crate::shell::{self, Screen};
 use crate::upstream::{Purpose, Upstream, engine_away};
 use crate::{control, docker, guard};
 
@@ -50,6 +53,7 @@ const WORDS: usize = 64 << 10;
 enum Wanted {
     Docker(Call),
     Control(skiff_host::control::Request),
+    Shell(Screen),
 }
 
 /// A request to the engine.
@@ -100,6 +104,7 @@ impl From<Verb> for Method {
 enum Word {
     Credit(usize),
     Eof(()),
+    Resize(u16, u16),
 }
 
 /// What a page is told beside the bytes.
@@ -146,6 +151,7 @@ pub(crate) async fn serve(upstream: &Upstream, mut socket: impl Socket) {
         }
         Ok(Wanted::Docker(call)) => engine(upstream, call, page, source).await,
         Ok(Wanted::Control(request)) => daemon(upstream, request, page, source).await,
+        Ok(Wanted::Shell(screen)) => in_guest(upstream, screen, page, source).await,
     };
     if let Err(error) = result {
         tracing::debug!(%error, "a page has gone");
@@ -160,10 +166,13 @@ struct Page<S> {
 
 /// What comes from the page while a stream lasts.
 #[derive(Debug)]
-enum Input {
-    Credit(usize),
+pub(crate) enum Input {
+    /// What is typed or uploaded.
     Bytes(Bytes),
+    /// There will be no more of it.
     Eof,
+    /// The terminal has other measures now.
+    Resize(Screen),
 }
 
 impl<S: Socket> Page<S> {
@@ -229,31 +238,29 @@ impl<S: Socket> Page<S> {
 async fn listen(
     mut source: SplitStream<impl Socket>,
     credits: mpsc::Sender<usize>,
-    input: Option<mpsc::Sender<Option<Bytes>>>,
+    input: Option<mpsc::Sender<Input>>,
 ) {
     while let Some(Ok(message)) = source.next().await {
         let said = match message {
             Message::Binary(bytes) => Input::Bytes(bytes),
             Message::Text(text) => match serde_json::from_str(&text) {
-                Ok(Word::Credit(more)) => Input::Credit(more),
+                Ok(Word::Credit(more)) => {
+                    if credits.send(more).await.is_err() {
+                        return;
+                    }
+                    continue;
+                }
                 Ok(Word::Eof(())) => Input::Eof,
+                Ok(Word::Resize(columns, rows)) => Input::Resize(Screen { columns, rows }),
                 Err(_) => return,
             },
             Message::Close(_) => return,
             _ => continue,
         };
-        let heard = match said {
-            Input::Credit(more) => credits.send(more).await.is_ok(),
-            Input::Bytes(bytes) => match &input {
-                Some(input) => input.send(Some(bytes)).await.is_ok() || !credits.is_closed(),
-                None => true,
-            },
-            Input::Eof => match &input {
-                Some(input) => input.send(None).await.is_ok() || !credits.is_closed(),
-                None => true,
-            },
-        };
-        if !heard {
+        if let Some(input) = &input
+            && input.send(said).await.is_err()
+            && credits.is_closed()
+        {
             return;
         }
     }
@@ -334,7 +341,7 @@ async fn engine<S: Socket>(
 async fn ask(
     upstream: &Upstream,
     call: &Call,
-    upload: Option<mpsc::Receiver<Option<Bytes>>>,
+    upload: Option<mpsc::Receiver<Input>>,
 ) -> Result<Response<hyper::body::Incoming>, Refusal> {
     guard::path(&call.path)?;
     let method = Method::from(call.method);
@@ -363,13 +370,16 @@ async fn ask(
 
 /// What the page sends, as a body: an end that the page has not said itself breaks the request off, so that the engine does
 /// not take half an archive for a whole one.
-fn uploaded(pieces: mpsc::Receiver<Option<Bytes>>) -> Body {
+fn uploaded(pieces: mpsc::Receiver<Input>) -> Body {
     let frames = futures_util::stream::unfold(Some(pieces), async |pieces| {
         let mut pieces = pieces?;
-        match pieces.recv().await {
-            Some(Some(bytes)) => Some((Ok(Frame::data(bytes)), Some(pieces))),
-            Some(None) => None,
-            None => Some((Err("the page has gone in the middle of it".into()), None)),
+        loop {
+            match pieces.recv().await {
+                Some(Input::Bytes(bytes)) => return Some((Ok(Frame::data(bytes)), Some(pieces))),
+                Some(Input::Eof) => return None,
+                Some(Input::Resize(_)) => {}
+                None => return Some((Err("the page has gone in the middle of it".into()), None)),
+            }
         }
     });
     StreamBody::new(frames).boxed_unsync()
@@ -406,13 +416,61 @@ async fn pump(
 }
 
 /// Writes what the page types until there is no more of it.
-async fn type_in(mut keys: mpsc::Receiver<Option<Bytes>>, mut writer: impl AsyncWrite + Unpin) {
-    while let Some(Some(bytes)) = keys.recv().await {
-        if writer.write_all(&bytes).await.is_err() {
-            return;
+async fn type_in(mut keys: mpsc::Receiver<Input>, mut writer: impl AsyncWrite + Unpin) {
+    while let Some(said) = keys.recv().await {
+        match said {
+            Input::Bytes(bytes) => {
+                if writer.write_all(&bytes).await.is_err() {
+                    return;
+                }
+            }
+            // The size of an exec is told to the engine.
+            Input::Resize(_) => {}
+            Input::Eof => break,
         }
     }
     let _ = writer.shutdown().await;
+}
+
+/// A shell in the guest, as root.
+async fn in_guest<S: Socket>(
+    upstream: &Upstream,
+    screen: Screen,
+    mut page: Page<S>,
+    source: SplitStream<S>,
+) -> Result<(), Gone> {
+    let (credits, mut credit) = mpsc::channel(64);
+    let (input, keys) = mpsc::channel(16);
+    let ears = listen(source, credits, Some(input));
+    tokio::pin!(ears);
+    let opened = tokio::select! {
+        opened = shell::open(upstream, screen) => opened,
+        () = &mut ears => return Ok(()),
+    };
+    let shell = match opened {
+        Ok(shell) => shell,
+        Err(refusal) => return page.refuse(&refusal).await,
+    };
+    page.tell(&Told::Begun { status: 200, content_type: "application/octet-stream" }).await?;
+    let (output, typing) = shell.split();
+    let page_side = async {
+        tokio::join!(typing.from(keys), ears);
+    };
+    tokio::pin!(page_side);
+    let mouth = async {
+        let mut output = output;
+        while let Some(bytes) = output.next().await {
+            if !page.send(bytes, &mut credit).await? {
+                return Ok::<_, Gone>(false);
+            }
+        }
+        Ok(true)
+    };
+    tokio::select! {
+        open = mouth => { if !open? { return Ok(()); } }
+        () = &mut page_side => return Ok(()),
+    }
+    page.end(page_side, credit).await
 }
 
 async fn daemon<S: Socket>(

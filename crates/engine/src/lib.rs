@@ -49,7 +49,7 @@ pub use config::{BridgeNetwork, Config, Egress, PacketFilter};
 pub use engine::Engine;
 pub use error::{Code, Error, Result};
 pub use events::{Actor, Event, EventOptions, EventStream, Kind};
-pub use files::{Archive, ByteStream, CommitContainer, ContainerChange, PathStat, PutArchive};
+pub use files::{Archive, ByteStream, CommitContainer, ContainerChange, PathStat, PutArchive, VolumeFile};
 pub use filters::Filters;
 pub use images::{
     ImageDetails, ImageProgress, ImportImage, ListImages, ProgressStream, PullImage, PushImage,

@@ -8,7 +8,9 @@
 mod containers;
 pub mod control;
 pub mod daemon;
+pub mod diagnose;
 pub mod docker_context;
+pub mod doctor;
 mod explain;
 pub mod listen;
 mod lock;
@@ -16,6 +18,7 @@ mod log;
 mod names;
 mod proxy;
 mod service;
+pub mod shell;
 pub mod spawn;
 pub mod ssh_key;
 

@@ -260,6 +260,12 @@ pub(crate) async fn prepare(
             registry_mirrors,
             address_pools: settings.default_address_pools.iter().map(ToString::to_string).collect(),
             publish_ip: settings.publish_default_ip,
+            environment: settings
+                .network
+                .proxy
+                .variables()
+                .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                .collect(),
             retry_accelerator,
             image_id: String::new(),
             restore: None,

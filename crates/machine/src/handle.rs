@@ -283,6 +283,15 @@ impl Machine {
         self.link.borrow().clone()
     }
 
+    /// Lets a running guest give the free blocks of its disk back to the host.
+    ///
+    /// # Errors
+    /// [`control::Error`]; a guest that does not run has hung up.
+    pub async fn reclaim(&self) -> Result<(), control::Error> {
+        let link = self.running_link().ok_or(control::Error::HungUp)?;
+        control::Client::open(&link).await?.trim().await
+    }
+
     /// Asks a running guest what goes on in it; none when it does not run or does not answer.
     pub async fn guest_status(&self) -> Option<control::Status> {
         let link = self.link.borrow().clone()?;

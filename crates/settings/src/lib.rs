@@ -5,11 +5,15 @@
 //! [`mod@env`] lists every environment variable that any Skiff programme reads.
 #![forbid(unsafe_code)]
 
+mod effect;
 pub mod env;
 mod error;
 mod paths;
 mod settings;
 
+pub use effect::Effect;
 pub use error::Error;
 pub use paths::{MAX_SOCKET_PATH, Paths};
-pub use settings::{AddressPool, BackendChoice, Daemon, IdleAction, Machine, Names, Network, Settings};
+pub use settings::{
+    AddressPool, BackendChoice, Daemon, Files, IdleAction, Machine, Names, Network, Proxy, Settings,
+};

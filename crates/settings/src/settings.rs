@@ -151,11 +151,38 @@ pub struct Network {
     /// Whether containers and the engine reach what listens on this host's loopback, as `host.docker.internal`. Where not,
     /// that name does not exist, and registries on the loopback can't be used either.
     pub host_loopback: bool,
+    /// Proxies to registries and other sources of images and builds.
+    pub proxy: Proxy,
+}
+
+/// HTTP proxies, each in place of the variable of the daemon's environment that has its name.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Proxy {
+    /// `HTTP_PROXY`: `http://[user:password@]host[:port]`.
+    pub http: Option<String>,
+    /// `HTTPS_PROXY`, in the same form.
+    pub https: Option<String>,
+    /// `NO_PROXY`: names, domains and addresses between commas.
+    pub no_proxy: Option<String>,
+}
+
+impl Proxy {
+    /// The variables that are set here.
+    pub fn variables(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        let named = [("HTTP_PROXY", &self.http), ("HTTPS_PROXY", &self.https), ("NO_PROXY", &self.no_proxy)];
+        named.into_iter().filter_map(|(name, value)| Some((name, value.as_deref()?)))
+    }
+
+    /// The value of a variable, where it is set here.
+    pub fn variable(&self, name: &str) -> Option<&str> {
+        self.variables().find(|(known, _)| *known == name).map(|(_, value)| value)
+    }
 }
 
 impl Default for Network {
     fn default() -> Network {
-        Network { host_loopback: true }
+        Network { host_loopback: true, proxy: Proxy::default() }
     }
 }
 
@@ -324,6 +351,12 @@ impl Settings {
         for share in self.files.shares.iter().flatten().chain(&self.files.read_only) {
             if !share.is_absolute() {
                 return refuse("files.shares", format!("{:?} is not an absolute path", share.display()));
+            }
+        }
+        for (name, value) in self.network.proxy.variables().filter(|(name, _)| *name != "NO_PROXY") {
+            if !value.is_empty() && value.strip_prefix("http://").is_none_or(str::is_empty) {
+                // The value may hold a password.
+                return refuse("network.proxy", format!("the value for {name} is not an http:// address"));
             }
         }
         for mirror in &self.registry_mirrors {

@@ -37,6 +37,8 @@ pub struct GuestConfig {
     pub publish_ip: std::net::IpAddr,
     /// Where subnets of new networks come from, each as `base=10.0.0.0/8,size=24`; none for Docker's own pools.
     pub address_pools: Vec<String>,
+    /// Variables for an agent that runs on this host itself: a guest asks the daemon instead.
+    pub environment: Vec<(String, String)>,
     /// Whether an accelerator with a bad verdict is tried once more.
     pub retry_accelerator: bool,
     /// Names the bytes of kernel and initial RAM file system, for what is saved of a guest.

@@ -68,6 +68,7 @@ impl Native {
         for mirror in &config.registry_mirrors {
             command.arg("--registry-mirror").arg(mirror);
         }
+        command.envs(config.environment.iter().map(|(name, value)| (name, value)));
         command
     }
 

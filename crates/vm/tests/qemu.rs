@@ -59,6 +59,7 @@ impl Machine {
             registry_mirrors: Vec::new(),
             address_pools: Vec::new(),
             publish_ip: std::net::Ipv4Addr::UNSPECIFIED.into(),
+            environment: Vec::new(),
             retry_accelerator: false,
             image_id: "test".to_owned(),
             restore: None,

@@ -12,9 +12,11 @@ import type {
     ImageInspect,
     ImageSummary,
     NetworkInspect,
+    PastBuild,
     SystemInfo,
     SystemVersion,
     Volume,
+    VolumeFiles,
 } from "./types";
 
 export type Verb = "start" | "stop" | "restart" | "pause" | "unpause" | "kill";
@@ -80,6 +82,19 @@ export class Docker {
     volumes = async () => (await this.json<{ Volumes: Volume[] | null }>({ path: "/volumes" })).Volumes ?? [];
     createVolume = (name: string) => this.done("POST", "/volumes/create", { json: { Name: name } });
     removeVolume = (name: string) => this.done("DELETE", `/volumes/${name}`);
+
+    volumeFiles = (name: string, path: string) =>
+        this.json<VolumeFiles>({ path: `/volumes/${name}/files`, query: { path } });
+    volumeArchive = (name: string, path: string, signal?: AbortSignal) =>
+        this.backend.ask({ path: `/volumes/${name}/archive`, query: { path }, ...(signal ? { signal } : {}) });
+    uploadToVolume = (name: string, path: string, body: Blob) =>
+        this.done("PUT", `/volumes/${name}/archive`, { query: { path }, body });
+
+    builds = () => this.json<PastBuild[]>({ path: "/build/history" });
+    forgetBuild = (id: string) => this.done("DELETE", `/build/history/${id}`);
+    cancelBuild = (id: string) => this.done("POST", "/build/cancel", { query: { id } });
+    pruneBuilds = () =>
+        this.json<{ SpaceReclaimed: number }>({ method: "POST", path: "/build/prune", query: { all: true } });
 
     networks = () => this.json<NetworkInspect[]>({ path: "/networks" });
     network = (id: string) => this.json<NetworkInspect>({ path: `/networks/${id}` });

@@ -54,6 +54,8 @@ export interface Channel {
     send(bytes: Uint8Array<ArrayBuffer>): void | Promise<void>;
     /** Says that there will be no more input. */
     eof(): void;
+    /** Tells a terminal's measures. */
+    resize(columns: number, rows: number): void;
     close(): void;
 }
 
@@ -84,6 +86,8 @@ export interface Backend {
     open(call: Call, listener: Listener): Channel;
     /** Asks the daemon; each event is handed over as it comes. */
     daemon(request: Request, event: (event: Event) => void, signal?: AbortSignal): Promise<void>;
+    /** Opens a shell in the guest. */
+    logIn(columns: number, rows: number, listener: Listener): Channel;
     /** Reads something of the daemon's that goes on. */
     follow(request: Request, event: (event: Event) => void, end: (failure?: Failure) => void): () => void;
 }

@@ -45,6 +45,10 @@ export abstract class Streams {
         return this.begin({ docker: { ...rest, path: path + queryOf(query) } }, listener);
     }
 
+    logIn(columns: number, rows: number, listener: Listener): Channel {
+        return this.begin({ shell: { columns, rows } }, listener);
+    }
+
     protected begin(first: unknown, listener: Listener): Channel {
         let over = false;
         let dealt = 0;
@@ -83,6 +87,7 @@ export abstract class Streams {
         return {
             send: (bytes) => pipe.send(bytes),
             eof: () => void pipe.send(JSON.stringify({ eof: null })),
+            resize: (columns, rows) => void pipe.send(JSON.stringify({ resize: [columns, rows] })),
             close: () => {
                 over = true;
                 pipe.close();

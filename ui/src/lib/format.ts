@@ -77,3 +77,8 @@ export function short(id: string | null | undefined): string {
 export function count(number: number, one: string, many = `${one}s`): string {
     return `${number.toLocaleString("en")} ${number === 1 ? one : many}`;
 }
+
+/** How long a step took, from milliseconds. */
+export function seconds(milliseconds: number): string {
+    return milliseconds < 59_950 ? `${(milliseconds / 1000).toFixed(1)} s` : duration(milliseconds / 1000);
+}

@@ -2,26 +2,15 @@
 import type { Failure } from "../backend";
 import { Ignore } from "../lib/ignore";
 import { archive } from "../lib/tar";
+import { Steps } from "./steps.svelte";
 import { backend, lines } from "./world.svelte";
 
 /** Bytes of the context in one message. */
 const PIECE = 256 << 10;
-/** Lines of one step that are kept. */
-const LINES = 2000;
-
-export interface Step {
-    name: string;
-    lines: string[];
-    state: "running" | "cached" | "done" | "failed";
-    begun: number;
-    took: number;
-}
-
 interface Line {
-    stream?: string;
+    id?: string;
     error?: string;
     errorDetail?: { message?: string };
-    status?: string;
     aux?: { ID?: string };
 }
 
@@ -43,41 +32,51 @@ export async function context(files: File[]): Promise<{ name: string; content: B
         .filter(({ name }) => !ignore.leaves(name) || name === ".dockerignore" || /(^|\/)[^/]*Dockerfile$/.test(name));
 }
 
+/** A name that nobody else has: the build is found in the history by it. */
+const unique = (): string =>
+    [...crypto.getRandomValues(new Uint8Array(16))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
+
 export class Build {
-    steps = $state<Step[]>([]);
+    readonly steps = new Steps();
     state = $state<"waiting" | "sending" | "running" | "done" | "failed">("waiting");
     failure = $state("");
     /** The image's id. */
     image = $state("");
     sent = $state(0);
     total = $state(0);
+    private id = "";
     private channel: { close(): void } | undefined;
 
     async run(files: File[], wanted: Wanted): Promise<boolean> {
-        this.steps = [];
+        this.steps.clear();
         this.failure = this.image = "";
         this.state = "sending";
         // The browser does not tell which files are executable: all are, as when docker builds on Windows.
         const body = archive(await context(files), 0o755);
         this.total = body.size;
         this.sent = 0;
+        this.id = unique();
         const query = {
+            version: 2,
+            buildid: this.id,
             t: wanted.tag || undefined,
             dockerfile: wanted.dockerfile || undefined,
             target: wanted.target || undefined,
             nocache: wanted.fresh || undefined,
-            rm: true,
         };
         return new Promise((resolve) => {
             const end = (failure?: Failure) => {
                 if (failure) this.failure ||= failure.message;
-                this.finish(this.failure ? "failed" : "done");
                 this.state = this.failure ? "failed" : "done";
                 resolve(this.state === "done");
             };
             const channel = backend.open(
                 { method: "POST", path: "/build", query, upload: true },
-                { data: lines((line) => this.hear(JSON.parse(line) as Line)), end },
+                {
+                    begun: () => this.steps.follow(this.id),
+                    data: lines((line) => this.hear(JSON.parse(line) as Line)),
+                    end,
+                },
             );
             this.channel = channel;
             void (async () => {
@@ -92,37 +91,13 @@ export class Build {
     }
 
     private hear(line: Line): void {
-        if (line.errorDetail ?? line.error) {
-            this.failure = line.errorDetail?.message ?? line.error ?? "";
-            return;
-        }
-        if (line.aux?.ID) this.image = line.aux.ID;
-        const said = line.stream ?? (line.status ? `${line.status}\n` : "");
-        const step = /^Step \d+\/\d+ : (.*)/.exec(said);
-        if (step) {
-            this.finish("done");
-            this.steps.push({ name: step[1]!.trim(), lines: [], state: "running", begun: Date.now(), took: 0 });
-            return;
-        }
-        const last = this.steps.at(-1);
-        if (!last) return;
-        if (/^\s*---> Using cache/.test(said)) last.state = "cached";
-        else if (!/^\s*--->/.test(said) && said.trim()) {
-            last.lines.push(...said.replace(/\n$/, "").split("\n"));
-            if (last.lines.length > LINES) last.lines.splice(0, last.lines.length - LINES);
-        }
-    }
-
-    private finish(state: "done" | "failed"): void {
-        const last = this.steps.at(-1);
-        if (!last || last.took) return;
-        last.took = Math.max(1, Date.now() - last.begun);
-        if (last.state === "running") last.state = state;
+        if (line.errorDetail ?? line.error) this.failure = line.errorDetail?.message ?? line.error ?? "";
+        else if (line.id === "moby.image.id") this.image = line.aux?.ID ?? "";
     }
 
     cancel(): void {
         this.channel?.close();
         this.state = "waiting";
-        this.steps = [];
+        this.steps.clear();
     }
 }

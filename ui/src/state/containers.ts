@@ -20,11 +20,22 @@ export function can(container: ContainerSummary, verb: Verb): boolean {
     return state === "running" || state === "paused" || state === "restarting";
 }
 
+/** What takes a verb back. */
+const BACK: Partial<Record<Verb, Verb>> = { stop: "start", pause: "unpause" };
+
 export async function act(list: ContainerSummary[], verb: Verb): Promise<void> {
     const able = list.filter((container) => can(container, verb));
-    await Promise.all(
+    const done = await Promise.all(
         able.map((container) => ui.try(text.failed(verb, nameOf(container)), () => docker.act(container.Id!, verb))),
     );
+    const back = BACK[verb];
+    const changed = able.filter((_, index) => done[index]);
+    if (!back || !changed.length) return;
+    const what = changed.length === 1 ? nameOf(changed[0]!) : text.containers.many(changed.length);
+    // What is said of them is of before: the way back is asked for by their ids alone.
+    const undo = () =>
+        Promise.all(changed.map((one) => ui.try(text.failed(back, nameOf(one)), () => docker.act(one.Id!, back))));
+    ui.tell("good", text.did[verb]!(what), undefined, { label: text.undo, run: undo });
 }
 
 /** Removes containers when the user knows what goes; says whether they went. */

@@ -1,4 +1,4 @@
-// Files of a container: through its own `ls` while it runs, else through the engine's archives.
+// Files of a container: through its own `ls` while it runs, else through the engine's archives. And those of a volume.
 import { Frames } from "../lib/frames";
 import { type Item, join, listing, modeText, sorted } from "../lib/listing";
 import { type Entry, TarReader } from "../lib/tar";
@@ -13,7 +13,41 @@ export interface Directory {
     cut: boolean;
 }
 
-export async function list(id: string, path: string, running: boolean): Promise<Directory> {
+/** Whose files are shown. */
+export interface Place {
+    /** Changes when it is another one. */
+    key: string;
+    list(path: string): Promise<Directory>;
+    archive(path: string, signal?: AbortSignal): Promise<Response>;
+    upload(path: string, archive: Blob): Promise<void>;
+}
+
+export const ofContainer = (id: string, running: boolean): Place => ({
+    key: id,
+    list: (path) => list(id, path, running),
+    archive: (path, signal) => docker.archive(id, path, signal),
+    upload: (path, archive) => docker.upload(id, path, archive),
+});
+
+export const ofVolume = (name: string): Place => ({
+    key: name,
+    list: async (path) => {
+        const { Files, Cut } = await docker.volumeFiles(name, path);
+        const items = Files.map((file) => ({
+            name: file.Name,
+            kind: file.Kind,
+            size: file.Size,
+            mode: modeText(file.Kind, file.Mode),
+            modified: new Date(file.Modified).toLocaleString(),
+            target: file.Target,
+        }));
+        return { items: sorted(items), cut: Cut };
+    },
+    archive: (path, signal) => docker.volumeArchive(name, path, signal),
+    upload: (path, archive) => docker.uploadToVolume(name, path, archive),
+});
+
+async function list(id: string, path: string, running: boolean): Promise<Directory> {
     if (running) {
         const text = await ask(id, ["ls", "-lAn", "--", `${path.replace(/\/$/, "")}/`]).catch(() => undefined);
         if (text !== undefined) return { items: listing(text), cut: false };
@@ -79,8 +113,8 @@ async function fromArchive(id: string, path: string): Promise<Directory> {
 }
 
 /** The contents of one file. */
-export async function read(id: string, path: string, limit = Number.POSITIVE_INFINITY): Promise<Uint8Array<ArrayBuffer>> {
-    const answer = await docker.archive(id, path);
+export async function read(place: Place, path: string, limit = Number.POSITIVE_INFINITY): Promise<Uint8Array<ArrayBuffer>> {
+    const answer = await place.archive(path);
     let content: Uint8Array<ArrayBuffer> | undefined;
     let size = 0;
     let link = "";
@@ -102,7 +136,7 @@ export async function read(id: string, path: string, limit = Number.POSITIVE_INF
             break;
         }
     }
-    if (link) return read(id, join(path.replace(/\/[^/]*$/, ""), link), limit);
+    if (link) return read(place, join(path.replace(/\/[^/]*$/, ""), link), limit);
     if (!content) throw new TooLarge(size);
     return content;
 }

@@ -1,5 +1,6 @@
 // What the page shows beside its contents: where it is, what it tells, what it asks.
 import { Failure } from "../backend";
+import { portOf } from "../lib/refusal";
 import { text } from "../text/en";
 
 interface Toast {
@@ -7,6 +8,13 @@ interface Toast {
     kind: "good" | "bad";
     title: string;
     body?: string | undefined;
+    /** What can be done about it. */
+    action?: Action | undefined;
+}
+
+interface Action {
+    label: string;
+    run: () => unknown;
 }
 
 export interface Question {
@@ -35,10 +43,10 @@ class Ui {
         location.hash = `#/${parts.map(encodeURIComponent).join("/")}`;
     }
 
-    tell(kind: Toast["kind"], title: string, body?: string): void {
+    tell(kind: Toast["kind"], title: string, body?: string, action?: Action): void {
         const id = this.next++;
-        this.toasts.push({ id, kind, title, body });
-        if (kind === "good") setTimeout(() => this.dismiss(id), 4000);
+        this.toasts.push({ id, kind, title, body, action });
+        if (kind === "good") setTimeout(() => this.dismiss(id), action ? 10_000 : 4000);
     }
 
     dismiss(id: number): void {
@@ -51,7 +59,10 @@ class Ui {
             await work();
             return true;
         } catch (error) {
-            this.tell("bad", what, error instanceof Failure ? error.message : String(error));
+            const message = error instanceof Failure ? error.message : String(error);
+            const port = portOf(message);
+            const explain = { label: text.overview.explain, run: () => this.go("troubleshoot", "port", String(port)) };
+            this.tell("bad", what, message, port ? explain : undefined);
             return false;
         }
     }

@@ -207,6 +207,26 @@ class World {
         await this.poll();
     }
 
+    /** Ends the daemon, and with it the guest, and starts both anew. */
+    async renew(): Promise<void> {
+        this.phase = "stopping";
+        this.stream?.close();
+        this.stream = undefined;
+        this.busy = true;
+        try {
+            await backend.daemon({ op: "shutdown" }, () => undefined);
+        } catch (error) {
+            // A connection that broke off, or nobody at its end, is what was wanted.
+            if (error instanceof Failure && error.code !== "network" && error.code !== "daemon") {
+                await this.poll();
+                throw error;
+            }
+        } finally {
+            this.busy = false;
+        }
+        await this.wake();
+    }
+
     async sleep(): Promise<void> {
         this.phase = "stopping";
         this.stream?.close();

@@ -111,7 +111,7 @@ fn nanoseconds(at: Timestamp) -> i128 {
 }
 
 /// How a build stands, in one word.
-fn status(record: &BuildHistoryRecord) -> &'static str {
+pub(super) fn status(record: &BuildHistoryRecord) -> &'static str {
     match (&record.completed_at, &record.error) {
         (None, _) => "running",
         (Some(_), None) => "completed",

@@ -12,6 +12,7 @@ mod disk;
 mod filter;
 mod provenance;
 mod recording;
+mod shown;
 #[cfg(test)]
 mod tests;
 
@@ -30,6 +31,7 @@ use tonic::Status as Refusal;
 use self::disk::Disk;
 use self::filter::Filters;
 pub(crate) use self::recording::{Evidence, Recording};
+pub use self::shown::{PastBuild, Tale, Told};
 
 /// As many finished builds are kept, those that are pinned beside them.
 const MOST: usize = 50;

@@ -281,7 +281,7 @@ async fn an_engine_without_a_daemon_says_so_and_a_dead_one_too() {
     let browser = fixture.browser().await;
     let answer = fixture.ask("POST /control|{\"op\":\"status\"}", Some(&browser), &[]).await;
     assert!(answer.status == 503 && answer.body.contains("\"code\":\"alone\""), "{}", answer.body);
-    let answer = fixture.ask("POST /control|{\"op\":\"shutdown\"}", Some(&browser), &[]).await;
+    let answer = fixture.ask("POST /control|{\"op\":\"shell\"}", Some(&browser), &[]).await;
     assert_eq!(answer.status, 400, "{}", answer.body);
     let server = Server::listen(0, Upstream::Engine("/nonexistent/sock".into())).await.unwrap();
     let dead = Fixture {

@@ -8,6 +8,7 @@ mod build;
 mod buildkit;
 mod containers;
 mod exec;
+mod history;
 mod images;
 mod networks;
 mod stream;
@@ -24,6 +25,7 @@ pub use containers::{
     Tail, WaitCondition, WaitResult,
 };
 pub use exec::{Exec, StartExec};
+pub use history::{BuildHistory, BuildState, BuildTale, BuildTold, PastBuild};
 pub use images::{
     Auth, ErrorDetail, ImageDetails, Images, ImportImage, ListImages, Progress, ProgressDetail,
     ProgressStream, PullImage, PushImage, PushList, PushedList, RemoteManifest, RemoveImage, SearchImages,
@@ -34,7 +36,7 @@ pub use stream::{
     AttachStreams, BodyReader, ByteStream, Chunk, ChunkStream, InputWriter, LogStreams, StreamKind,
 };
 pub use system::{DiskUsage, DiskUsageKinds, EventStream, EventsOptions, System};
-pub use volumes::Volumes;
+pub use volumes::{VolumeFile, VolumeFileKind, VolumeFiles, Volumes};
 
 /// A terminal's size in characters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,6 +57,12 @@ pub struct UnixTime {
 }
 
 /// Everything the server asks of an engine; implemented by whatever implements all the resources.
-pub trait Backend: Build + BuildKit + System + Images + Containers + Exec + Networks + Volumes {}
+pub trait Backend:
+    Build + BuildHistory + BuildKit + System + Images + Containers + Exec + Networks + Volumes
+{
+}
 
-impl<T: Build + BuildKit + System + Images + Containers + Exec + Networks + Volumes> Backend for T {}
+impl<T: Build + BuildHistory + BuildKit + System + Images + Containers + Exec + Networks + Volumes> Backend
+    for T
+{
+}

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::images::join_tag;
 use super::{Answer, Call, page_not_found};
-use crate::backend::{CommitContainer, PathStat, PutArchive};
+use crate::backend::{ByteStream, CommitContainer, PathStat, PutArchive};
 use crate::body;
 use crate::error::{ApiError, Result};
 
@@ -25,17 +25,10 @@ pub(super) async fn route(call: Call, id: &str) -> Result<Answer> {
         return Err(ApiError::bad_request("bad parameter: pathcannot be empty"));
     };
     match call.method.as_str() {
-        "HEAD" => {
-            let stat = call.backend.stat_container_path(id, &path).await?;
-            let mut response = body::empty(StatusCode::OK);
-            announce(&stat, response.headers_mut())?;
-            Ok(response.into())
-        }
+        "HEAD" => found(&call.backend.stat_container_path(id, &path).await?),
         "GET" => {
             let (stat, archive) = call.backend.container_archive(id, &path).await?;
-            let mut response = body::bytes(archive, TAR).await?;
-            announce(&stat, response.headers_mut())?;
-            Ok(response.into())
+            packed(&stat, archive).await
         }
         _ => {
             let options = PutArchive {
@@ -48,6 +41,36 @@ pub(super) async fn route(call: Call, id: &str) -> Result<Answer> {
             Ok(body::empty(StatusCode::OK).into())
         }
     }
+}
+
+/// The same for a path of a volume.
+pub(super) async fn of_volume(call: Call, name: &str) -> Result<Answer> {
+    let path = call.query.filled("path").unwrap_or("/").to_owned();
+    let backend = call.backend.clone();
+    match call.method.as_str() {
+        "HEAD" => found(&backend.stat_volume_path(name, &path).await?),
+        "GET" => {
+            let (stat, archive) = backend.volume_archive(name, &path).await?;
+            packed(&stat, archive).await
+        }
+        "PUT" => {
+            backend.put_volume_archive(name, &path, call.into_reader()).await?;
+            Ok(body::empty(StatusCode::OK).into())
+        }
+        _ => Err(page_not_found()),
+    }
+}
+
+fn found(stat: &PathStat) -> Result<Answer> {
+    let mut response = body::empty(StatusCode::OK);
+    announce(stat, response.headers_mut())?;
+    Ok(response.into())
+}
+
+async fn packed(stat: &PathStat, archive: ByteStream) -> Result<Answer> {
+    let mut response = body::bytes(archive, TAR).await?;
+    announce(stat, response.headers_mut())?;
+    Ok(response.into())
 }
 
 /// `GET /containers/{id}/export`.

@@ -34,6 +34,16 @@ pub(super) async fn route(call: Call, path: &[&str]) -> Result<Answer> {
     match (call.method.as_str(), path) {
         ("POST", []) => build(call).await,
         ("POST", ["prune"]) => prune(call).await,
+        // Skiff's own, for those who show builds to people.
+        ("GET", ["history"]) => Ok(body::json(StatusCode::OK, &call.backend.past_builds().await?)?.into()),
+        ("GET", ["history", id]) => {
+            let tale = call.backend.build_tale(id).await?;
+            Ok(body::json_stream(tale, super::buildkit::last_line).into())
+        }
+        ("DELETE", ["history", id]) => {
+            call.backend.forget_build(id).await?;
+            Ok(body::empty(StatusCode::NO_CONTENT).into())
+        }
         _ => Err(page_not_found()),
     }
 }

@@ -60,7 +60,7 @@ pub(super) async fn build(call: Call) -> Result<Answer> {
     Ok(response.into())
 }
 
-fn last_line(error: &ApiError) -> Option<Value> {
+pub(super) fn last_line(error: &ApiError) -> Option<Value> {
     Some(json!({ "errorDetail": { "message": error.message }, "error": error.message }))
 }
 

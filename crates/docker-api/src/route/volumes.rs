@@ -37,6 +37,12 @@ pub(super) async fn route(mut call: Call, path: &[&str]) -> Result<Answer> {
         ("PUT", [_]) => Err(ApiError::unavailable(
             "volume update only valid for cluster volumes, but swarm is unavailable",
         )),
+        // Skiff's own: a volume's files without a container around them.
+        ("GET", [name, "files"]) => {
+            let path = call.query.filled("path").unwrap_or("/");
+            Ok(body::json(StatusCode::OK, &call.backend.volume_files(name, path).await?)?.into())
+        }
+        (_, [name, "archive"]) => super::archive::of_volume(call, name).await,
         ("GET", [name]) => {
             let volume = call.backend.inspect_volume(name).await?;
             Ok(body::json(StatusCode::OK, &shape::volume(volume)?)?.into())

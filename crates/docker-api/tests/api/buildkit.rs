@@ -9,7 +9,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 
-use crate::client::{connect, parse, post, raw, read_head, within};
+use crate::client::{connect, delete, get, parse, post, raw, read_head, within};
 use crate::fake::Fake;
 
 fn upgrade(target: &str, more: &str) -> String {
@@ -103,4 +103,19 @@ async fn a_build_by_query_answers_in_lines() {
     assert_eq!(post(&fake, "/build/cancel?id=b").await.status, 200);
     assert_eq!(fake.last_call(), "cancel build b");
     assert_eq!(post(&fake, "/build/cancel").await.message(), "build ID not provided");
+}
+
+#[tokio::test]
+async fn the_history_of_builds_is_listed_told_and_shortened() {
+    let fake = Arc::new(Fake::default());
+    let list = get(&fake, "/build/history").await.json();
+    assert_eq!((list[0]["Id"].as_str(), list[0]["State"].as_str()), (Some("b1"), Some("error")));
+    assert_eq!((list[0]["Tags"][0].as_str(), list[0]["Cached"].as_u64()), (Some("app:1"), Some(1)));
+    let tale = get(&fake, "/build/history/b1").await.text();
+    let tale: Vec<serde_json::Value> = tale.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!((tale[0]["Kind"].as_str(), tale[0]["Name"].as_str()), (Some("step"), Some("RUN x")));
+    assert_eq!((tale[1]["Kind"].as_str(), tale[1]["Text"].as_str()), (Some("log"), Some("hi\n")));
+    assert_eq!(get(&fake, "/build/history/none").await.status, 404);
+    assert_eq!(delete(&fake, "/build/history/b1").await.status, 204);
+    assert_eq!(fake.last_call(), "forget b1");
 }

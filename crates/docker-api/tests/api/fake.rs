@@ -194,6 +194,50 @@ impl Build for Fake {
 }
 
 #[async_trait]
+impl BuildHistory for Fake {
+    async fn past_builds(&self) -> Result<Vec<PastBuild>> {
+        Ok(vec![PastBuild {
+            id: "b1".to_owned(),
+            tags: vec!["app:1".to_owned()],
+            source: String::new(),
+            dockerfile: String::new(),
+            target: "test".to_owned(),
+            state: BuildState::Error,
+            error: "exit code: 7".to_owned(),
+            created: "2026-01-01T00:00:00Z".to_owned(),
+            completed: Some("2026-01-01T00:00:02Z".to_owned()),
+            steps: 4,
+            cached: 1,
+            warnings: 0,
+            pinned: false,
+        }])
+    }
+
+    async fn build_tale(&self, id: &str) -> Result<BuildTale> {
+        if id != "b1" {
+            return Err(ApiError::not_found(format!("no build {id} in the history")));
+        }
+        let told = [
+            BuildTold::Step {
+                id: "s".to_owned(),
+                name: "RUN x".to_owned(),
+                started: None,
+                completed: None,
+                cached: false,
+                error: String::new(),
+            },
+            BuildTold::Log { step: "s".to_owned(), text: "hi\n".to_owned() },
+        ];
+        Ok(futures_util::stream::iter(told.map(Ok)).boxed())
+    }
+
+    async fn forget_build(&self, id: &str) -> Result<()> {
+        self.note(format!("forget {id}"));
+        Ok(())
+    }
+}
+
+#[async_trait]
 impl BuildKit for Fake {
     /// Repeats what it is sent, with the call's path as a header.
     async fn grpc(&self, request: http::Request<GrpcBody>) -> http::Response<GrpcBody> {
@@ -662,5 +706,38 @@ impl Volumes for Fake {
     async fn prune_volumes(&self, filters: Filters) -> Result<VolumePruneResponse> {
         self.note(format!("prune {filters:?}"));
         Ok(VolumePruneResponse::default())
+    }
+
+    async fn volume_files(&self, name: &str, path: &str) -> Result<VolumeFiles> {
+        self.known("volume", name)?;
+        let file = VolumeFile {
+            name: path.to_owned(),
+            kind: VolumeFileKind::Directory,
+            size: 4096,
+            mode: 0o040_755,
+            uid: 0,
+            gid: 0,
+            modified: "2026-01-01T00:00:00Z".to_owned(),
+            target: String::new(),
+        };
+        Ok(VolumeFiles { files: vec![file], cut: false })
+    }
+
+    async fn stat_volume_path(&self, name: &str, _path: &str) -> Result<PathStat> {
+        self.known("volume", name)?;
+        Ok(path_stat())
+    }
+
+    async fn volume_archive(&self, name: &str, _path: &str) -> Result<(PathStat, ByteStream)> {
+        self.known("volume", name)?;
+        Ok((path_stat(), bytes()))
+    }
+
+    async fn put_volume_archive(&self, name: &str, path: &str, mut archive: BodyReader) -> Result<()> {
+        self.known("volume", name)?;
+        let mut bytes = Vec::new();
+        archive.read_to_end(&mut bytes).await.map_err(|error| ApiError::internal(error.to_string()))?;
+        self.note(format!("put {path} {}", bytes.len()));
+        Ok(())
     }
 }

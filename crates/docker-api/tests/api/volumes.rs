@@ -27,3 +27,22 @@ async fn old_clients_prune_named_volumes_too() {
     assert!(!fake.last_call().contains("all"));
     assert_eq!(answer.text(), "{\"SpaceReclaimed\":0,\"VolumesDeleted\":[]}\n");
 }
+
+#[tokio::test]
+async fn files_of_a_volume_are_listed_read_and_written() {
+    let fake = Arc::new(Fake::default());
+    let list = get(&fake, "/volumes/data/files?path=/a%20b").await.json();
+    assert_eq!(
+        (list["Files"][0]["Name"].as_str(), list["Files"][0]["Kind"].as_str()),
+        (Some("/a b"), Some("directory"))
+    );
+    assert_eq!(get(&fake, "/volumes/data/files").await.json()["Files"][0]["Name"], "/");
+    let archive = get(&fake, "/volumes/data/archive?path=/x").await;
+    assert_eq!(archive.status, 200);
+    assert!(archive.head.to_lowercase().contains("x-docker-container-path-stat"));
+    assert_eq!(request(&fake, "HEAD", "/volumes/data/archive?path=/x", None).await.status, 200);
+    assert_eq!(request(&fake, "PUT", "/volumes/data/archive?path=/x", Some("abc")).await.status, 200);
+    assert_eq!(fake.last_call(), "put /x 3");
+    assert_eq!(get(&fake, "/volumes/missing/archive?path=/").await.status, 404);
+    assert_eq!(post(&fake, "/volumes/data/archive").await.status, 404);
+}

@@ -109,7 +109,7 @@ impl Engine {
         let view = self.view(&container, Part::Everything).await?;
         let missing = missing(id, path);
         let path = ArchivePath::parse(path);
-        blocking(move || locate(&view, &path, &missing).map(|(_, stat)| stat)).await
+        blocking(move || locate(&view.root, &path, &missing).map(|(_, stat)| stat)).await
     }
 
     /// Reads what is at a path of a container.
@@ -122,7 +122,7 @@ impl Engine {
         let missing = missing(id, path);
         let path = ArchivePath::parse(path);
         let archive = blocking(move || {
-            let (node, stat) = locate(&view, &path, &missing)?;
+            let (node, stat) = locate(&view.root, &path, &missing)?;
             let name = path.name().to_owned();
             let bytes = transfer::stream(move |out| {
                 let mut packer = Packer::new(out);
@@ -195,7 +195,7 @@ fn missing(id: &str, path: &str) -> String {
 }
 
 /// Opens what is at a path, not following a link at its end.
-fn locate(view: &View, path: &ArchivePath, missing: &str) -> Result<(OwnedFd, PathStat)> {
+pub(super) fn locate(root: &OwnedFd, path: &ArchivePath, missing: &str) -> Result<(OwnedFd, PathStat)> {
     let failed = |errno: Errno| match errno {
         Errno::NOENT => Error::not_found(missing),
         Errno::NOTDIR | Errno::LOOP | Errno::NAMETOOLONG | Errno::INVAL => {
@@ -203,12 +203,11 @@ fn locate(view: &View, path: &ArchivePath, missing: &str) -> Result<(OwnedFd, Pa
         }
         errno => Error::internal(format!("lstat {}", path.whole()), &std::io::Error::from(errno)),
     };
-    let node =
-        open_inside(&view.root, path.whole().as_bytes(), OFlags::PATH | OFlags::NOFOLLOW).map_err(failed)?;
+    let node = open_inside(root, path.whole().as_bytes(), OFlags::PATH | OFlags::NOFOLLOW).map_err(failed)?;
     let status = rustix::fs::fstat(&node).map_err(failed)?;
     let link_target = match FileType::from_raw_mode(status.st_mode) {
         FileType::Symlink => {
-            let target = resolve(&view.root, path.clean.as_bytes()).map_err(failed)?;
+            let target = resolve(root, path.clean.as_bytes()).map_err(failed)?;
             String::from_utf8_lossy(&target).into_owned()
         }
         _ => String::new(),
@@ -227,17 +226,23 @@ fn locate(view: &View, path: &ArchivePath, missing: &str) -> Result<(OwnedFd, Pa
 
 /// Finds the directory that an archive goes to and checks that it may.
 fn directory(view: &View, record: &Record, path: &str, missing: &str) -> Result<Vec<u8>> {
+    let directory = extraction_point(&view.root, path, missing)?;
+    check_writable(record, &String::from_utf8_lossy(&directory))?;
+    Ok(directory)
+}
+
+/// Finds the directory that an archive goes to.
+pub(super) fn extraction_point(root: &OwnedFd, path: &str, missing: &str) -> Result<Vec<u8>> {
     let failed = |errno: Errno| match errno {
         Errno::NOENT => Error::not_found(missing),
         errno => Error::invalid(format!("lstat {path}: {}", words(errno))),
     };
-    let directory = resolve(&view.root, ArchivePath::parse(path).clean.as_bytes()).map_err(failed)?;
-    let node = open_inside(&view.root, &directory, OFlags::PATH | OFlags::NOFOLLOW).map_err(failed)?;
+    let directory = resolve(root, ArchivePath::parse(path).clean.as_bytes()).map_err(failed)?;
+    let node = open_inside(root, &directory, OFlags::PATH | OFlags::NOFOLLOW).map_err(failed)?;
     let status = rustix::fs::fstat(&node).map_err(failed)?;
     if FileType::from_raw_mode(status.st_mode) != FileType::Directory {
         return Err(Error::invalid("extraction point is not a directory"));
     }
-    check_writable(record, &String::from_utf8_lossy(&directory))?;
     Ok(directory)
 }
 
@@ -272,7 +277,7 @@ fn owner(view: &View, user: &str) -> Result<(u32, u32)> {
     identity.map(|identity| (identity.uid, identity.gid)).map_err(|error| Error::invalid(chain(&error)))
 }
 
-fn refused(error: &LayerError) -> Error {
+pub(super) fn refused(error: &LayerError) -> Error {
     match error {
         LayerError::Storage { cause, .. } => {
             let full = std::io::ErrorKind::StorageFull;
@@ -283,7 +288,7 @@ fn refused(error: &LayerError) -> Error {
     }
 }
 
-fn words(errno: Errno) -> String {
+pub(super) fn words(errno: Errno) -> String {
     crate::volumes::words_of(errno)
 }
 

@@ -128,6 +128,21 @@ impl Client {
         self.findings(&Request::Network {}).await
     }
 
+    /// Has the guest give back the free space of its disk; gives the bytes that the host has got.
+    ///
+    /// # Errors
+    /// As [`Client::run`]; also when the guest does not run.
+    pub async fn reclaim(self) -> Result<u64, ClientError> {
+        let mut got = 0;
+        self.run(&Request::Reclaim {}, |event| {
+            if let Event::Reclaimed { bytes } = event {
+                got = bytes;
+            }
+        })
+        .await?;
+        Ok(got)
+    }
+
     async fn findings(self, request: &Request) -> Result<Vec<Finding>, ClientError> {
         let mut all = Vec::new();
         self.run(request, |event| {

@@ -1,8 +1,10 @@
 //! What goes over the control socket.
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
+use skiff_settings::{Effect, Settings};
 
 /// What the daemon is asked for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -54,6 +56,20 @@ pub enum Request {
     },
     /// How the network is doing, without waking the guest; answered by [`Event::Finding`], any number.
     Network {},
+    /// What this host has and lacks, without waking the guest; answered by [`Event::Finding`], any number.
+    Doctor {},
+    /// The settings, and what of them is not true yet; answered by [`Event::Settings`].
+    Settings {},
+    /// Write other settings; answered as [`Request::Settings`]. Nothing starts anew by itself.
+    Configure {
+        /// All of them.
+        settings: Box<Settings>,
+    },
+    /// Have the guest give back the free space of its disk; answered by [`Event::Reclaimed`].
+    Reclaim {},
+    /// Everything that helps to find out what is wrong, without what is private, and without waking the guest; answered by
+    /// [`Event::Report`], any number.
+    Diagnose {},
     /// Stop the guest and end the daemon.
     Shutdown {},
 }
@@ -85,12 +101,51 @@ pub enum Event {
     Version(Version),
     /// Something that was found out.
     Finding(Finding),
+    /// The answer to [`Request::Settings`].
+    Settings(Box<Configuration>),
+    /// The answer to [`Request::Reclaim`].
+    Reclaimed {
+        /// What the disk has become smaller by on the host, in bytes.
+        bytes: u64,
+    },
+    /// A piece of a report; pieces of one name follow each other.
+    Report {
+        /// Name of the file.
+        name: String,
+        /// Its text.
+        text: String,
+    },
     /// The guest does not run.
     Asleep {},
     /// It is done.
     Done {},
     /// It could not be done.
     Error(Failure),
+}
+
+/// The settings, and what goes with them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Configuration {
+    /// What is set.
+    pub settings: Settings,
+    /// Where it is written.
+    pub file: PathBuf,
+    /// What has to start anew when a setting changes, by its place in the file.
+    pub effects: HashMap<String, Effect>,
+    /// Whether the guest runs with other settings than these.
+    pub guest_pending: bool,
+    /// Whether the daemon runs with other settings than these.
+    pub daemon_pending: bool,
+    /// Processors of this host.
+    pub host_cpus: u32,
+    /// Memory of this host in MiB.
+    pub host_memory_mib: u64,
+    /// Memory of the guest in MiB where none is set.
+    pub usual_memory_mib: u64,
+    /// Directories that are shared where none are set.
+    pub usual_shares: Vec<PathBuf>,
+    /// Proxies that the environment names, without passwords.
+    pub environment: HashMap<String, String>,
 }
 
 /// How a check went.

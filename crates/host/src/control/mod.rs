@@ -5,6 +5,7 @@
 //! connection carries the bytes of the guest's SSH server or of the engine.
 
 mod client;
+pub(crate) mod configuration;
 mod logs;
 mod message;
 pub(crate) mod server;
@@ -13,6 +14,6 @@ pub(crate) mod wire;
 pub use client::{Client, ClientError, LogRequest};
 pub(crate) use message::chain;
 pub use message::{
-    DaemonStatus, Event, Failure, Finding, Grade, GuestStatus, LogSource, MachineState, MachineStatus,
-    Progress, Request, Status, Version,
+    Configuration, DaemonStatus, Event, Failure, Finding, Grade, GuestStatus, LogSource, MachineState,
+    MachineStatus, Progress, Request, Status, Version,
 };

@@ -13,16 +13,20 @@ use skiff_settings::{IdleAction, Paths, Settings};
 use tokio::sync::{Notify, Semaphore, broadcast};
 
 use super::{
-    DaemonStatus, Event, Failure, GuestStatus, LogSource, MachineState, MachineStatus, Progress, Request,
-    Status, Version, logs,
+    Configuration, DaemonStatus, Event, Failure, GuestStatus, LogSource, MachineState, MachineStatus,
+    Progress, Request, Status, Version,
+    configuration::InForce,
+    logs,
     wire::{LineReader, write},
 };
-use crate::{explain::Explain, listen::Listener, proxy::failure};
+use crate::{diagnose, doctor, explain::Explain, listen::Listener, proxy::failure};
 
 /// Connections at once; more wait in the socket's queue.
 const CONNECTIONS: usize = 256;
 /// How long a client may take to send its request.
 const REQUEST_DEADLINE: Duration = Duration::from_secs(10);
+/// Bytes of a report in one message.
+const PIECE: usize = 32 << 10;
 
 /// What the control socket tells and steers.
 pub(crate) struct Server {
@@ -31,6 +35,7 @@ pub(crate) struct Server {
     pub(crate) docker_socket: PathBuf,
     pub(crate) image_version: Option<String>,
     pub(crate) explain: Explain,
+    pub(crate) settings: InForce,
     pub(crate) started: Instant,
     /// Told when a client wants the daemon to end.
     pub(crate) shutdown: Arc<Notify>,
@@ -119,6 +124,29 @@ impl Server {
                 }
                 Ok(())
             }
+            Request::Doctor {} => {
+                for finding in doctor::check(&self.paths).await {
+                    write(&mut client, &Event::Finding(finding)).await?;
+                }
+                Ok(())
+            }
+            Request::Settings {} => configured(&mut client, self.settings.configuration()).await?,
+            Request::Configure { settings } => {
+                configured(&mut client, self.settings.configure(&settings)).await?
+            }
+            Request::Reclaim {} => self.reclaim(&mut client).await?,
+            Request::Diagnose {} => {
+                for part in diagnose::report(&self.paths).await {
+                    let mut rest = part.text.as_str();
+                    while !rest.is_empty() {
+                        let (piece, more) = rest.split_at(rest.floor_char_boundary(PIECE));
+                        let event = Event::Report { name: part.name.to_owned(), text: piece.to_owned() };
+                        write(&mut client, &event).await?;
+                        rest = more;
+                    }
+                }
+                Ok(())
+            }
             Request::Shutdown {} => {
                 let result = self.watched(&mut client, self.machine.stop()).await?;
                 self.shutdown.notify_one();
@@ -157,6 +185,27 @@ impl Server {
             write(client, &step_event(step)).await?;
         }
         Ok(result.map_err(|error| failure(&error)))
+    }
+
+    async fn reclaim(&self, client: &mut BoxStream) -> io::Result<Result<(), Failure>> {
+        let refuse =
+            |message: &str| Ok(Err(Failure { message: message.to_owned(), hint: None, detail: None }));
+        let size = || DiskSize::of(&self.paths.disk()).map_or(0, |disk| disk.used);
+        if self.image_version.is_none() {
+            return refuse("an engine on this computer has no disk of its own");
+        }
+        let before = size();
+        match self.machine.reclaim().await {
+            Ok(()) => {
+                let bytes = before.saturating_sub(size());
+                write(client, &Event::Reclaimed { bytes }).await?;
+                Ok(Ok(()))
+            }
+            Err(_) if self.machine.running_link().is_none() => {
+                refuse("the guest does not run, and its disk is as small as it can be without it")
+            }
+            Err(error) => Ok(Err(Failure::new(&error))),
+        }
     }
 
     async fn shell(&self, mut client: BoxStream) -> io::Result<()> {
@@ -255,6 +304,19 @@ impl Server {
             template_note: snapshot.template_note,
             guest,
         }
+    }
+}
+
+async fn configured(
+    client: &mut BoxStream,
+    found: Result<Configuration, Failure>,
+) -> io::Result<Result<(), Failure>> {
+    match found {
+        Ok(found) => {
+            write(client, &Event::Settings(Box::new(found))).await?;
+            Ok(Ok(()))
+        }
+        Err(failure) => Ok(Err(failure)),
     }
 }
 

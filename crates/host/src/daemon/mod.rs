@@ -8,12 +8,13 @@ use std::{
 };
 
 use skiff_machine::{Machine, Options as MachineOptions, backend};
+use skiff_proxy::Proxies;
 use skiff_settings::{BackendChoice, Paths, Settings};
 use tokio::{sync::Notify, task::JoinSet};
 
 use crate::{
     containers::Containers,
-    control::{Failure, chain, server},
+    control::{Failure, chain, configuration::InForce, server},
     docker_context,
     explain::Explain,
     listen::Listener,
@@ -170,11 +171,19 @@ async fn run_until(
     };
     let policy = Policy { loopback: settings.network.host_loopback, own };
     let files = Files::new(&settings, paths, docker_socket.clone());
-    let services = Services::new(Limits::default(), policy, Arc::clone(&names), files);
+    let proxies = {
+        let set = settings.network.proxy.clone();
+        Proxies::from_variables(move |name| match set.variable(name) {
+            Some(value) => Some(value.to_owned()),
+            None => std::env::var(name).ok(),
+        })
+    };
+    let services = Services::new(Limits::default(), policy, Arc::clone(&names), files, proxies);
     let mut machine_options = MachineOptions::new(paths.clone(), services.handler());
     machine_options.registry_mirrors = options.registry_mirrors.clone();
     machine_options.authorized_keys = ssh_key::public_line(&key).into_iter().collect();
     machine_options.busy = services.busy();
+    let is_virtual = selected.image.is_some();
     let image_version = selected.image.as_ref().map(|image| image.version().to_owned());
     let machine = Machine::spawn(machine_options, selected);
     services.start(&machine, paths.saved_ports());
@@ -195,6 +204,7 @@ async fn run_until(
             published: services.published(),
             names,
         },
+        settings: InForce::new(&machine, paths, settings, is_virtual),
         started,
         shutdown: Arc::clone(&shutdown),
     });

@@ -68,7 +68,13 @@ pub(crate) struct Services {
 }
 
 impl Services {
-    pub(crate) fn new(limits: Limits, policy: Policy, names: Arc<Names>, files: Files) -> Self {
+    pub(crate) fn new(
+        limits: Limits,
+        policy: Policy,
+        names: Arc<Names>,
+        files: Files,
+        proxies: Proxies,
+    ) -> Self {
         Self {
             streams: Arc::new(Semaphore::new(limits.streams)),
             listeners: Arc::new(Semaphore::new(limits.listeners)),
@@ -78,7 +84,7 @@ impl Services {
             },
             published: Arc::default(),
             names,
-            proxies: Arc::new(Proxies::from_env()),
+            proxies: Arc::new(proxies),
             resolver: Arc::new(Resolver::new(policy.loopback)),
             policy: Arc::new(policy),
             files: Arc::new(files),

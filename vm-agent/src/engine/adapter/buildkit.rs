@@ -87,7 +87,7 @@ impl BuildKit for Adapter {
     }
 }
 
-fn api_error(error: skiff_build::Error) -> ApiError {
+pub(super) fn api_error(error: skiff_build::Error) -> ApiError {
     let message = error.to_string();
     match error.code() {
         Code::InvalidArgument => ApiError::bad_request(message),

@@ -189,7 +189,7 @@ fn stop(options: StopOptions) -> skiff_engine::StopOptions {
     skiff_engine::StopOptions { signal: options.signal, timeout_seconds: options.timeout_seconds }
 }
 
-fn path_stat(stat: skiff_engine::PathStat) -> PathStat {
+pub(super) fn path_stat(stat: skiff_engine::PathStat) -> PathStat {
     PathStat {
         name: stat.name,
         size: stat.size,

@@ -5,6 +5,7 @@ mod buildkit;
 mod containers;
 mod convert;
 mod exec;
+mod history;
 mod images;
 mod networks;
 mod system;

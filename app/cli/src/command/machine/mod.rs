@@ -9,6 +9,7 @@ use skiff_host::control::{LogRequest, LogSource};
 use super::Context;
 use super::context::{ProgressLine, control_failed};
 use crate::error::Error;
+use crate::format::units;
 use crate::terminal::{print_line, warn};
 
 /// Everything under `machine`.
@@ -16,6 +17,7 @@ use crate::terminal::{print_line, warn};
 pub enum Machine {
     Logs(Logs),
     Prune(Prune),
+    Reclaim(Reclaim),
     Restart(Restart),
     Resume(Resume),
     Ssh(ssh::Ssh),
@@ -63,6 +65,13 @@ pub struct Resume {}
 #[command(override_usage = "skiff machine prune")]
 pub struct Prune {}
 
+/// Give free space of the machine's disk back to this computer now
+///
+/// This also happens by itself every few minutes while the machine runs.
+#[derive(Debug, Clone, Args)]
+#[command(override_usage = "skiff machine reclaim")]
+pub struct Reclaim {}
+
 /// Stop the machine and start it again
 #[derive(Debug, Clone, Args)]
 #[command(override_usage = "skiff machine restart [OPTIONS]")]
@@ -106,6 +115,7 @@ impl Machine {
         match self {
             Machine::Logs(args) => logs(context, args).await,
             Machine::Prune(_) => prune(context).await,
+            Machine::Reclaim(_) => reclaim(context).await,
             Machine::Restart(args) => restart(context, args).await,
             Machine::Resume(_) => start(context, &Start { retry_accelerator: false }).await,
             Machine::Ssh(args) => ssh::run(context, args).await,
@@ -133,6 +143,12 @@ async fn suspend(context: &Context) -> Result<(), Error> {
         skiff_host::control::Client::connect(&paths.control_socket()).await.map_err(control_failed)?;
     let mut line = ProgressLine::new();
     control.suspend(|step| line.show(&step)).await.map_err(control_failed)
+}
+
+async fn reclaim(context: &Context) -> Result<(), Error> {
+    let bytes = context.daemon().await?.reclaim().await.map_err(control_failed)?;
+    print_line(format!("Total reclaimed space: {}", units::size(i64::try_from(bytes).unwrap_or(i64::MAX))));
+    Ok(())
 }
 
 async fn restart(context: &Context, args: &Restart) -> Result<(), Error> {

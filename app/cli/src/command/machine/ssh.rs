@@ -1,12 +1,11 @@
 //! `machine ssh`: a shell in the guest, or one command.
 
 use std::io::Write;
-use std::sync::Arc;
 
 use clap::Args;
-use russh::client::{self, Handle, Msg};
-use russh::keys::{PrivateKeyWithHashAlg, PublicKeyOrCertificate, load_secret_key};
+use russh::client::{Handle, Msg};
 use russh::{ChannelMsg, ChannelWriteHalf, Disconnect};
+use skiff_host::shell::TrustTheLink;
 
 use crate::command::Context;
 use crate::command::container::session::end_with;
@@ -26,18 +25,6 @@ pub struct Ssh {
     words: Vec<String>,
 }
 
-/// Takes the guest's host key as it is: the key is made anew at every boot, and what proves the guest is the stream,
-/// which only the daemon can open and which no network carries.
-struct TrustTheLink;
-
-impl client::Handler for TrustTheLink {
-    type Error = russh::Error;
-
-    async fn check_server_key(&mut self, _key: &PublicKeyOrCertificate) -> Result<bool, Self::Error> {
-        Ok(true)
-    }
-}
-
 fn failed(what: &'static str) -> impl Fn(russh::Error) -> Error {
     move |source| Error::Host { message: what.to_owned(), hint: None, source: Some(Box::new(source)) }
 }
@@ -48,27 +35,11 @@ async fn connect(context: &Context) -> Result<Handle<TrustTheLink>, Error> {
     let mut line = ProgressLine::new();
     let stream = control.shell(|step| line.show(&step)).await.map_err(control_failed)?;
     line.clear();
-    let key = load_secret_key(paths.ssh_key(), None).map_err(|source| Error::Host {
-        message: format!("reading the key {}", paths.ssh_key().display()),
-        hint: Some("restart the daemon: it makes a new key when there is none".to_owned()),
-        source: Some(Box::new(source)),
-    })?;
-    // What the window lets in fits into the channel's buffer: a slow reader of our output holds no input up.
-    let config = client::Config { window_size: 2 << 20, channel_buffer_size: 1024, ..Default::default() };
-    let mut session = client::connect_stream(Arc::new(config), stream, TrustTheLink)
-        .await
-        .map_err(failed("speaking SSH with the machine"))?;
-    let key = PrivateKeyWithHashAlg::new(Arc::new(key), None);
-    let accepted =
-        session.authenticate_publickey("root", key).await.map_err(failed("logging in to the machine"))?;
-    if !accepted.success() {
-        return Err(Error::Host {
-            message: "the machine does not accept this installation's key".to_owned(),
-            hint: Some("`skiff machine restart` gives it the key again".to_owned()),
-            source: None,
-        });
-    }
-    Ok(session)
+    skiff_host::shell::log_in(&paths, stream).await.map_err(|error| Error::Host {
+        message: error.to_string(),
+        hint: error.hint(),
+        source: std::error::Error::source(&error).map(|source| source.to_string().into()),
+    })
 }
 
 /// Quotes words for the shell that runs them in the guest: SSH carries one string.

@@ -3,7 +3,6 @@
 use std::path::Path;
 
 use super::Finding;
-use crate::format::units;
 
 /// Room that pulling a few images takes.
 const WANTED: u64 = 5 << 30;
@@ -13,7 +12,7 @@ pub fn space(state: &Path) -> Option<Finding> {
     let existing = state.ancestors().find(|path| path.exists())?;
     let stat = rustix::fs::statvfs(existing).ok()?;
     let free = stat.f_bavail.saturating_mul(stat.f_frsize);
-    let text = units::binary_size(i64::try_from(free).unwrap_or(i64::MAX));
+    let text = format!("{:.1} GiB", free as f64 / f64::from(1 << 30));
     Some(if free >= WANTED {
         Finding::good(format!("disk space: {text} free"))
     } else {
