@@ -6,7 +6,7 @@ export default defineConfig({
     globalSetup: "./tests/enter.ts",
     // One engine for all, and each test leaves it as it was.
     workers: 1,
-    timeout: 60_000,
+    timeout: 150_000,
     expect: { timeout: 15_000 },
     reporter: "list",
     use: {

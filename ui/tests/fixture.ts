@@ -73,6 +73,12 @@ export async function picture(page: Page, name: string): Promise<void> {
         }
         await accessible(page);
     }
+    // A window of the usual size at 200 %.
+    await page.setViewportSize({ width: 640, height: 400 });
+    await page.waitForTimeout(60);
+    const overflow = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
+    expect(overflow, `${name} is wider than the window at 200 %`).toBeLessThanOrEqual(0);
+    await page.screenshot({ path: join(directory, `${name}-zoomed.png`) });
     await page.setViewportSize(SIZES[0]!);
 }
 

@@ -25,6 +25,11 @@ test("containers are grouped by project, started and stopped, searched for and r
     await expect(row("job")).toContainText("Running");
     await row("job").getByRole("button", { name: "Stop job" }).click();
     await expect(row("job")).toContainText("Exited", { timeout: 30_000 });
+    // What can be taken back is offered for a while.
+    await page.getByRole("button", { name: "Undo" }).last().click();
+    await expect(row("job")).toContainText("Running");
+    await row("job").getByRole("button", { name: "Stop job" }).click();
+    await expect(row("job")).toContainText("Exited", { timeout: 30_000 });
     await page.getByRole("searchbox").fill("");
 
     await page.getByLabel("Select job").check();
@@ -102,7 +107,7 @@ test("a container is made with options, a shell in it is typed into, and it goes
 
     await page.getByRole("tab", { name: "Settings" }).click();
     await expect(page.getByRole("tabpanel")).toContainText("hello there");
-    await picture(page, "settings");
+    await picture(page, "environment");
     await page.getByRole("tab", { name: "Processes" }).click();
     await expect(page.getByRole("tabpanel")).toContainText("PID");
     await page.getByRole("tab", { name: "Changes" }).click();
@@ -205,15 +210,16 @@ test("a folder is built step by step, from the cache the second time, and fails 
             join(folder, "Dockerfile"),
             "FROM busybox\nCOPY . /app\nRUN sh /app/hello.sh && test ! -e /app/secret\nFROM busybox AS other\nRUN echo the other stage; exit 7\n",
         );
-        await page.goto("/#/images");
-        await page.getByRole("button", { name: "Build", exact: true }).click();
+        await page.goto("/#/builds");
+        await page.getByRole("button", { name: "Build an image" }).click();
         const dialog = page.getByRole("dialog");
+        const step = (words: string) => dialog.getByRole("listitem").filter({ hasText: words });
         await dialog.getByLabel("Folder").setInputFiles(folder);
         await expect(dialog).toContainText("4 files chosen");
         await dialog.getByLabel("Name", { exact: true }).fill("from/folder:1");
         await dialog.getByRole("button", { name: "Build", exact: true }).click();
         await expect(dialog.getByRole("alert")).toContainText("7");
-        await expect(dialog.getByRole("list", { name: "Steps" })).toContainText("the other stage");
+        await expect(step("RUN echo the other stage")).toContainText("failed");
         await picture(page, "build");
 
         writeFileSync(
@@ -224,10 +230,30 @@ test("a folder is built step by step, from the cache the second time, and fails 
             await dialog.getByLabel("Folder").setInputFiles(folder);
             await dialog.getByRole("button", { name: "Build", exact: true }).click();
             await expect(dialog.getByRole("status")).toContainText("Built from/folder:1");
-            await expect(dialog.getByRole("listitem").last()).toContainText(state);
+            await expect(step("RUN sh /app/hello.sh")).toContainText(state);
         }
         await dialog.getByRole("button", { name: "Close" }).last().click();
-        await expect(page.getByRole("link", { name: "from/folder", exact: true })).toBeVisible();
+
+        // All three are in the history, with what they printed and how long they took.
+        const rows = page.getByRole("row").filter({ hasText: "from/folder:1" });
+        await expect(rows).toHaveCount(3);
+        await expect(rows.first()).toContainText("Done");
+        await expect(rows.first()).toContainText(/[1-9] of \d+/);
+        await expect(rows.last()).toContainText("Failed");
+        await picture(page, "builds");
+        await rows.last().getByRole("link").click();
+        await expect(page.getByRole("alert")).toContainText("7");
+        await expect(page.getByRole("list", { name: "Steps" })).toContainText("the other stage");
+        await picture(page, "build-details");
+        await page.getByRole("button", { name: "Remove" }).click();
+        await expect(page).toHaveURL(/#\/builds$/);
+        await expect(rows).toHaveCount(2);
+        await rows.last().getByRole("link").click();
+        await page.getByText("RUN sh /app/hello.sh").first().click();
+        await expect(page.getByRole("list", { name: "Steps" })).toContainText("hello from the folder");
+        await page.getByRole("link", { name: "Image", exact: true }).click();
+        await expect(page.getByRole("heading", { name: "from/folder:1" })).toBeVisible();
+        await page.getByRole("link", { name: "Back" }).click();
         await page.getByRole("button", { name: "Actions for from/folder:1" }).click();
         await page.getByRole("menuitem", { name: "Remove" }).click();
         await page.getByRole("dialog").getByRole("button", { name: "Remove" }).click();
@@ -246,6 +272,36 @@ test("volumes and networks are made, shown with who uses them, and removed", asy
     await expect(page.getByRole("row", { name: /^data/ })).toContainText("web");
     await expect(page.getByRole("button", { name: "Remove data" })).toBeDisabled();
     await picture(page, "volumes");
+    // Its files come and go without a container around them.
+    await page.getByRole("link", { name: "scratch", exact: true }).click();
+    await expect(page.getByText("Nothing in here.")).toBeVisible();
+    await page
+        .locator("input[type=file]")
+        .setInputFiles({ name: "note.txt", mimeType: "text/plain", buffer: Buffer.from("kept in a volume") });
+    await page.getByRole("button", { name: "note.txt", exact: true }).click();
+    await expect(page.getByRole("dialog")).toContainText("kept in a volume");
+    await page.keyboard.press("Escape");
+    await picture(page, "volume");
+    const saving = page.waitForEvent("download");
+    await page.getByRole("button", { name: "Export" }).click();
+    const saved = await saving;
+    expect(saved.suggestedFilename()).toBe("scratch.tar");
+    const buffer = Buffer.concat(await (await saved.createReadStream()).toArray());
+    await page.getByRole("link", { name: "Back" }).click();
+    await page.getByRole("button", { name: "Import" }).click();
+    await page
+        .getByRole("dialog")
+        .getByLabel("Archive")
+        .setInputFiles({ name: "scratch.tar", mimeType: "application/x-tar", buffer });
+    await page.getByRole("dialog").getByLabel("Volume", { exact: false }).fill("copied");
+    await page.getByRole("dialog").getByRole("button", { name: "Import" }).click();
+    await expect(page.getByRole("heading", { name: "copied" })).toBeVisible();
+    await page.getByRole("button", { name: "note.txt", exact: true }).click();
+    await expect(page.getByRole("dialog")).toContainText("kept in a volume");
+    await page.keyboard.press("Escape");
+    await page.getByRole("button", { name: "Remove copied" }).click();
+    await page.getByRole("dialog").getByRole("button", { name: "Remove" }).click();
+    await expect(page).toHaveURL(/#\/volumes$/);
     await page.getByRole("button", { name: "Remove scratch" }).click();
     await expect(page.getByRole("dialog")).toContainText("lost for good");
     await page.getByRole("dialog").getByRole("button", { name: "Remove" }).click();
@@ -294,12 +350,10 @@ test("the overview measures, events are told, and the palette leads everywhere",
 test("the machine is shown and explained, stopped with a warning, and started again by a button only", async ({ page }) => {
     await page.goto("/#/machine");
     await expect(page.getByText("Docker socket")).toBeVisible();
-    await page.getByRole("button", { name: "Check the network" }).click();
-    await expect(page.getByRole("status").getByRole("listitem").first()).toBeVisible();
     await picture(page, "machine");
-    await page.getByRole("group", { name: "Appearance" }).getByRole("button", { name: "Dark" }).click();
-    await expect(page.locator("html")).toHaveAttribute("data-theme", "dark");
-    await page.getByRole("group", { name: "Appearance" }).getByRole("button", { name: "As the system" }).click();
+    await page.getByRole("tab", { name: "Log" }).click();
+    await expect(page.getByRole("tabpanel")).toContainText("daemon is ready");
+    await picture(page, "machine-log");
     await page.getByRole("button", { name: "Stop the guest" }).click();
     await expect(page.getByRole("dialog")).toContainText("will be stopped");
     await page.getByRole("dialog").getByRole("button", { name: "Stop the guest" }).click();
@@ -313,6 +367,51 @@ test("the machine is shown and explained, stopped with a warning, and started ag
     await expect(page.getByRole("heading", { name: "The guest is off" })).toBeVisible();
     await page.getByRole("button", { name: "Start the guest" }).click();
     await expect(page.getByRole("row", { name: /web/ })).toBeVisible({ timeout: 45_000 });
+});
+
+test("settings are changed with a word on what restarts, and what makes no sense is refused", async ({ page }) => {
+    await page.goto("/#/settings");
+    await page.getByRole("group", { name: "Appearance" }).getByRole("button", { name: "Dark" }).click();
+    await expect(page.locator("html")).toHaveAttribute("data-theme", "dark");
+    await page.getByRole("group", { name: "Appearance" }).getByRole("button", { name: "As the system" }).click();
+    await page.getByLabel("HTTP", { exact: true }).fill("http://me:hidden@proxy.example:3128");
+    const bar = page.getByRole("region", { name: "1 change" });
+    await expect(bar).toContainText("True once the daemon has been restarted");
+    await picture(page, "settings");
+    await bar.getByRole("button", { name: "Save" }).click();
+    await expect(page.getByText("The daemon still runs with other settings.")).toBeVisible();
+    await expect(bar).toHaveCount(0);
+    await page.getByRole("button", { name: "Add a mirror" }).click();
+    await page.getByLabel("Mirror", { exact: true }).fill("nonsense");
+    await page.keyboard.press("Tab");
+    await page.getByRole("region", { name: "1 change" }).getByRole("button", { name: "Save" }).click();
+    await expect(page.getByText(/"nonsense" is not an http/)).toBeVisible();
+    await page.getByRole("button", { name: "Discard" }).click();
+    await expect(page.getByLabel("Mirror", { exact: true })).toHaveCount(0);
+
+    // The report has what was set, and not what is secret.
+    await page.keyboard.press("Escape");
+    await page.getByRole("heading", { name: "Settings" }).click();
+    await page.keyboard.press("g");
+    await page.keyboard.press("t");
+    await expect(page.getByRole("region", { name: "What Skiff needs" }).getByRole("listitem").first()).toBeVisible();
+    await page.getByRole("button", { name: "Check the network" }).click();
+    await expect(page.getByRole("region", { name: "Network and ports" }).getByRole("listitem").first()).toBeVisible();
+    await page.getByRole("button", { name: "Make a report" }).click();
+    await page.getByText("settings.json", { exact: true }).click();
+    await expect(page.getByLabel("settings.json")).toContainText("proxy.example");
+    await expect(page.getByLabel("settings.json")).not.toContainText("hidden");
+    await picture(page, "troubleshoot");
+    const saving = page.waitForEvent("download");
+    await page.getByRole("button", { name: "Save" }).click();
+    const report = Buffer.concat(await (await (await saving).createReadStream()).toArray()).toString();
+    expect(report).toContain("===== daemon.log =====");
+    expect(report).not.toContain("hidden");
+
+    await page.goto("/#/settings");
+    await page.getByLabel("HTTP", { exact: true }).fill("");
+    await page.getByRole("region", { name: "1 change" }).getByRole("button", { name: "Save" }).click();
+    await expect(page.getByText("The daemon still runs with other settings.")).toHaveCount(0);
 });
 
 test("without its session the page says what to do and shows nothing", async ({ browser, baseURL }) => {

@@ -29,6 +29,8 @@ pub(crate) struct Exported {
     pub told: HashMap<String, String>,
     /// The image's configuration, when it is an image.
     pub configuration: Option<Vec<u8>>,
+    /// The id and the names of an image that is in the store now.
+    pub stored: Option<(String, Vec<String>)>,
 }
 
 /// One exporter of a build.
@@ -146,8 +148,9 @@ impl Exporter {
             Kind::Image => {
                 let names = self.image.names.clone();
                 let image = export::image(job, result, self.image).await?;
+                let stored = Some((image.id.clone(), image.names.clone()));
                 let pushed_names = if self.push { image.names.clone() } else { Vec::new() };
-                let mut exported = about(image, &names);
+                let mut exported = Exported { stored, ..about(image, &names) };
                 for name in pushed_names {
                     let (digest, size) = export::push(job, &name).await?;
                     let descriptor = json!({ "mediaType": PUSHED, "digest": digest, "size": size });
@@ -248,7 +251,7 @@ fn about(image: ExportedImage, names: &[String]) -> Exported {
     if !names.is_empty() {
         told.insert("image.name".to_owned(), names.join(","));
     }
-    Exported { told, configuration: Some(image.config) }
+    Exported { told, configuration: Some(image.config), stored: None }
 }
 
 /// What clients are told about an image for several platforms.

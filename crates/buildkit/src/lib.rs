@@ -32,4 +32,4 @@ mod tests;
 
 pub use classic::{Body, ClassicBuild, Line, Lines};
 pub use history::{PastBuild, Tale, Told};
-pub use service::{BuildKit, Config};
+pub use service::{BuildKit, Config, OnImage};

@@ -36,7 +36,12 @@ pub struct Config {
     pub host_gateway: Option<std::net::IpAddr>,
     /// The directory of the history of builds.
     pub history: std::path::PathBuf,
+    /// Told of each image that a build has put into the store, by its id and its names.
+    pub on_image: OnImage,
 }
+
+/// What is done when there is a new image.
+pub type OnImage = Arc<dyn Fn(&str, &[String]) + Send + Sync>;
 
 /// BuildKit's doors. Clones share one builder.
 #[derive(Clone)]
@@ -51,6 +56,7 @@ pub(crate) struct Inner {
     pub builds: Builds,
     pub jobs: crate::classic::Named,
     pub history: History,
+    pub on_image: OnImage,
     worker: String,
     pub host_gateway: Option<std::net::IpAddr>,
 }
@@ -70,6 +76,7 @@ impl BuildKit {
             builds: Builds::default(),
             jobs: crate::classic::Named::default(),
             history: History::open(config.history),
+            on_image: config.on_image,
             worker: config.worker,
             host_gateway: config.host_gateway,
         });

@@ -159,7 +159,7 @@ impl Prepared {
             () = build.cancelled() => Err(Refusal::cancelled("context canceled")),
         };
         let (outcome, configuration) = match result {
-            Ok(Exported { told, configuration }) => (Ok(told), configuration),
+            Ok(Exported { told, configuration, .. }) => (Ok(told), configuration),
             Err(refusal) => (Err(refusal), None),
         };
         if let Some(recording) = recording {
@@ -227,6 +227,9 @@ async fn work(
             let progress = Arc::new(build.status.clone());
             let exported = exporter.run(&build.job, progress, session.clone(), &result).await;
             let exported = exported.map_err(refused)?;
+            if let Some((id, names)) = &exported.stored {
+                (inner.on_image)(id, names);
+            }
             all.told.extend(exported.told);
             all.configuration = all.configuration.or(exported.configuration);
         }

@@ -57,6 +57,7 @@ async fn bench(dockerfile: &str) -> Bench {
         worker: "worker".to_owned(),
         host_gateway: None,
         history: root.path().join("build/history"),
+        on_image: Arc::new(|_, _| {}),
     });
     let client = FakeClient::with_directory();
     std::fs::write(client.directory().join("Dockerfile"), dockerfile).unwrap();

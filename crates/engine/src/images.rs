@@ -511,7 +511,7 @@ impl Engine {
     }
 
     /// Tells of an image that was built, and of its names.
-    pub(crate) fn image_built(&self, id: &str, tags: &[String]) {
+    pub fn image_built(&self, id: &str, tags: &[String]) {
         let labels = self.find_image(id).map(|image| image.labels).unwrap_or_default();
         for tag in tags {
             let shown =

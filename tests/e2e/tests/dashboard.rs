@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use skiff_testkit::binaries::target_directory;
-use skiff_testkit::{Backend, DaemonUnderTest, DockerCli, Image, Program, Registry, free_port, wait_until};
+use skiff_testkit::{
+    Backend, DaemonUnderTest, DockerCli, Image, Program, Registry, free_port, http, wait_until,
+};
 
 const SOON: Duration = Duration::from_secs(30);
 
@@ -40,6 +42,28 @@ fn furnish(docker: &DockerCli, registry: &Registry) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Many containers and images, and one container that never stops printing.
+fn crowd(docker: &DockerCli, socket: &Path) -> anyhow::Result<()> {
+    // `SKIFF_SCALE=1000` measures what the interface promises; fewer are enough to see that rows are left out.
+    let many: usize = std::env::var("SKIFF_SCALE").ok().and_then(|many| many.parse().ok()).unwrap_or(200);
+    docker.run("create --name base busybox")?.ok()?;
+    let post = |path: String, body: &str| {
+        let answer = http::unix_request("POST", socket, &path, body.as_bytes())?;
+        ensure!(answer.status == 201, "{path}: {} {}", answer.status, answer.text());
+        Ok(())
+    };
+    for number in 0..many {
+        let container = r#"{"Image":"busybox","Cmd":["true"]}"#;
+        post(format!("/containers/create?name=many-{number}"), container)?;
+        post(format!("/commit?container=base&repo=many/image-{number}&comment={number}"), "{}")?;
+    }
+    let lines =
+        r#"BEGIN { for (i = 0; i < 5000; i++) print "torrent, line " i " of many that nobody can read" }"#;
+    let torrent = format!("while :; do awk '{lines}'; sleep 0.1; done");
+    docker.sh("run -d --init --name torrent busybox", &torrent)?.ok()?;
+    Ok(())
+}
+
 fn ui() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../ui")
 }
@@ -61,17 +85,26 @@ fn each_view_s_tasks_work_in_a_browser() -> anyhow::Result<()> {
     })?;
     let shots = target_directory().join("dashboard");
     let session = daemon.state().join("browser.json");
-    let finished = Program::new("node")
-        .args([playwright, "test".into(), "--config".into(), ui().join("playwright.config.ts")])
-        .env("SKIFF_LINK", link)
-        .env("SKIFF_SESSION", session)
-        .env("SKIFF_IMAGE", registry.reference("team/app:1"))
-        .env("SKIFF_SHOTS", &shots)
-        .env("SKIFF_ARTEFACTS", shots.join("failures"))
-        .env("HOME", daemon.state())
-        .timeout(Duration::from_secs(600))
-        .run()
-        .context("run playwright")?;
-    finished.ok()?;
+    let play = |what: &str| {
+        Program::new("node")
+            .args([playwright.clone(), "test".into(), what.into()])
+            .args(["--config".into(), ui().join("playwright.config.ts")])
+            .env("SKIFF_LINK", &link)
+            .env("SKIFF_SESSION", &session)
+            .env("SKIFF_IMAGE", registry.reference("team/app:1"))
+            .env("SKIFF_SHOTS", &shots)
+            .env("SKIFF_ARTEFACTS", shots.join("failures"))
+            .env("HOME", daemon.state())
+            .timeout(Duration::from_secs(900))
+            .run()
+            .context("run playwright")?
+            .ok()
+    };
+    play("views")?;
+    crowd(&daemon.docker()?, &daemon.socket())?;
+    let told = play("scale")?;
+    for line in told.out().lines().filter(|line| line.contains("scale:")) {
+        println!("{}", line.trim());
+    }
     Ok(())
 }

@@ -1,12 +1,14 @@
 import { describe, expect, it } from "vitest";
 import { Ignore } from "./ignore";
 import { plain, spans } from "./ansi";
-import { ago, duration, memory, percent, short, size } from "./format";
+import { ago, duration, memory, percent, seconds, short, size } from "./format";
 import { Frames } from "./frames";
 import { score } from "./fuzzy";
 import { join, listing, modeText } from "./listing";
 import { LogBuffer } from "./logbuffer";
 import { blank, body, bytes, faults } from "./options";
+import { portOf } from "./refusal";
+import { slice } from "./slice";
 import { rate, sample } from "./stats";
 import { archive, type Entry, TarReader } from "./tar";
 import { quoted, words } from "./words";
@@ -278,5 +280,40 @@ describe("search", () => {
         expect(score("Stop web", "sw")!).toBeGreaterThan(score("answer", "sw")!);
         expect(score("web-1", "web")!).toBeGreaterThan(score("wide embers", "web")!);
         expect(score("anything", "")).toBeLessThanOrEqual(0);
+    });
+});
+
+describe("refusal", () => {
+    it("finds the port that is taken", () => {
+        const said = "driver failed programming external connectivity on endpoint web: ";
+        expect(portOf(`${said}Bind for 0.0.0.0:8080 failed: port is already allocated`)).toBe(8080);
+        expect(portOf("Bind for [::]:443 failed: port is already allocated")).toBe(443);
+        expect(portOf("listen tcp4 127.0.0.1:81: bind: address already in use")).toBe(81);
+    });
+    it("finds none where it is about something else", () => {
+        expect(portOf('Conflict. The container name "/web" is already in use by container "0123"')).toBeUndefined();
+        expect(portOf("Get https://10.0.0.1:5000/v2/: no route to host")).toBeUndefined();
+        expect(portOf("Bind for 0.0.0.0:99999 failed: port is already allocated")).toBeUndefined();
+    });
+});
+
+describe("slice", () => {
+    it("is what is seen and a little more, within the list", () => {
+        expect(slice(1000, 45, 0, 450)).toEqual({ from: 0, to: 22 });
+        expect(slice(1000, 45, 4500, 450)).toEqual({ from: 88, to: 122 });
+        expect(slice(1000, 45, 1e9, 450)).toEqual({ from: 1000, to: 1000 });
+        expect(slice(3, 45, 0, 450)).toEqual({ from: 0, to: 3 });
+    });
+});
+
+describe("seconds", () => {
+    it("are told exactly for steps and roughly for long builds", () => {
+        expect([0, 1250, 59_900, 61_000, 3_700_000].map(seconds)).toEqual([
+            "0.0 s",
+            "1.3 s",
+            "59.9 s",
+            "1 min",
+            "1 h 1 min",
+        ]);
     });
 });

@@ -31,12 +31,16 @@ class Config {
         }
     }
 
-    save(settings: Settings): Promise<boolean> {
-        return ui.try(text.settings.failed, async () => {
+    /** Writes settings; says why that could not be done. */
+    async save(settings: Settings): Promise<string | undefined> {
+        try {
             await backend.daemon({ op: "configure", settings }, (event) => {
                 if (event.event === "settings") this.now = event;
             });
-        });
+            return undefined;
+        } catch (error) {
+            return (error as Error).message;
+        }
     }
 }
 

@@ -135,6 +135,10 @@ async fn serve(options: Options, supervisor: Client) -> anyhow::Result<()> {
         worker: engine.id().to_owned(),
         host_gateway: engine.host_gateway(),
         history,
+        on_image: {
+            let engine = engine.clone();
+            Arc::new(move |id, names| engine.image_built(id, names))
+        },
     });
     let backend = Arc::new(adapter::Adapter(engine.clone(), buildkit));
     let server = skiff_docker_api::Server::new(backend, env!("CARGO_PKG_VERSION"));

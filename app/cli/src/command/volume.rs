@@ -6,7 +6,7 @@ use clap::{Args, Subcommand};
 use serde_json::json;
 
 use super::container::inspect::{Kind, objects};
-use super::volume_files::{self, Copy, Export, Import};
+use super::volume_files::{self, Browse, Copy, Export, Import};
 use super::{Context, confirm, each, name_in_path, report_pruned};
 use crate::api::Query;
 use crate::error::Error;
@@ -18,6 +18,7 @@ use crate::terminal::{print, print_line};
 /// Everything under `volume`.
 #[derive(Debug, Subcommand)]
 pub enum Volume {
+    Browse(Browse),
     Cp(Copy),
     Create(Create),
     Export(Export),
@@ -119,6 +120,7 @@ impl Volume {
     /// Carries the command out.
     pub async fn run(&self, context: &Context) -> Result<(), Error> {
         match self {
+            Volume::Browse(args) => volume_files::browse(context, args).await,
             Volume::Cp(args) => volume_files::copy(context, args).await,
             Volume::Create(args) => create(context, args).await,
             Volume::Export(args) => volume_files::export(context, args).await,

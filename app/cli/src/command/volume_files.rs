@@ -1,6 +1,6 @@
-//! `volume export`, `volume import` and `volume cp`: the files of a volume.
+//! `volume browse`, `volume export`, `volume import` and `volume cp`: the files of a volume.
 //!
-//! The engine gives archives of containers only, so one of the built-in image is made around the volume for the time; it
+//! Lists are Skiff's own. For the rest, which works with any engine: it gives archives of containers only, so one of the built-in image is made around the volume for the time; it
 //! never runs.
 
 use clap::Args;
@@ -13,6 +13,8 @@ use crate::api::client::{empty, streamed};
 use crate::api::{Client, Query};
 use crate::download;
 use crate::error::Error;
+use crate::format::table;
+use crate::terminal::{print, warn};
 
 /// The image that is built into the guest …
 const IMAGE: &str = "skiff/toolbox";
@@ -22,6 +24,15 @@ const EMPTY_IMAGE: &str = "skiff/empty";
 const EMPTY_ARCHIVE: &[u8] = &[0; 1024];
 /// Where the volume is in the container.
 const PLACE: &str = "/volume";
+
+/// List the files in a directory of a volume
+#[derive(Debug, Clone, Args)]
+#[command(override_usage = "skiff volume browse VOLUME[:PATH]")]
+pub struct Browse {
+    /// Volume and directory
+    #[arg(value_name = "VOLUME[:PATH]", hide = true)]
+    place: String,
+}
 
 /// Export the files of a volume as a tar archive
 #[derive(Debug, Clone, Args)]
@@ -56,6 +67,67 @@ pub struct Import {
 pub struct Copy {
     #[command(flatten)]
     copy: container::copy::Copy,
+}
+
+/// Carries `browse` out.
+pub async fn browse(context: &Context, args: &Browse) -> Result<(), Error> {
+    let (name, path) = args.place.split_once(':').unwrap_or((&args.place, "/"));
+    let client = context.client().await?;
+    let query = Query::new().with("path", path);
+    let found = client.get(&format!("/volumes/{}/files", name_in_path(name)), &query).await?;
+    let mut lines = vec!["MODE\tOWNER\tSIZE\tMODIFIED\tNAME".to_owned()];
+    for file in found.list("Files") {
+        let target = match file.text("Target") {
+            "" => String::new(),
+            target => format!(" -> {}", clean(target)),
+        };
+        lines.push(format!(
+            "{}\t{}:{}\t{}\t{}\t{}{target}",
+            mode(file.int("Mode")),
+            file.int("Uid"),
+            file.int("Gid"),
+            file.int("Size"),
+            file.text("Modified").split('.').next().unwrap_or_default().trim_end_matches('Z'),
+            clean(file.text("Name")),
+        ));
+    }
+    print(&table::align(&lines));
+    if found.flag("Cut") {
+        warn("there are more files than are listed");
+    }
+    Ok(())
+}
+
+/// A name without what steers terminals.
+fn clean(name: &str) -> String {
+    name.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
+}
+
+/// A mode of stat(2) as `ls -l` writes it.
+fn mode(mode: i64) -> String {
+    let kind = match mode & 0o170_000 {
+        0o040_000 => 'd',
+        0o120_000 => 'l',
+        0o020_000 => 'c',
+        0o060_000 => 'b',
+        0o010_000 => 'p',
+        0o140_000 => 's',
+        _ => '-',
+    };
+    let special = [(0o4000, 's', 'S'), (0o2000, 's', 'S'), (0o1000, 't', 'T')];
+    let mut text = String::from(kind);
+    for (shift, (bit, with, without)) in [6, 3, 0].into_iter().zip(special) {
+        let bits = mode >> shift;
+        text.push(if bits & 4 != 0 { 'r' } else { '-' });
+        text.push(if bits & 2 != 0 { 'w' } else { '-' });
+        text.push(match (mode & bit != 0, bits & 1 != 0) {
+            (true, true) => with,
+            (true, false) => without,
+            (false, true) => 'x',
+            (false, false) => '-',
+        });
+    }
+    text
 }
 
 /// Carries `cp` out.
@@ -138,4 +210,24 @@ async fn with_volume(
         let _ = client.delete(&format!("/images/{EMPTY_IMAGE}"), &Query::new()).await;
     }
     result.and(removed.map(drop))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn modes_read_like_those_of_ls() {
+        for (bits, text) in [
+            (0o100_644, "-rw-r--r--"),
+            (0o040_755, "drwxr-xr-x"),
+            (0o041_777, "drwxrwxrwt"),
+            (0o104_755, "-rwsr-xr-x"),
+            (0o102_640, "-rw-r-S---"),
+            (0o120_777, "lrwxrwxrwx"),
+        ] {
+            assert_eq!(mode(bits), text);
+        }
+        assert_eq!(clean("a\x1b[31m\n"), "a?[31m?");
+    }
 }

@@ -14,21 +14,18 @@ use crate::docker_context;
 
 /// Looks at this host, and at the daemon if one runs. Neither starts anything nor wakes a guest.
 pub async fn check(paths: &Paths) -> Vec<Finding> {
-    let mut findings = match tokio::task::spawn_blocking({
-        let paths = paths.clone();
-        move || host(&paths)
-    })
-    .await
-    {
+    let (backend, of_daemon) = daemon(paths).await;
+    let paths = paths.clone();
+    let mut findings = match tokio::task::spawn_blocking(move || host(&paths, backend.as_deref())).await {
         Ok(findings) => findings,
         Err(error) => std::panic::resume_unwind(error.into_panic()),
     };
-    findings.extend(daemon(paths).await);
+    findings.extend(of_daemon);
     findings
 }
 
-/// What can be seen without asking anybody. Blocks.
-fn host(paths: &Paths) -> Vec<Finding> {
+/// What can be seen without asking anybody; `backend` is the one that a daemon has. Blocks.
+fn host(paths: &Paths, backend: Option<&str>) -> Vec<Finding> {
     let mut findings = vec![state_directory(paths)];
     let settings = match Settings::load(&paths.settings()) {
         Ok(settings) => {
@@ -41,7 +38,11 @@ fn host(paths: &Paths) -> Vec<Finding> {
             Settings::default()
         }
     };
-    if settings.machine.backend == BackendChoice::Native {
+    let is_native = match backend {
+        Some(backend) => backend == "native",
+        None => settings.machine.backend == BackendChoice::Native,
+    };
+    if is_native {
         findings.push(Finding::good("backend: native (the engine runs on this host, no guest)"));
     } else {
         findings.push(qemu());
@@ -201,23 +202,21 @@ fn docker_client() -> Finding {
     }
 }
 
-async fn daemon(paths: &Paths) -> Vec<Finding> {
+/// What the daemon says of itself, and its backend.
+async fn daemon(paths: &Paths) -> (Option<String>, Vec<Finding>) {
     let control = match Client::connect(&paths.control_socket()).await {
         Ok(control) => control,
         Err(_) => {
-            return vec![Finding::note(
-                "daemon: not running",
-                "any command starts it, for example `skiff ps`",
-            )];
+            let way_out = "any command starts it, for example `skiff ps`";
+            return (None, vec![Finding::note("daemon: not running", way_out)]);
         }
     };
     let status = match control.status().await {
         Ok(status) => status,
         Err(error) => {
-            return vec![Finding::bad(
-                format!("daemon: does not answer: {}", chain(&error)),
-                "see `skiff machine logs --daemon`, then end it and try again",
-            )];
+            let what = format!("daemon: does not answer: {}", chain(&error));
+            let way_out = "see `skiff machine logs --daemon`, then end it and try again";
+            return (None, vec![Finding::bad(what, way_out)]);
         }
     };
     let mut findings = vec![
@@ -241,7 +240,7 @@ async fn daemon(paths: &Paths) -> Vec<Finding> {
         }
         state => Finding::good(format!("machine: {state}, backend {}", status.machine.backend)),
     });
-    findings
+    (Some(status.machine.backend), findings)
 }
 
 #[cfg(unix)]
