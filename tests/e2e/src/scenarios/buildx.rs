@@ -90,7 +90,14 @@ fn buildx_builds_with_contexts_secrets_and_arguments_and_finds_it_all_again(
         words.push(text(&app));
         buildx(&words).run()?.ok()
     };
+    let since = on.now()?;
     let first = build("me", &[])?;
+    // Whoever watches hears of the image by each of its names, as with dockerd.
+    let events =
+        format!("events --since {since} --until {} --filter type=image --filter event=tag", on.now()?);
+    let events =
+        on.docker.command(&events).args(["--format", "{{.Actor.Attributes.name}}"]).run()?.ok()?.out();
+    ensure!(events == "app:1\napp:2\n", "{events:?}");
     for line in [
         "[internal] load build definition from Dockerfile",
         "hello me",

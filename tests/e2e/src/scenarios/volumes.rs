@@ -167,6 +167,13 @@ fn volume_mount_options_are_honoured(on: &Subject) -> anyhow::Result<()> {
         "mkdir -p /data/a/b; echo part > /data/a/b/file; ln -s / /data/out",
     )?
     .ok()?;
+    // Their files are listed without a container, and a link leads nowhere else.
+    for (path, name) in [("/a/b", "file"), ("/out", "a")] {
+        let list = on.call("GET", &format!("/volumes/v-parts/files?path={path}"), "")?;
+        let named = format!("\"Name\":\"{name}\"");
+        ensure!(list.status == 200 && list.text().contains(&named), "{path}: {}", list.text());
+    }
+    ensure!(on.call("GET", "/volumes/v-parts/files?path=/none", "")?.status == 404, "a directory of nothing");
     mount("type=volume,src=v-parts,dst=/data,volume-subpath=a/b", "cat /data/file; ls /data")?
         .ok()?
         .prints("part\nfile\n")?;
