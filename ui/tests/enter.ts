@@ -1,7 +1,10 @@
 // Uses the one-time link, once for all tests, and keeps the session.
+import { existsSync } from "node:fs";
 import { chromium } from "@playwright/test";
 
 export default async function enter(): Promise<void> {
+    // The link lets in once, and tests may run in several goes.
+    if (existsSync(process.env.SKIFF_SESSION!)) return;
     const browser = await chromium.launch({
         executablePath: process.env.SKIFF_CHROMIUM ?? "/usr/bin/chromium",
         args: ["--no-sandbox"],
