@@ -937,6 +937,7 @@ export type Machine = {
     memory_mib?: number | null;
     disk_gib: number;
     backend: BackendChoice;
+    template: boolean;
 };
 
 export type MachineState =
