@@ -23,6 +23,7 @@ const EFFECTS: &[(&str, Effect)] = &[
     ("machine.memory_mib", Effect::Guest),
     ("machine.disk_gib", Effect::Guest),
     ("machine.backend", Effect::Daemon),
+    ("machine.template", Effect::Guest),
     ("daemon.idle_stop_seconds", Effect::Guest),
     ("daemon.idle", Effect::Guest),
     ("daemon.socket", Effect::Daemon),

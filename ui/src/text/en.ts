@@ -552,6 +552,7 @@ export const text = {
         memoryHint: (total: string) => `This computer has ${total}. What the guest frees comes back.`,
         disk: "Disk, GiB at most",
         diskHint: (used: string) => `It takes ${used} now, and can only be made larger.`,
+        template: "Start from a template of the first boot, which is quicker",
         reclaimHint: "Every few minutes this happens by itself.",
         idle: { stop: "Stops when idle", sleep: "Sleeps when idle", never: "Runs until it is stopped" } as Words,
         idleAfter: "Idle after, minutes",
