@@ -266,7 +266,7 @@ fn about_list(list: &ExportedList) -> Exported {
     if !list.names.is_empty() {
         told.insert("image.name".to_owned(), list.names.join(","));
     }
-    Exported { told, configuration: None }
+    Exported { told, configuration: None, stored: None }
 }
 
 /// The file systems of a result, each with the directory that it is sent in; an empty one is none.
