@@ -268,8 +268,7 @@ mod tests {
         };
         let inspected = InspectedContainer { container: described, mac_address: None };
         let aliases = |minor, network: &str| {
-            let inspected = InspectedContainer { container: inspected.clone(), mac_address: None };
-            let shaped = container(inspected, ApiVersion::minor(minor)).unwrap();
+            let shaped = container(inspected.clone(), ApiVersion::minor(minor)).unwrap();
             shaped["NetworkSettings"]["Networks"][network]["Aliases"].clone()
         };
         assert_eq!(aliases(44, "own"), json!(["db", "0123456789ab"]));
