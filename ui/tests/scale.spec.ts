@@ -63,13 +63,15 @@ test("long lists are searched, chosen from and scrolled", async ({ page }) => {
     const cdp = await page.context().newCDPSession(page);
     await cdp.send("Performance.enable");
     await page.goto("/#/containers");
-    await expect(page.getByLabel("Select many-1", { exact: true })).toHaveCount(1);
+    // The newest come first; the oldest are not drawn.
+    await expect(page.getByLabel(`Select many-${MANY - 1}`, { exact: true })).toHaveCount(1);
+    await expect(page.getByLabel("Select many-17", { exact: true })).toHaveCount(0);
     await watch(page);
     await page.mouse.move(640, 400);
     await scroll(page);
     expect(await page.getByRole("row").count()).toBeLessThan(150);
-    await page.getByRole("searchbox").pressSequentially(`many-${MANY - 1}`, { delay: 30 });
-    await expect(page.getByLabel(`Select many-${MANY - 1}`, { exact: true })).toBeVisible();
+    await page.getByRole("searchbox").pressSequentially("many-17", { delay: 30 });
+    await expect(page.getByLabel("Select many-17", { exact: true })).toBeVisible();
     await page.getByRole("searchbox").fill("");
     await page.getByLabel("Select all", { exact: true }).check();
     await page.getByLabel("Select all", { exact: true }).uncheck();
@@ -80,7 +82,7 @@ test("long lists are searched, chosen from and scrolled", async ({ page }) => {
     await tell(page, `${MANY} containers`, cdp);
 
     await page.goto("/#/images");
-    await expect(page.getByRole("row").nth(100)).toBeAttached();
+    await expect(page.getByRole("row").nth(20)).toBeAttached();
     await watch(page);
     await scroll(page);
     expect(await page.getByRole("row").count()).toBeLessThan(150);

@@ -394,9 +394,13 @@ test("settings are changed with a word on what restarts, and what makes no sense
     await page.getByRole("heading", { name: "Settings" }).click();
     await page.keyboard.press("g");
     await page.keyboard.press("t");
-    await expect(page.getByRole("region", { name: "What Skiff needs" }).getByRole("listitem").first()).toBeVisible();
+    // It asks QEMU and others, each a program to start.
+    const needs = page.getByRole("region", { name: "What Skiff needs" }).getByRole("listitem").first();
+    await expect(needs).toBeVisible({ timeout: 60_000 });
     await page.getByRole("button", { name: "Check the network" }).click();
-    await expect(page.getByRole("region", { name: "Network and ports" }).getByRole("listitem").first()).toBeVisible();
+    await expect(page.getByRole("region", { name: "Network and ports" }).getByRole("listitem").first()).toBeVisible({
+        timeout: 60_000,
+    });
     await page.getByRole("button", { name: "Make a report" }).click();
     await page.getByText("settings.json", { exact: true }).click();
     await expect(page.getByLabel("settings.json")).toContainText("proxy.example");
