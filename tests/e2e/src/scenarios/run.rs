@@ -242,8 +242,10 @@ fn a_stopped_client_loses_no_output(on: &Subject) -> anyhow::Result<()> {
 fn a_short_run_is_there_for_who_asks_after_its_start(on: &Subject) -> anyhow::Result<()> {
     let docker = &on.docker;
     let since = on.now()?;
-    docker.run("run -d --rm --name brief busybox sh -c true")?.ok()?;
-    // Who waits for the removal is not kept.
+    let brief = r#"{"Image":"busybox","Cmd":["true"],"HostConfig":{"AutoRemove":true}}"#;
+    ensure!(on.call("POST", "/containers/create?name=brief", brief)?.status == 201);
+    ensure!(on.call("POST", "/containers/brief/start", "")?.status == 204);
+    // The docker command waits for the removal from before the start, and is not kept.
     docker.run("run --rm --name awaited busybox sh -c true")?.ok()?;
     let events =
         format!("events --since {since} --filter type=container --filter event=start --filter event=destroy");
