@@ -45,11 +45,17 @@ pub(crate) fn check_out(
     };
     let (mut files, mut linked) = (Vec::new(), Vec::new());
     let mut left = vec![(tree, String::new(), 0)];
+    let mut made = 0;
     while let Some((tree, prefix, depth)) = left.pop() {
         if depth > DEEPEST {
             return Err(damaged("its directories are too deep"));
         }
         for entry in object::tree(&pack.read_as(tree, Kind::Tree)?)? {
+            // Directories count as well: few trees that name each other many times are a bomb.
+            made += 1;
+            if made > MOST_FILES {
+                return Err(damaged("it has too many files"));
+            }
             let path = format!("{prefix}{}", entry.name);
             // Every directory on the way was made here: no link leads out.
             let at = into.join(&path);
@@ -85,9 +91,6 @@ pub(crate) fn check_out(
                 _ => return Err(damaged(&format!("{path} is nothing that there is"))),
             }
             files.push((path, entry.mode, entry.id));
-            if files.len() + left.len() > MOST_FILES {
-                return Err(damaged("it has too many files"));
-            }
         }
     }
     if let Some(kept) = keep {
