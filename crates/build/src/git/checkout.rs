@@ -13,7 +13,7 @@ use super::{Id, Pack};
 use crate::error::{Error, Result};
 
 /// How many files a commit may have, and how deep.
-const MOST_FILES: usize = 4 << 20;
+const MOST_FILES: usize = if cfg!(test) { 2000 } else { 4 << 20 };
 const DEEPEST: usize = 1024;
 /// The longest target of a link.
 const LONGEST_LINK: usize = 4096;
@@ -239,6 +239,29 @@ mod tests {
             let made = Pack::open(&packed).and_then(|mut pack| check_out(&mut pack, commit, &into, None));
             assert!(made.is_err(), "byte {at} of {} does not matter", bytes.len());
         }
+    }
+
+    #[test]
+    fn a_few_trees_that_name_each_other_many_times_are_no_disk_full_of_directories() {
+        let dir = tempfile::tempdir().unwrap();
+        let (repository, files) = (dir.path().join("repository"), dir.path().join("files"));
+        fs::create_dir(&repository).unwrap();
+        fs::create_dir(&files).unwrap();
+        git(&repository, &["init", "--quiet"]);
+        let script = "t=$(git mktree </dev/null); for level in 1 2 3 4 5 6 7 8; do \
+             t=$(for n in 0 1 2 3 4 5 6 7 8 9; do printf '040000 tree %s\\t%s\\n' $t $n; done | git mktree); done; \
+             git update-ref HEAD $(git -c user.name=n -c user.email=e commit-tree -m bomb $t); git repack -q -a -d; \
+             git rev-parse HEAD";
+        let done =
+            std::process::Command::new("sh").args(["-ec", script]).current_dir(&repository).output().unwrap();
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+        let commit = Id::parse(String::from_utf8(done.stdout).unwrap().trim()).unwrap();
+        let found = fs::read_dir(repository.join(".git/objects/pack")).unwrap().flatten();
+        let packed =
+            found.map(|entry| entry.path()).find(|path| path.extension().is_some_and(|end| end == "pack"));
+        let mut pack = Pack::open(&packed.unwrap()).unwrap();
+        let error = check_out(&mut pack, commit, &files, None).unwrap_err().to_string();
+        assert!(error.contains("too many files"), "{error}");
     }
 
     #[test]
